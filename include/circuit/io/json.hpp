@@ -1,0 +1,178 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/error.hpp"
+#include "circuit/io/mapping.hpp"
+
+namespace circuit {
+
+/// What a JSON text may hold at most, so that a hostile file is refused before it costs memory or stack.
+struct JsonLimits {
+  std::size_t bytes = std::size_t{512} << 20U;
+  int depth = 64;
+};
+
+namespace detail {
+
+[[nodiscard]] inline std::string line_and_column(std::string_view text, std::size_t byte) {
+  const auto before = text.substr(0, std::min(byte, text.size()));
+  const auto line = std::count(before.begin(), before.end(), '\n') + 1;
+  const auto start = before.rfind('\n');
+  const auto column = before.size() - (start == before.npos ? 0 : start + 1) + 1;
+  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+}
+
+/// Refuses what nlohmann's parser would take in silence: keys given twice (the last would win) and deep nesting.
+class JsonGuard {
+ public:
+  JsonGuard(const std::filesystem::path& file, int depth) : file_{file}, depth_{depth} {}
+
+  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    using Event = nlohmann::json::parse_event_t;
+    if (event == Event::object_start || event == Event::array_start) {
+      if (depth >= depth_) {
+        throw FormatError{{.file = file_, .problem = "JSON is nested deeper than " + std::to_string(depth_)}};
+      }
+      if (event == Event::object_start) keys_.emplace_back();
+    } else if (event == Event::object_end) {
+      keys_.pop_back();
+    } else if (event == Event::key) {
+      auto key = parsed.get<std::string>();
+      if (!keys_.back().insert(key).second) {
+        throw FormatError{{.file = file_, .tensor = std::move(key), .problem = "this JSON key is there twice"}};
+      }
+    }
+    return true;
+  }
+
+ private:
+  const std::filesystem::path& file_;
+  int depth_;
+  std::vector<std::unordered_set<std::string>> keys_;
+};
+
+template <class T>
+[[nodiscard]] constexpr std::string_view json_type_name() {
+  if constexpr (std::same_as<T, bool>) return "a boolean";
+  if constexpr (std::integral<T>) return std::unsigned_integral<T> ? "a whole number, 0 or more" : "a whole number";
+  if constexpr (std::floating_point<T>) return "a number";
+  if constexpr (std::same_as<T, std::string>) return "a string";
+  return "another type";
+}
+
+template <class T>
+[[nodiscard]] bool json_holds(const nlohmann::json& value) {
+  if constexpr (std::same_as<T, nlohmann::json>) {
+    return true;
+  } else if constexpr (std::same_as<T, bool>) {
+    return value.is_boolean();
+  } else if constexpr (std::integral<T>) {
+    if (value.is_number_unsigned()) return std::in_range<T>(value.get<std::uint64_t>());
+    return value.is_number_integer() && std::in_range<T>(value.get<std::int64_t>());
+  } else if constexpr (std::floating_point<T>) {
+    return value.is_number();
+  } else if constexpr (std::same_as<T, std::string>) {
+    return value.is_string();
+  } else {  // a vector of one of the above
+    return value.is_array() && std::all_of(value.begin(), value.end(), [](const nlohmann::json& item) {
+             return json_holds<typename T::value_type>(item);
+           });
+  }
+}
+
+template <class T>
+[[nodiscard]] std::string json_type_text() {
+  if constexpr (requires { typename T::value_type; } && !std::same_as<T, std::string> &&
+                !std::same_as<T, nlohmann::json>) {
+    return "a list, each " + std::string{json_type_name<typename T::value_type>()};
+  } else {
+    return std::string{json_type_name<T>()};
+  }
+}
+
+[[nodiscard]] inline std::string short_dump(const nlohmann::json& value) {
+  constexpr std::size_t most = 60;
+  if (value.is_structured() && value.size() > most) {
+    return std::string{value.type_name()} + " of " + std::to_string(value.size()) + " items";
+  }
+  auto text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  if (text.size() > most) text = text.substr(0, most) + "...";
+  return text;
+}
+
+}  // namespace detail
+
+/// Parses JSON text; `file` only names it in errors.
+/// throws  FormatError  with line and column: not JSON, a key given twice in one object, invalid UTF-8, over `limits`
+[[nodiscard]] inline nlohmann::json parse_json(std::string_view text, const std::filesystem::path& file = {},
+                                               const JsonLimits& limits = {}) {
+  if (text.size() > limits.bytes) {
+    throw FormatError{{.file = file,
+                       .problem = "JSON is too large",
+                       .expected = "at most " + std::to_string(limits.bytes) + " bytes",
+                       .got = std::to_string(text.size())}};
+  }
+  try {
+    return nlohmann::json::parse(text.begin(), text.end(), detail::JsonGuard{file, limits.depth});
+  } catch (const nlohmann::json::parse_error& error) {
+    throw FormatError{{.file = file,
+                       .problem = "not valid JSON at " + detail::line_and_column(text, error.byte),
+                       .got = error.what()}};
+  } catch (const nlohmann::json::exception& error) {  // a number out of range
+    throw FormatError{{.file = file, .problem = "not valid JSON", .got = error.what()}};
+  }
+}
+
+/// throws  FileError    when `path` cannot be read
+/// throws  FormatError  as parse_json
+[[nodiscard]] inline nlohmann::json read_json(const std::filesystem::path& path, const JsonLimits& limits = {}) {
+  const auto mapping = Mapping::open(path);
+  const auto bytes = mapping->bytes();
+  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, limits);
+}
+
+/// The value of `key`, which must be there: `require<int>(config, "n_layer", path)`. T is bool, a number, std::string,
+/// nlohmann::json (anything) or a std::vector of one of them; no conversions are made, except whole number to floating.
+/// throws  ConfigError  with file, key, expected type and the value found
+template <class T>
+[[nodiscard]] T require(const nlohmann::json& object, const std::string& key, const std::filesystem::path& file) {
+  if (!object.is_object()) {
+    throw ConfigError{{.file = file, .tensor = key, .expected = "an object", .got = detail::short_dump(object)}};
+  }
+  const auto found = object.find(key);
+  if (found == object.end()) {
+    throw ConfigError{{.file = file, .tensor = key, .problem = "is missing", .expected = detail::json_type_text<T>()}};
+  }
+  if (!detail::json_holds<T>(*found)) {
+    throw ConfigError{{.file = file,
+                       .tensor = key,
+                       .problem = "has the wrong type or range",
+                       .expected = detail::json_type_text<T>(),
+                       .got = detail::short_dump(*found)}};
+  }
+  return found->template get<T>();
+}
+
+/// As require, but `otherwise` when the key is absent or null.
+template <class T>
+[[nodiscard]] T value_or(const nlohmann::json& object, const std::string& key, const std::filesystem::path& file,
+                         T otherwise) {
+  if (object.is_object()) {
+    const auto found = object.find(key);
+    if (found == object.end() || found->is_null()) return otherwise;
+  }
+  return require<T>(object, key, file);
+}
+
+}  // namespace circuit

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "circuit/core/error.hpp"
+
+namespace circuit {
+
+/// A whole file in memory, paged in on first touch. The pages are private and writable: a stray in-place operation on a
+/// tensor that views them copies a page and changes no file.
+///
+/// The size is read once, when the file is opened. A file that somebody else truncates afterwards raises SIGBUS when
+/// the missing pages are touched; replace model files by renaming, as AtomicFile does.
+class Mapping {
+ public:
+  /// throws  FileError  when `path` is missing, unreadable or not a regular file
+  [[nodiscard]] static std::shared_ptr<const Mapping> open(const std::filesystem::path& path) {
+    return std::shared_ptr<const Mapping>{new Mapping{path}};
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  Mapping(Mapping&&) = delete;
+  Mapping& operator=(Mapping&&) = delete;
+  ~Mapping() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {static_cast<std::byte*>(data_), size_}; }
+
+  /// Gives the pages that lie wholly inside `part` back to the system; they are read from the file again when touched,
+  /// so writes made to them are lost. Does nothing for bytes that are not this mapping's.
+  void release(std::span<const std::byte> part) const noexcept {
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(data_);
+    const auto first = reinterpret_cast<std::uintptr_t>(part.data());
+    const auto last = first + part.size();
+    if (data_ == nullptr || first < begin || last > begin + size_) return;
+    const auto from = (first + page - 1) / page * page;
+    // The last page of the file has no neighbour to spare.
+    const auto to = last == begin + size_ ? last : last / page * page;
+    if (from < to) ::madvise(static_cast<std::byte*>(data_) + (from - begin), to - from, MADV_DONTNEED);
+  }
+
+ private:
+  explicit Mapping(const std::filesystem::path& path) : path_{path} {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) throw FileError{{.file = path, .problem = "cannot be read", .got = std::strerror(errno)}};
+    const auto failed = map(file);
+    ::close(file);
+    if (failed != nullptr) throw FileError{{.file = path, .problem = "cannot be read", .got = failed}};
+  }
+
+  /// return  nullptr, or what went wrong
+  [[nodiscard]] const char* map(int file) noexcept {
+    struct stat status {};
+    if (::fstat(file, &status) != 0) return std::strerror(errno);
+    if (!S_ISREG(status.st_mode)) return "not a regular file";
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ == 0) return nullptr;
+    void* const data = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    if (data == MAP_FAILED) return std::strerror(errno);
+    data_ = data;
+    return nullptr;
+  }
+
+  std::filesystem::path path_;
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace circuit

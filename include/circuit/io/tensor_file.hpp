@@ -1,0 +1,168 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/error.hpp"
+#include "circuit/io/mapping.hpp"
+
+static_assert(std::endian::native == std::endian::little, "circuit reads tensor files on little-endian machines only");
+
+namespace circuit {
+
+/// Element type of a stored tensor.
+enum class DType : std::uint8_t { f16, bf16, f32, f64, i8, u8, i16, i32, i64, boolean };
+
+/// Bytes per element.
+[[nodiscard]] constexpr std::size_t item_size(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::f64:
+    case DType::i64:
+      return 8;
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::f16:
+    case DType::bf16:
+    case DType::i16:
+      return 2;
+    case DType::i8:
+    case DType::u8:
+    case DType::boolean:
+      break;
+  }
+  return 1;
+}
+
+/// The name PyTorch gives it.
+[[nodiscard]] constexpr std::string_view dtype_name(DType dtype) noexcept {
+  constexpr std::array<std::string_view, 10> names{"float16", "bfloat16", "float32", "float64", "int8",
+                                                   "uint8",   "int16",    "int32",   "int64",   "bool"};
+  return names[static_cast<std::size_t>(dtype)];
+}
+
+/// One stored tensor: row-major bytes, kept alive by `owner`. Copies are cheap and outlive the file object.
+struct TensorView {
+  std::string name{};
+  DType dtype = DType::f32;
+  std::vector<std::int64_t> shape{};   ///< empty for a scalar
+  std::span<const std::byte> bytes{};  ///< product of shape times item_size(dtype) bytes, not necessarily aligned
+  std::shared_ptr<const void> owner{};
+};
+
+namespace detail {
+
+/// return  product of `shape`, or nothing when a size is negative or the product does not fit
+[[nodiscard]] inline std::optional<std::size_t> element_count(std::span<const std::int64_t> shape) {
+  std::uint64_t count = 1;
+  bool overflow = false;
+  bool empty = false;
+  for (const auto size : shape) {
+    if (size < 0) return {};
+    empty = empty || size == 0;
+    overflow = overflow || __builtin_mul_overflow(count, static_cast<std::uint64_t>(size), &count);
+  }
+  if (empty) return 0;
+  if (overflow || count > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / 8) return {};
+  return static_cast<std::size_t>(count);
+}
+
+/// Levenshtein's distance.
+[[nodiscard]] inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    auto diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const auto replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+/// The names most like `wanted`, nearest first, for an error's hint; "" when there are none.
+[[nodiscard]] inline std::string near_names(std::string_view wanted, std::span<const std::string_view> names) {
+  constexpr std::size_t longest = 128;  // keeps a hostile file's names from making the error slow
+  constexpr std::size_t most = 5;
+  std::vector<std::pair<std::size_t, std::string_view>> ranked;
+  ranked.reserve(names.size());
+  for (const auto name : names) {
+    const bool inside = !wanted.empty() && (name.find(wanted) != name.npos || wanted.find(name) != name.npos);
+    ranked.emplace_back(inside ? 0 : edit_distance(wanted.substr(0, longest), name.substr(0, longest)), name);
+  }
+  const auto shown = std::min(most, ranked.size());
+  std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(shown), ranked.end());
+  std::string text;
+  for (std::size_t i = 0; i < shown; ++i) {
+    text += (i == 0 ? "did you mean \"" : ", \"") + std::string{ranked[i].second.substr(0, longest)} + '"';
+  }
+  return text.empty() ? text : text + "?";
+}
+
+}  // namespace detail
+
+/// The tensors of one file, in the file's order, with its free-form metadata. Nothing is copied: views point into the
+/// mapped file and keep it alive.
+class TensorFile {
+ public:
+  /// throws  FormatError  when two tensors have one name
+  TensorFile(std::shared_ptr<const Mapping> mapping, std::vector<TensorView> tensors,
+             std::map<std::string, std::string> metadata = {})
+      : mapping_{std::move(mapping)}, tensors_{std::move(tensors)}, metadata_{std::move(metadata)} {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      if (!index_.emplace(tensors_[i].name, i).second) {
+        throw FormatError{{.file = path(), .tensor = tensors_[i].name, .problem = "is there twice"}};
+      }
+    }
+  }
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return mapping_->path(); }
+  [[nodiscard]] std::span<const TensorView> tensors() const noexcept { return tensors_; }
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
+
+  /// return  the tensor, or nullptr; valid as long as this file object
+  [[nodiscard]] const TensorView* find(const std::string& name) const {
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : &tensors_[found->second];
+  }
+
+  /// throws  NameError  naming the nearest tensors when there is none called `name`
+  [[nodiscard]] const TensorView& get(const std::string& name) const {
+    if (const auto* found = find(name)) return *found;
+    std::vector<std::string_view> names;
+    names.reserve(tensors_.size());
+    for (const auto& tensor : tensors_) names.push_back(tensor.name);
+    throw NameError{{.file = path(),
+                     .tensor = name,
+                     .problem = "there is no such tensor",
+                     .hint = detail::near_names(name, names)}};
+  }
+
+  /// Gives the pages of a tensor that will not be read soon back to the system; reading it again is slow, not wrong.
+  void release(const TensorView& tensor) const noexcept { mapping_->release(tensor.bytes); }
+
+ private:
+  std::shared_ptr<const Mapping> mapping_;
+  std::vector<TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+  std::unordered_map<std::string, std::size_t> index_;
+};
+
+}  // namespace circuit
