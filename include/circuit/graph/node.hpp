@@ -1,0 +1,169 @@
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "circuit/core/error.hpp"
+#include "circuit/core/id.hpp"
+
+namespace circuit {
+
+/// What a node of the replacement model is.
+enum class NodeKind : std::uint8_t {
+  embedding,           ///< token embedding, with the position's where the two are not told apart
+  position_embedding,  ///< position embedding, where it is a node of its own
+  attn_feature,        ///< feature of an attention dictionary, or a z dimension in the neuron basis
+  attn_error,          ///< what an attention dictionary misses
+  attn_output,         ///< whole output of an attention layer that has no dictionary
+  mlp_feature,         ///< feature of a transcoder, or a neuron in the neuron basis
+  mlp_error,           ///< what a transcoder misses
+  mlp_output,          ///< whole output of an MLP that has no dictionary
+  bias,                ///< all constants that a target reads; only in tables, never in a graph
+  metric,              ///< the number that is explained
+};
+
+namespace detail {
+
+inline constexpr std::array<std::string_view, 10> node_kind_names{
+    "embed", "pos_embed", "attn", "attn_error", "attn_out", "mlp", "mlp_error", "mlp_out", "bias", "metric"};
+
+}  // namespace detail
+
+/// The kind as it is spelled in files and reports: `embed`, `pos_embed`, `attn`, `attn_error`, ...
+[[nodiscard]] constexpr std::string_view name(NodeKind kind) {
+  return detail::node_kind_names[static_cast<std::size_t>(kind)];
+}
+
+[[nodiscard]] constexpr bool has_position(NodeKind kind) { return kind != NodeKind::bias && kind != NodeKind::metric; }
+[[nodiscard]] constexpr bool is_embedding(NodeKind kind) {
+  return kind == NodeKind::embedding || kind == NodeKind::position_embedding;
+}
+[[nodiscard]] constexpr bool has_layer(NodeKind kind) { return has_position(kind) && !is_embedding(kind); }
+[[nodiscard]] constexpr bool is_feature(NodeKind kind) {
+  return kind == NodeKind::attn_feature || kind == NodeKind::mlp_feature;
+}
+[[nodiscard]] constexpr bool is_error(NodeKind kind) {
+  return kind == NodeKind::attn_error || kind == NodeKind::mlp_error;
+}
+[[nodiscard]] constexpr bool is_attention(NodeKind kind) {
+  return kind == NodeKind::attn_feature || kind == NodeKind::attn_error || kind == NodeKind::attn_output;
+}
+[[nodiscard]] constexpr bool is_mlp(NodeKind kind) {
+  return kind == NodeKind::mlp_feature || kind == NodeKind::mlp_error || kind == NodeKind::mlp_output;
+}
+
+/// One node of a circuit. Parts that a kind does not have (the metric's layer, an error's feature) are 0; the named
+/// constructors below see to it, so that equal nodes compare equal.
+struct Node {
+  NodeKind kind{};
+  Layer layer{};
+  Position position{};
+  Feature feature{};
+
+  friend constexpr auto operator<=>(const Node&, const Node&) = default;
+
+  [[nodiscard]] static constexpr Node embedding(Position p) { return {NodeKind::embedding, Layer{0}, p, Feature{0}}; }
+  [[nodiscard]] static constexpr Node position_embedding(Position p) {
+    return {NodeKind::position_embedding, Layer{0}, p, Feature{0}};
+  }
+  [[nodiscard]] static constexpr Node attn_feature(Layer l, Position p, Feature f) {
+    return {NodeKind::attn_feature, l, p, f};
+  }
+  [[nodiscard]] static constexpr Node attn_error(Layer l, Position p) {
+    return {NodeKind::attn_error, l, p, Feature{0}};
+  }
+  [[nodiscard]] static constexpr Node attn_output(Layer l, Position p) {
+    return {NodeKind::attn_output, l, p, Feature{0}};
+  }
+  [[nodiscard]] static constexpr Node mlp_feature(Layer l, Position p, Feature f) {
+    return {NodeKind::mlp_feature, l, p, f};
+  }
+  [[nodiscard]] static constexpr Node mlp_error(Layer l, Position p) { return {NodeKind::mlp_error, l, p, Feature{0}}; }
+  [[nodiscard]] static constexpr Node mlp_output(Layer l, Position p) {
+    return {NodeKind::mlp_output, l, p, Feature{0}};
+  }
+  [[nodiscard]] static constexpr Node metric() { return {NodeKind::metric, Layer{0}, Position{0}, Feature{0}}; }
+};
+static_assert(sizeof(Node) == 16);
+
+/// Place along the residual stream of sequential blocks: embeddings 0, attention of layer l at 2l+1, its MLP at 2l+2,
+/// the metric after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit acyclic.
+[[nodiscard]] constexpr std::int32_t depth(const Node& node) {
+  if (node.kind == NodeKind::metric) return std::numeric_limits<std::int32_t>::max();
+  if (!has_layer(node.kind)) return 0;
+  return 2 * node.layer.value + (is_attention(node.kind) ? 1 : 2);
+}
+
+/// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`.
+[[nodiscard]] inline std::string to_string(const Node& node) {
+  std::string text{name(node.kind)};
+  if (has_layer(node.kind)) text += '.' + std::to_string(node.layer.value);
+  if (has_position(node.kind)) text += '.' + std::to_string(node.position.value);
+  if (is_feature(node.kind)) text += '.' + std::to_string(node.feature.value);
+  return text;
+}
+
+inline std::ostream& operator<<(std::ostream& out, NodeKind kind) { return out << name(kind); }
+inline std::ostream& operator<<(std::ostream& out, const Node& node) { return out << to_string(node); }
+
+/// The kind that `name` spells.
+/// throws  NameError  when there is none
+[[nodiscard]] inline NodeKind parse_node_kind(std::string_view text) {
+  for (std::size_t i = 0; i < detail::node_kind_names.size(); ++i) {
+    if (detail::node_kind_names[i] == text) return static_cast<NodeKind>(i);
+  }
+  throw NameError{{.problem = "no such kind of node",
+                   .expected = "embed, pos_embed, attn, attn_error, attn_out, mlp, mlp_error, mlp_out, bias or metric",
+                   .got = '"' + std::string{text} + '"'}};
+}
+
+/// The node that `to_string` spells.
+/// throws  NameError  when the text is not exactly what `to_string` would print for some node
+[[nodiscard]] inline Node parse_node(std::string_view text) {
+  std::string_view rest = text;
+  const auto next_part = [&rest] {
+    const auto dot = rest.find('.');
+    const auto part = rest.substr(0, dot);
+    rest = dot == std::string_view::npos ? std::string_view{} : rest.substr(dot + 1);
+    return part;
+  };
+  Node node{.kind = parse_node_kind(next_part())};
+  const auto next_number = [&](bool wanted) -> std::int32_t {
+    if (!wanted) return 0;
+    const auto part = next_part();
+    std::int32_t value = -1;
+    std::from_chars(part.data(), part.data() + part.size(), value);
+    return value;
+  };
+  node.layer = Layer{next_number(has_layer(node.kind))};
+  node.position = Position{next_number(has_position(node.kind))};
+  node.feature = Feature{next_number(is_feature(node.kind))};
+  if (to_string(node) != text || node.layer.value < 0 || node.position.value < 0 || node.feature.value < 0) {
+    throw NameError{{.problem = "not a node",
+                     .expected = "text such as attn.5.10.7515, mlp_error.3.4, embed.4 or metric",
+                     .got = '"' + std::string{text} + '"'}};
+  }
+  return node;
+}
+
+}  // namespace circuit
+
+template <>
+struct std::hash<circuit::Node> {
+  [[nodiscard]] std::size_t operator()(const circuit::Node& node) const noexcept {
+    using circuit::detail::hash_combine;
+    std::size_t seed = static_cast<std::size_t>(node.kind);
+    seed = hash_combine(seed, static_cast<std::size_t>(node.layer.value));
+    seed = hash_combine(seed, static_cast<std::size_t>(node.position.value));
+    return hash_combine(seed, static_cast<std::size_t>(node.feature.value));
+  }
+};
