@@ -1,0 +1,162 @@
+# Finds LibTorch and makes the imported target circuit::torch.
+#
+# Everything comes from one prefix, by full path. LibTorch's own TorchConfig.cmake looks its libraries up by name in the
+# system's folders too, so a wheel's configuration beside Debian's libtorch-dev links two different libc10 and every
+# program aborts at start; so only its location is used here, never its lookups.
+#
+# Order: CIRCUIT_TORCH ("debian", or a prefix holding include/ and lib/), Torch_DIR, CMAKE_PREFIX_PATH, the torch of the
+# Python on PATH, the torch of the project's .venv, Debian's libtorch-dev.
+
+set(CIRCUIT_TORCH "" CACHE STRING "LibTorch to use: empty (search), \"debian\", or a prefix holding include/ and lib/")
+set(CIRCUIT_TORCH_OLDEST 1.13)
+
+# Sets <out> to why `prefix` cannot be used (empty when it can), <out>_VERSION, _INCLUDES, _LIBRARIES when it can.
+function(circuit_inspect_torch prefix out)
+  set(lib_dirs "${prefix}/lib")
+  if(CMAKE_LIBRARY_ARCHITECTURE)
+    list(APPEND lib_dirs "${prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}")
+  endif()
+  set(api "${prefix}/include/torch/csrc/api/include")
+  set(${out} "" PARENT_SCOPE)
+  if(NOT EXISTS "${prefix}/include/ATen/core/Tensor.h" OR NOT EXISTS "${api}/torch/version.h")
+    set(${out} "no LibTorch headers" PARENT_SCOPE)
+    return()
+  endif()
+  unset(text)
+  foreach(header IN ITEMS "${prefix}/include/torch/headeronly/version.h" "${api}/torch/version.h")
+    if(NOT text AND EXISTS "${header}")
+      file(READ "${header}" text)
+    endif()
+  endforeach()
+  unset(version)
+  foreach(part IN ITEMS MAJOR MINOR PATCH)
+    if(NOT text MATCHES "#define TORCH_VERSION_${part} +([0-9]+)")
+      set(${out} "no version in its version.h" PARENT_SCOPE)
+      return()
+    endif()
+    list(APPEND version ${CMAKE_MATCH_1})
+  endforeach()
+  list(JOIN version "." version)
+  if(version VERSION_LESS CIRCUIT_TORCH_OLDEST)
+    set(${out} "version ${version} is older than ${CIRCUIT_TORCH_OLDEST}" PARENT_SCOPE)
+    return()
+  endif()
+  foreach(config IN ITEMS "${prefix}/share/cmake/Torch/TorchConfig.cmake")
+    if(EXISTS "${config}")
+      file(READ "${config}" text)
+      if(text MATCHES "_GLIBCXX_USE_CXX11_ABI=0")
+        set(${out} "version ${version} was built with the C++ ABI from before C++11" PARENT_SCOPE)
+        return()
+      endif()
+    endif()
+  endforeach()
+  unset(libraries)
+  foreach(name IN ITEMS torch_cpu torch c10 torch_cuda c10_cuda)
+    find_library(found ${name} PATHS ${lib_dirs} NO_DEFAULT_PATH NO_CACHE)
+    if(found)
+      list(APPEND libraries "${found}")
+    elseif(NOT name MATCHES "cuda")
+      set(${out} "no lib${name} under ${prefix}/lib" PARENT_SCOPE)
+      return()
+    endif()
+    unset(found)
+  endforeach()
+  set(${out}_VERSION "${version}" PARENT_SCOPE)
+  set(${out}_INCLUDES "${prefix}/include;${api}" PARENT_SCOPE)
+  set(${out}_LIBRARIES "${libraries}" PARENT_SCOPE)
+endfunction()
+
+# Sets <out> to the folder of the torch package of a Python; torch itself is not imported, which would take seconds.
+function(circuit_python_torch python out)
+  set(${out} "" PARENT_SCOPE)
+  execute_process(
+    COMMAND "${python}" -c
+            "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+    OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+  if(NOT failed AND folder)
+    set(${out} "${folder}" PARENT_SCOPE)
+  endif()
+endfunction()
+
+function(circuit_find_torch)
+  if(TARGET circuit::torch)
+    return()
+  endif()
+  # Each candidate is "prefix|where it came from"; what is asked for by name is the only candidate.
+  unset(candidates)
+  if(CIRCUIT_TORCH STREQUAL "debian")
+    list(APPEND candidates "/usr|Debian's libtorch-dev")
+  elseif(CIRCUIT_TORCH)
+    list(APPEND candidates "${CIRCUIT_TORCH}|CIRCUIT_TORCH")
+  elseif(Torch_DIR OR DEFINED ENV{Torch_DIR})
+    set(dir "${Torch_DIR}")
+    if(NOT dir)
+      set(dir "$ENV{Torch_DIR}")
+    endif()
+    # <prefix>/share/cmake/Torch, <prefix>/lib/cmake/Torch or <prefix>/lib/<architecture>/cmake/Torch
+    string(REGEX REPLACE "/(share|lib|lib/[^/]+)/cmake/Torch/?$" "" dir "${dir}")
+    list(APPEND candidates "${dir}|Torch_DIR")
+  else()
+    set(prefixes ${CMAKE_PREFIX_PATH})
+    if(DEFINED ENV{CMAKE_PREFIX_PATH})
+      string(REPLACE ":" ";" from_environment "$ENV{CMAKE_PREFIX_PATH}")
+      list(APPEND prefixes ${from_environment})
+    endif()
+    foreach(prefix IN LISTS prefixes)
+      string(REGEX REPLACE "/share/cmake/?$" "" prefix "${prefix}")  # what torch.utils.cmake_prefix_path prints
+      if(EXISTS "${prefix}/include/ATen")
+        list(APPEND candidates "${prefix}|CMAKE_PREFIX_PATH")
+      endif()
+    endforeach()
+    find_program(on_path NAMES python3 python NO_CACHE)
+    foreach(python IN ITEMS "${on_path}" "${CMAKE_SOURCE_DIR}/.venv/bin/python")
+      if(python AND EXISTS "${python}")
+        circuit_python_torch("${python}" folder)
+        if(folder)
+          list(APPEND candidates "${folder}|the torch of ${python}")
+        endif()
+      endif()
+    endforeach()
+    if(EXISTS "/usr/include/ATen")
+      list(APPEND candidates "/usr|Debian's libtorch-dev")
+    endif()
+  endif()
+
+  unset(refused)
+  foreach(candidate IN LISTS candidates)
+    string(REGEX MATCH "^([^|]*)[|](.*)$" _ "${candidate}")
+    set(prefix "${CMAKE_MATCH_1}")
+    set(origin "${CMAKE_MATCH_2}")
+    circuit_inspect_torch("${prefix}" why)
+    if(why)
+      string(APPEND refused "  ${prefix} (${origin}): ${why}\n")
+      continue()
+    endif()
+    if(NOT CIRCUIT_TORCH_REPORTED STREQUAL "${prefix}")
+      message(STATUS "LibTorch ${why_VERSION}: ${prefix} (${origin})")
+      set(CIRCUIT_TORCH_REPORTED "${prefix}" CACHE INTERNAL "")
+    endif()
+    add_library(circuit::torch INTERFACE IMPORTED GLOBAL)
+    set_target_properties(circuit::torch PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${why_INCLUDES}" INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${why_INCLUDES}")
+    foreach(library IN LISTS why_LIBRARIES)
+      if(library MATCHES "cuda|torch_cpu")
+        # Kernels register themselves when these load, so they stay linked though no symbol of theirs may be used.
+        target_link_libraries(circuit::torch INTERFACE
+          "$<IF:$<PLATFORM_ID:Linux>,-Wl$<COMMA>--no-as-needed$<COMMA>${library}$<COMMA>--as-needed,${library}>")
+      endif()
+      # By full path also here, so that CMake writes the folder into the run path.
+      target_link_libraries(circuit::torch INTERFACE "${library}")
+    endforeach()
+    set_property(TARGET circuit::torch PROPERTY CIRCUIT_TORCH_VERSION "${why_VERSION}")
+    set_property(TARGET circuit::torch PROPERTY CIRCUIT_TORCH_PREFIX "${prefix}")
+    return()
+  endforeach()
+  message(FATAL_ERROR
+    "LibTorch ${CIRCUIT_TORCH_OLDEST} or newer was not found.\n${refused}"
+    "Any one of these provides it:\n"
+    "  python3 -m pip install torch==2.13.0                      (in an active virtual environment, or in .venv here)\n"
+    "  apt-get install libtorch-dev libopenblas0-pthread         (Debian 12: 1.13.1)\n"
+    "  cmake -DCIRCUIT_TORCH=/path/to/libtorch ...               (an unpacked LibTorch)\n"
+    "Programs that need no tensors: find_package(circuit COMPONENTS core), or -DCIRCUIT_COMPONENTS=core in this project.\n")
+endfunction()
