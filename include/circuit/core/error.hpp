@@ -13,12 +13,12 @@ namespace circuit {
 /// Where an error happened and what would have been right. Every part may be empty; what is set is printed as
 /// `file: tensor "name": problem: expected ..., got ...; hint`.
 struct ErrorDetails {
-  std::filesystem::path file;  ///< file the bad input came from
-  std::string tensor;          ///< tensor, configuration key or argument
-  std::string problem;         ///< one clause in plain words
-  std::string expected;
-  std::string got;
-  std::string hint;            ///< what to do about it
+  std::filesystem::path file{};  ///< file the bad input came from
+  std::string tensor{};          ///< tensor, configuration key or argument
+  std::string problem{};         ///< one clause in plain words
+  std::string expected{};
+  std::string got{};
+  std::string hint{};            ///< what to do about it
 };
 
 /// Base of every exception this library throws. The parts stay readable so that a program can react.
@@ -78,11 +78,11 @@ class ValueError : public Error {
 class ShapeError : public Error {
  public:
   struct Details {
-    std::filesystem::path file;
-    std::string tensor;
-    std::vector<std::int64_t> expected;  ///< -1 stands for "any"
-    std::vector<std::int64_t> got;
-    std::string hint;
+    std::filesystem::path file{};
+    std::string tensor{};
+    std::vector<std::int64_t> expected{};  ///< -1 stands for "any"
+    std::vector<std::int64_t> got{};
+    std::string hint{};
   };
 
   explicit ShapeError(Details details);

@@ -1,0 +1,173 @@
+#pragma once
+
+#include <concepts>
+#include <string>
+#include <string_view>
+
+#include "circuit/core/id.hpp"
+#include "circuit/hook/axes.hpp"
+
+namespace circuit {
+
+/// A named point of a forward pass. The type is the name: a point that does not exist does not compile.
+template <class P>
+concept HookPoint = requires {
+  { P::name } -> std::convertible_to<std::string_view>;
+  { P::per_layer } -> std::convertible_to<bool>;
+  { P::axes::rank } -> std::convertible_to<std::size_t>;
+};
+
+namespace detail {
+
+template <class... Axis>
+struct LayerPoint {
+  static constexpr bool per_layer = true;
+  using axes = Axes<Axis...>;
+};
+template <class... Axis>
+struct OncePoint {
+  static constexpr bool per_layer = false;
+  using axes = Axes<Axis...>;
+};
+
+}  // namespace detail
+
+/// TransformerLens' names, in the order in which a forward pass meets them.
+namespace hook {
+
+struct embed : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_embed";
+};
+struct pos_embed : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_pos_embed";
+};
+
+struct resid_pre : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_resid_pre";
+};
+
+/// The norm before attention.
+namespace ln1 {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln1.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "ln1.hook_normalized";
+};
+}  // namespace ln1
+
+namespace attn {
+struct q : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_q";
+};
+struct k : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_k";
+};
+struct v : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_v";
+};
+/// Queries after the rotary map; equal to `q` where there is none.
+struct rot_q : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_rot_q";
+};
+/// Keys after the rotary map; equal to `k` where there is none.
+struct rot_k : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_rot_k";
+};
+/// Scaled, capped and masked scores (minus infinity at masked keys).
+struct attn_scores : detail::LayerPoint<axis::Batch, axis::Head, axis::QueryPos, axis::KeyPos> {
+  static constexpr std::string_view name = "attn.hook_attn_scores";
+};
+struct pattern : detail::LayerPoint<axis::Batch, axis::Head, axis::QueryPos, axis::KeyPos> {
+  static constexpr std::string_view name = "attn.hook_pattern";
+};
+struct z : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
+  static constexpr std::string_view name = "attn.hook_z";
+};
+}  // namespace attn
+
+struct attn_out : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_attn_out";
+};
+struct resid_mid : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_resid_mid";
+};
+
+/// The norm before the MLP.
+namespace ln2 {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln2.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "ln2.hook_normalized";
+};
+}  // namespace ln2
+
+namespace mlp {
+struct pre : detail::LayerPoint<axis::Batch, axis::Pos, axis::DMlp> {
+  static constexpr std::string_view name = "mlp.hook_pre";
+};
+/// The branch that a gated MLP multiplies with its activated gate.
+struct pre_linear : detail::LayerPoint<axis::Batch, axis::Pos, axis::DMlp> {
+  static constexpr std::string_view name = "mlp.hook_pre_linear";
+};
+struct post : detail::LayerPoint<axis::Batch, axis::Pos, axis::DMlp> {
+  static constexpr std::string_view name = "mlp.hook_post";
+};
+}  // namespace mlp
+
+struct mlp_out : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_mlp_out";
+};
+struct resid_post : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_resid_post";
+};
+
+/// The norm before the unembedding.
+namespace ln_final {
+struct scale : detail::OncePoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln_final.hook_scale";
+};
+struct normalized : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "ln_final.hook_normalized";
+};
+}  // namespace ln_final
+
+}  // namespace hook
+
+/// The full name as TransformerLens writes it: `blocks.3.attn.hook_z`, or `hook_embed` where a point has no layer.
+template <HookPoint P>
+[[nodiscard]] std::string hook_name(P /*point*/, Layer layer = Layer{0}) {
+  if constexpr (P::per_layer) {
+    return "blocks." + std::to_string(layer.value) + '.' + std::string{P::name};
+  } else {
+    return std::string{P::name};
+  }
+}
+
+/// Calls `visit(P{})` for every point that a layer has, in the order of the forward pass.
+template <class Visitor>
+constexpr void for_each_layer_point(Visitor&& visit) {
+  visit(hook::resid_pre{});
+  visit(hook::ln1::scale{});
+  visit(hook::ln1::normalized{});
+  visit(hook::attn::q{});
+  visit(hook::attn::k{});
+  visit(hook::attn::v{});
+  visit(hook::attn::rot_q{});
+  visit(hook::attn::rot_k{});
+  visit(hook::attn::attn_scores{});
+  visit(hook::attn::pattern{});
+  visit(hook::attn::z{});
+  visit(hook::attn_out{});
+  visit(hook::resid_mid{});
+  visit(hook::ln2::scale{});
+  visit(hook::ln2::normalized{});
+  visit(hook::mlp::pre{});
+  visit(hook::mlp::pre_linear{});
+  visit(hook::mlp::post{});
+  visit(hook::mlp_out{});
+  visit(hook::resid_post{});
+}
+
+}  // namespace circuit

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <concepts>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/hook/points.hpp"
+
+namespace circuit {
+
+/// Something that looks at, or replaces, the value that passes hook point P. Attachments are visited in the order in
+/// which a call names them, so a recording after an edit sees the edited value.
+template <class A, class P>
+concept AttachedTo = HookPoint<P> && requires(A& attachment, Layer layer, at::Tensor& value) {
+  attachment.visit(P{}, layer, value);
+};
+
+/// Shows `value` to every attachment of P. With none, nothing is instantiated and nothing runs.
+template <HookPoint P, class... Attached>
+void visit_point(P point, Layer layer, at::Tensor& value, Attached&... attached) {
+  [[maybe_unused]] const auto one = [&]<class A>(A& attachment) {
+    if constexpr (AttachedTo<A, P>) attachment.visit(point, layer, value);
+  };
+  (one(attached), ...);
+}
+
+/// True if any of the attachments looks at P.
+template <class P, class... Attached>
+inline constexpr bool any_attached_to = (AttachedTo<Attached, P> || ...);
+
+}  // namespace circuit
