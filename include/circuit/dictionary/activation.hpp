@@ -1,0 +1,28 @@
+#pragma once
+
+#include <concepts>
+
+#include "circuit/core/tensor.hpp"
+
+namespace circuit {
+
+/// The nonlinearity of a sparse dictionary and its derivative at a run.
+template <class A>
+concept SparseActivation = requires(const A& a, const at::Tensor& t) {
+  { a.apply(t) } -> std::same_as<at::Tensor>;
+  { a.slope(t, t) } -> std::same_as<at::Tensor>;
+};
+
+namespace activation {
+
+/// max(0, pre).
+struct Relu {
+  /// pre [..., d_sae]  return the activations, the same shape; a feature is active where they are not 0
+  [[nodiscard]] at::Tensor apply(const at::Tensor& pre) const { return pre.relu(); }
+  /// d activation / d pre-activation of features that are active
+  /// pre, act  [n]  of n active features
+  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const { return act.mul(0.0).add(1.0); }
+};
+
+}  // namespace activation
+}  // namespace circuit

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "circuit/core/id.hpp"
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/active_features.hpp"
+#include "circuit/dictionary/sparse_dictionary.hpp"
+#include "circuit/model/config.hpp"
+#include "circuit/model/weights.hpp"
+
+namespace circuit {
+
+/// The activation that an attention dictionary reads and describes.
+enum class AttentionSite {
+  z,         ///< attn.hook_z over concatenated heads; its writes pass W_O
+  attn_out,  ///< hook_attn_out; it writes into the residual stream itself
+};
+
+/// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an MLP
+/// dictionary a transcoder from ln2.hook_normalized to hook_mlp_out. Layers may have none, and may mix kinds: each entry
+/// is one of Kinds, and that choice ends at `encode`.
+template <class... Kinds>
+class BasicDictionarySet {
+ public:
+  using Dictionary = std::variant<Kinds...>;
+
+  /// throws  IndexError for a negative layer, ShapeError or DTypeError for a dictionary whose parts disagree
+  void set_attn(Layer layer, Dictionary dictionary, AttentionSite site) {
+    put(attn_, layer, std::move(dictionary));
+    const auto slot = static_cast<std::size_t>(layer.value);
+    if (slot >= sites_.size()) sites_.resize(slot + 1, AttentionSite::z);
+    sites_[slot] = site;
+  }
+  void set_mlp(Layer layer, Dictionary dictionary) { put(mlp_, layer, std::move(dictionary)); }
+
+  /// The weight processing that the dictionaries were trained under, where they say so; `check` holds a model to it.
+  void expect(weights::Processing processing) { expected_ = processing; }
+
+  /// The dictionary's weights, or nullptr where the layer has none.
+  [[nodiscard]] const DictionaryWeights* attn(Layer layer) const { return weights_of(find(attn_, layer)); }
+  [[nodiscard]] const DictionaryWeights* mlp(Layer layer) const { return weights_of(find(mlp_, layer)); }
+  [[nodiscard]] AttentionSite attn_site(Layer layer) const { return sites_[static_cast<std::size_t>(layer.value)]; }
+
+  /// The activations [..., d_sae] of the layer's dictionary, which must be there.
+  [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x) const { return encode(attn_, layer, x); }
+  [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x) const { return encode(mlp_, layer, x); }
+  /// The same, keeping only what is active. x [batch, pos, d_in]
+  [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return active(attn_, layer, x); }
+  [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
+
+  /// throws  ShapeError   naming the dictionary that does not fit the model's sizes
+  /// throws  ConfigError  for a layer the model lacks, or a weight processing other than the expected one
+  /// throws  DTypeError   when a dictionary's dtype is not the model's
+  void check(const ModelConfig& config, const weights::Processing& processing, at::ScalarType dtype) const;
+
+ private:
+  using Slots = std::vector<std::optional<Dictionary>>;
+
+  static void put(Slots& slots, Layer layer, Dictionary dictionary) {
+    if (layer.value < 0) check_index(layer, 0);
+    weights_of(&dictionary)->check();
+    const auto slot = static_cast<std::size_t>(layer.value);
+    if (slot >= slots.size()) slots.resize(slot + 1);
+    slots[slot] = std::move(dictionary);
+  }
+  [[nodiscard]] static const Dictionary* find(const Slots& slots, Layer layer) {
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return layer.value >= 0 && slot < slots.size() && slots[slot] ? &*slots[slot] : nullptr;
+  }
+  [[nodiscard]] static const DictionaryWeights* weights_of(const Dictionary* dictionary) {
+    if (dictionary == nullptr) return nullptr;
+    return std::visit([](const auto& d) -> const DictionaryWeights* { return &d; }, *dictionary);
+  }
+  [[nodiscard]] static const Dictionary& require(const Slots& slots, Layer layer) {
+    if (const auto* found = find(slots, layer)) return *found;
+    throw NameError{{.tensor = "dictionary of layer " + std::to_string(layer.value), .problem = "there is none"}};
+  }
+  [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x) {
+    return std::visit([&](const auto& d) { return d.encode(x); }, require(slots, layer));
+  }
+  [[nodiscard]] static ActiveFeatures active(const Slots& slots, Layer layer, const at::Tensor& x) {
+    return std::visit([&](const auto& d) { return encode_active(d, x); }, require(slots, layer));
+  }
+
+  Slots attn_;
+  Slots mlp_;
+  std::vector<AttentionSite> sites_;
+  std::optional<weights::Processing> expected_;
+};
+
+/// The kinds this library brings.
+using DictionarySet = BasicDictionarySet<SparseDictionary<activation::Relu>>;
+
+template <class... Kinds>
+void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weights::Processing& processing,
+                                         at::ScalarType dtype) const {
+  if (expected_ && *expected_ != processing) {
+    throw ConfigError{{.tensor = "weights::Processing",
+                       .problem = "the dictionaries were trained on otherwise processed weights",
+                       .hint = "load the model with the processing they expect"}};
+  }
+  const auto layers = static_cast<std::int32_t>(std::max(attn_.size(), mlp_.size()));
+  if (layers > config.n_layers) {
+    throw ConfigError{{.tensor = "dictionaries",
+                       .expected = "at most " + std::to_string(config.n_layers) + " layers",
+                       .got = std::to_string(layers)}};
+  }
+  const auto fits = [&](const DictionaryWeights* d, std::int64_t d_in, std::int64_t d_out) {
+    if (d == nullptr) return;
+    check_shape(d->W_enc, {d_in, -1}, "W_enc", d->name, "this dictionary does not fit the model");
+    check_shape(d->W_dec, {-1, d_out}, "W_dec", d->name, "this dictionary does not fit the model");
+    if (d->W_enc.scalar_type() != dtype) {
+      throw DTypeError{{.file = d->name,
+                        .tensor = "W_enc",
+                        .expected = at::toString(dtype),
+                        .got = at::toString(d->W_enc.scalar_type()),
+                        .hint = "load dictionaries and model with one dtype"}};
+    }
+  };
+  for (std::int32_t l = 0; l < layers; ++l) {
+    const Layer layer{l};
+    const auto read = attn(layer) != nullptr && attn_site(layer) == AttentionSite::z ? config.n_heads * config.d_head
+                                                                                    : config.d_model;
+    fits(attn(layer), read, read);
+    fits(mlp(layer), config.d_model, config.d_model);
+  }
+}
+
+}  // namespace circuit

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/activation.hpp"
+
+namespace circuit {
+
+/// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out.
+/// SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ.
+struct DictionaryWeights {
+  at::Tensor W_enc;     ///< [d_in, d_sae]
+  at::Tensor b_enc;     ///< [d_sae]
+  at::Tensor W_dec;     ///< [d_sae, d_out]
+  at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
+  at::Tensor b_out;     ///< [d_out], or undefined
+  std::string name{};   ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
+
+  [[nodiscard]] std::int64_t d_in() const { return W_enc.size(0); }
+  [[nodiscard]] std::int64_t d_sae() const { return W_enc.size(1); }
+  [[nodiscard]] std::int64_t d_out() const { return W_dec.size(1); }
+
+  /// throws  ShapeError, DTypeError  when the parts disagree
+  void check() const {
+    check_shape(W_enc, {-1, -1}, "W_enc", name);
+    check_shape(b_enc, {d_sae()}, "b_enc", name);
+    check_shape(W_dec, {d_sae(), -1}, "W_dec", name);
+    if (b_in.defined()) check_shape(b_in, {d_in()}, "b_in", name);
+    if (b_out.defined()) check_shape(b_out, {d_out()}, "b_out", name);
+    check_compute_dtype(W_enc.scalar_type(), "W_enc");
+  }
+
+  /// x [..., d_in]  return [..., d_sae]
+  [[nodiscard]] at::Tensor pre_activations(const at::Tensor& x) const {
+    check_input(x);
+    return affine(b_in.defined() ? x.sub(b_in) : x, W_enc, b_enc);
+  }
+  /// acts [..., d_sae]  return [..., d_out]
+  [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, W_dec, b_out); }
+
+  /// Encoder columns of some features. features [n] int64  return [n, d_in]
+  [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return W_enc.index_select(1, features).t(); }
+  /// Decoder rows of some features. features [n] int64  return [n, d_out]
+  [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features) const { return W_dec.index_select(0, features); }
+
+  /// throws  ShapeError  unless the last axis of x is d_in
+  void check_input(const at::Tensor& x) const {
+    if (x.dim() > 0 && x.size(-1) == d_in()) return;
+    throw ShapeError{{.file = name, .tensor = "input", .expected = {-1, d_in()}, .got = shape_of(x)}};
+  }
+};
+
+/// A sparse autoencoder (d_out = d_in: it describes the activation it reads) or a transcoder (it reads an MLP's input and
+/// describes its output). The activation is a policy.
+template <SparseActivation A = activation::Relu>
+struct SparseDictionary : DictionaryWeights {
+  [[no_unique_address]] A activation{};
+
+  /// x [..., d_in]  return [..., d_sae]  mostly zeros
+  [[nodiscard]] at::Tensor encode(const at::Tensor& x) const { return activation.apply(this->pre_activations(x)); }
+  /// x [..., d_in]  return [..., d_out]
+  [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const { return this->decode(encode(x)); }
+};
+
+}  // namespace circuit
