@@ -1,0 +1,232 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/error.hpp"
+#include "circuit/io/json.hpp"
+#include "circuit/io/mapping.hpp"
+#include "circuit/text/byte_level.hpp"
+#include "circuit/text/tokenizer.hpp"
+
+namespace circuit {
+
+struct TokenizerOptions {
+  /// Text of the beginning-of-sequence token. Absent: `bos_token` of tokenizer_config.json or special_tokens_map.json
+  /// in the same folder, else GPT-2's "<|endoftext|>" if the vocabulary has it. Empty: none.
+  std::optional<std::string> bos{};
+};
+
+namespace detail::tokenizer_json {
+
+inline constexpr std::string_view gpt2_end = "<|endoftext|>";
+inline constexpr std::int32_t most_tokens = 1 << 24;
+
+[[nodiscard]] inline bool is_empty(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() || *found == "" || *found == false || *found == 0.0;
+}
+
+/// Refuses what would change the tokens and is not GPT-2's.
+inline void refuse(const nlohmann::json& object, std::initializer_list<const char*> keys,
+                   const std::filesystem::path& file) {
+  for (const char* const key : keys) {
+    if (is_empty(object, key)) continue;
+    throw ConfigError{{.file = file,
+                       .tensor = key,
+                       .problem = "is not supported",
+                       .expected = "GPT-2's setting: absent, null, false or empty",
+                       .got = short_dump(object.at(key))}};
+  }
+}
+
+[[nodiscard]] inline std::vector<std::string> read_vocabulary(const nlohmann::json& object,
+                                                              const std::filesystem::path& file) {
+  if (!object.is_object()) throw FormatError{{.file = file, .tensor = "vocab", .expected = "an object of ids"}};
+  std::vector<std::string> tokens;
+  for (const auto& [text, value] : object.items()) {
+    if (!json_holds<std::int32_t>(value) || value.get<std::int32_t>() < 0 || value.get<std::int32_t>() >= most_tokens) {
+      throw FormatError{{.file = file,
+                         .tensor = text,
+                         .problem = "bad token id",
+                         .expected = "a whole number below " + std::to_string(most_tokens),
+                         .got = short_dump(value)}};
+    }
+    const auto id = value.get<std::size_t>();
+    if (id >= tokens.size()) tokens.resize(id + 1);
+    if (!tokens[id].empty()) throw FormatError{{.file = file, .tensor = text, .problem = "this token's id is taken"}};
+    tokens[id] = from_byte_level(text).value_or(text);
+  }
+  return tokens;
+}
+
+/// Ids of merged pairs, from the vocabulary file's spelling of both sides.
+class MergeReader {
+ public:
+  MergeReader(const nlohmann::json& vocabulary, const std::filesystem::path& file)
+      : vocabulary_{vocabulary}, file_{file} {}
+
+  [[nodiscard]] std::pair<std::int32_t, std::int32_t> operator()(const std::string& left,
+                                                                 const std::string& right) const {
+    return {id(left), id(right)};
+  }
+  [[nodiscard]] std::pair<std::int32_t, std::int32_t> operator()(std::string_view line) const {
+    const auto space = line.find(' ');
+    if (space == line.npos || line.find(' ', space + 1) != line.npos) {
+      throw FormatError{{.file = file_, .tensor = "merges", .expected = "two tokens", .got = std::string{line}}};
+    }
+    return {id(std::string{line.substr(0, space)}), id(std::string{line.substr(space + 1)})};
+  }
+
+ private:
+  [[nodiscard]] std::int32_t id(const std::string& text) const {
+    const auto found = vocabulary_.find(text);
+    if (found == vocabulary_.end()) {
+      throw FormatError{{.file = file_, .tensor = text, .problem = "a merge names a token that the vocabulary lacks"}};
+    }
+    return found->get<std::int32_t>();
+  }
+
+  const nlohmann::json& vocabulary_;
+  const std::filesystem::path& file_;
+};
+
+[[nodiscard]] inline BpeVocabulary read_model(const nlohmann::json& model, const std::filesystem::path& file) {
+  const auto type = value_or<std::string>(model, "type", file, "BPE");
+  if (type != "BPE") throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE", .got = type}};
+  refuse(model, {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}, file);
+
+  const auto vocabulary = require<nlohmann::json>(model, "vocab", file);
+  BpeVocabulary bpe{.tokens = read_vocabulary(vocabulary, file),
+                    .whole_words_first = value_or(model, "ignore_merges", file, false)};
+  const MergeReader merge{vocabulary, file};
+  const auto merges = require<std::vector<nlohmann::json>>(model, "merges", file);
+  for (const auto& entry : merges) {
+    if (entry.is_string()) {
+      bpe.merges.push_back(merge(entry.get<std::string>()));
+    } else if (json_holds<std::vector<std::string>>(entry) && entry.size() == 2) {
+      bpe.merges.push_back(merge(entry[0].get<std::string>(), entry[1].get<std::string>()));
+    } else {
+      throw FormatError{{.file = file, .tensor = "merges", .expected = "two tokens", .got = short_dump(entry)}};
+    }
+  }
+  return bpe;
+}
+
+[[nodiscard]] inline std::vector<AddedToken> read_added(const nlohmann::json& root, const std::filesystem::path& file) {
+  std::vector<AddedToken> added;
+  for (const auto& entry : value_or<std::vector<nlohmann::json>>(root, "added_tokens", file, {})) {
+    refuse(entry, {"single_word", "lstrip", "rstrip"}, file);
+    AddedToken token{.text = require<std::string>(entry, "content", file),
+                     .id = require<std::int32_t>(entry, "id", file),
+                     .special = value_or(entry, "special", file, false)};
+    token.normalized = value_or(entry, "normalized", file, !token.special);
+    for (const auto& other : added) {
+      if (other.text == token.text || other.id == token.id) {
+        throw FormatError{{.file = file, .tensor = token.text, .problem = "this added token is there twice"}};
+      }
+    }
+    added.push_back(std::move(token));
+  }
+  return added;
+}
+
+inline void check_splitting(const nlohmann::json& root, const std::filesystem::path& file) {
+  refuse(root, {"normalizer"}, file);
+  const auto splitting = require<nlohmann::json>(root, "pre_tokenizer", file);
+  const auto type = splitting.is_object() ? value_or<std::string>(splitting, "type", file, "") : short_dump(splitting);
+  if (type != "ByteLevel" || !value_or(splitting, "use_regex", file, true)) {
+    throw ConfigError{{.file = file,
+                       .tensor = "pre_tokenizer",
+                       .problem = "is not supported",
+                       .expected = "ByteLevel with its own regular expression, as GPT-2",
+                       .got = short_dump(splitting)}};
+  }
+  refuse(splitting, {"add_prefix_space"}, file);
+}
+
+/// `bos_token` of a tokenizer_config.json or special_tokens_map.json: a string, or an object holding one.
+[[nodiscard]] inline std::optional<std::string> bos_of(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) return {};
+  const auto root = read_json(file);
+  if (!root.is_object()) return {};
+  const auto found = root.find("bos_token");
+  if (found == root.end() || found->is_null()) return {};
+  if (found->is_object()) return require<std::string>(*found, "content", file);
+  return require<std::string>(root, "bos_token", file);
+}
+
+[[nodiscard]] inline std::string choose_bos(const TokenizerOptions& options, const std::filesystem::path& folder,
+                                            const std::vector<AddedToken>& added) {
+  if (options.bos) return *options.bos;
+  for (const auto* const name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    if (const auto bos = bos_of(folder / name)) return *bos;
+  }
+  const auto is_end = [](const AddedToken& token) { return token.text == gpt2_end; };
+  return std::any_of(added.begin(), added.end(), is_end) ? std::string{gpt2_end} : std::string{};
+}
+
+}  // namespace detail::tokenizer_json
+
+/// Reads a Hugging Face tokenizer.json of GPT-2's kind. Its post-processor is not applied: `Bos` says what to prepend.
+/// throws  FileError    when `path` cannot be read
+/// throws  FormatError  not JSON, or a vocabulary and merges that contradict each other
+/// throws  ConfigError  a setting that would change the tokens and is not supported, named
+[[nodiscard]] inline Tokenizer read_tokenizer_json(const std::filesystem::path& path,
+                                                   const TokenizerOptions& options = {}) {
+  namespace tj = detail::tokenizer_json;
+  const auto root = read_json(path);
+  tj::check_splitting(root, path);
+  auto added = tj::read_added(root, path);
+  auto bos = tj::choose_bos(options, path.parent_path(), added);
+  return Tokenizer{tj::read_model(require<nlohmann::json>(root, "model", path), path), std::move(added), bos, path};
+}
+
+/// Reads GPT-2's own two files: ids in vocab.json, one merge per line in merges.txt.
+/// throws  as read_tokenizer_json
+[[nodiscard]] inline Tokenizer read_vocab_and_merges(const std::filesystem::path& vocab,
+                                                     const std::filesystem::path& merges,
+                                                     const TokenizerOptions& options = {}) {
+  namespace tj = detail::tokenizer_json;
+  const auto vocabulary = read_json(vocab);
+  BpeVocabulary bpe{.tokens = tj::read_vocabulary(vocabulary, vocab)};
+  const auto mapping = Mapping::open(merges);
+  std::string_view text{reinterpret_cast<const char*>(mapping->bytes().data()), mapping->bytes().size()};
+  const tj::MergeReader merge{vocabulary, merges};
+  for (bool first = true; !text.empty(); first = false) {
+    const auto end = std::min(text.find('\n'), text.size());
+    auto line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.empty() || (first && line.starts_with("#version"))) continue;
+    bpe.merges.push_back(merge(line));
+  }
+  std::vector<AddedToken> added;
+  if (const auto end = vocabulary.find(tj::gpt2_end); end != vocabulary.end()) {
+    added.push_back({.text = std::string{tj::gpt2_end}, .id = end->get<std::int32_t>()});
+  }
+  const auto bos = tj::choose_bos(options, vocab.parent_path(), added);
+  return Tokenizer{std::move(bpe), std::move(added), bos, vocab};
+}
+
+/// Reads the tokenizer of a Hugging Face model folder: tokenizer.json, else vocab.json with merges.txt. `path` may also
+/// be a tokenizer.json itself.
+/// throws  FileError  when there is none; otherwise as read_tokenizer_json
+[[nodiscard]] inline Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerOptions& options = {}) {
+  if (!std::filesystem::is_directory(path)) return read_tokenizer_json(path, options);
+  if (std::filesystem::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json", options);
+  if (std::filesystem::exists(path / "vocab.json")) {
+    return read_vocab_and_merges(path / "vocab.json", path / "merges.txt", options);
+  }
+  throw FileError{{.file = path, .problem = "there is no tokenizer", .expected = "tokenizer.json, or vocab.json and merges.txt"}};
+}
+
+}  // namespace circuit

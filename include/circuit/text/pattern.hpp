@@ -1,0 +1,87 @@
+#pragma once
+
+#ifndef PCRE2_CODE_UNIT_WIDTH
+#define PCRE2_CODE_UNIT_WIDTH 8
+#endif
+#include <pcre2.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "circuit/core/error.hpp"
+
+namespace circuit {
+
+/// A compiled regular expression over UTF-8, immutable and shared by its copies; scanning is safe from several threads.
+class Pattern {
+ public:
+  /// throws  ConfigError  when `expression` is not valid
+  explicit Pattern(std::string_view expression) : code_{compile(expression)} {}
+
+  /// Calls `visit(piece)` for the matches from left to right and for the stretches between them, so that the pieces
+  /// joined are `text` again. `text` must be valid UTF-8.
+  /// throws  ValueError  when matching needs more work than its limits allow
+  template <class Visit>
+  void split(std::string_view text, Visit&& visit) const {
+    const std::unique_ptr<pcre2_match_data, Free> found{pcre2_match_data_create_from_pattern(code_.get(), nullptr)};
+    const std::unique_ptr<pcre2_match_context, Free> limits{pcre2_match_context_create(nullptr)};
+    if (!found || !limits) throw std::bad_alloc{};
+    pcre2_set_match_limit(limits.get(), match_limit);
+    pcre2_set_depth_limit(limits.get(), depth_limit);
+
+    const auto* const subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+    std::size_t done = 0;
+    std::size_t from = 0;
+    while (from < text.size()) {
+      const int status = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
+                                     found.get(), limits.get());
+      if (status == PCRE2_ERROR_NOMATCH) break;
+      if (status < 0) throw ValueError{{.problem = "text cannot be split at byte " + std::to_string(from),
+                                        .got = message(status)}};
+      const auto* const span = pcre2_get_ovector_pointer(found.get());
+      if (span[0] > done) visit(text.substr(done, span[0] - done));
+      visit(text.substr(span[0], span[1] - span[0]));
+      from = done = span[1];
+    }
+    if (done < text.size()) visit(text.substr(done));
+  }
+
+ private:
+  static constexpr std::uint32_t match_limit = 10'000'000;
+  static constexpr std::uint32_t depth_limit = 100'000;
+
+  struct Free {
+    void operator()(pcre2_match_data* data) const noexcept { pcre2_match_data_free(data); }
+    void operator()(pcre2_match_context* context) const noexcept { pcre2_match_context_free(context); }
+  };
+
+  [[nodiscard]] static std::string message(int status) {
+    std::array<PCRE2_UCHAR, 128> text{};
+    pcre2_get_error_message(status, text.data(), text.size());
+    return reinterpret_cast<const char*>(text.data());
+  }
+
+  [[nodiscard]] static std::shared_ptr<const pcre2_code> compile(std::string_view expression) {
+    int status = 0;
+    PCRE2_SIZE offset = 0;
+    auto* const code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(),
+                                     PCRE2_UTF | PCRE2_UCP, &status, &offset, nullptr);
+    if (code == nullptr) {
+      throw ConfigError{{.tensor = std::string{expression},
+                         .problem = "not a valid regular expression at byte " + std::to_string(offset),
+                         .got = message(status)}};
+    }
+    // Where there is no just-in-time compiler this fails and matching is interpreted, with the same results.
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+    return {code, [](pcre2_code* p) { pcre2_code_free(p); }};
+  }
+
+  std::shared_ptr<const pcre2_code> code_;
+};
+
+}  // namespace circuit
