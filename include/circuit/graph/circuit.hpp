@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -14,6 +13,7 @@
 #include <ranges>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -73,11 +73,43 @@ using CircuitGraph = boost::adjacency_list<boost::vecS, boost::vecS, boost::bidi
   return {graph[source(e, graph)].node, graph[target(e, graph)].node, graph[e]};
 }
 
+/// Forward iterator over the nodes' values.
+class NodeIterator {
+ public:
+  using value_type = NodeBundle;
+  using difference_type = std::ptrdiff_t;
+  using reference = const NodeBundle&;
+  using pointer = const NodeBundle*;
+  using iterator_category = std::forward_iterator_tag;
+
+  NodeIterator() = default;
+  NodeIterator(const CircuitGraph& graph, CircuitGraph::vertex_descriptor at) : graph_{&graph}, at_{at} {}
+
+  reference operator*() const { return (*graph_)[at_]; }
+  pointer operator->() const { return &(*graph_)[at_]; }
+  NodeIterator& operator++() {
+    ++at_;
+    return *this;
+  }
+  NodeIterator operator++(int) {
+    auto before = *this;
+    ++at_;
+    return before;
+  }
+  friend bool operator==(const NodeIterator& a, const NodeIterator& b) { return a.at_ == b.at_; }
+
+ private:
+  const CircuitGraph* graph_ = nullptr;
+  CircuitGraph::vertex_descriptor at_{};
+};
+
 /// Forward iterator that turns an edge descriptor into the edge with its ends.
 class EdgeIterator {
  public:
   using value_type = EdgeRef;
   using difference_type = std::ptrdiff_t;
+  using reference = EdgeRef;
+  using pointer = void;
   using iterator_category = std::input_iterator_tag;  // dereferencing makes a value
   using iterator_concept = std::forward_iterator_tag;
 
@@ -161,17 +193,19 @@ class Circuit {
   [[nodiscard]] std::vector<EdgeRef> incoming(const Node& node) const;
   [[nodiscard]] std::vector<EdgeRef> outgoing(const Node& node) const;
 
-  /// All nodes, as a random-access range of `const NodeBundle&`. Like all ranges here, it lives as long as the circuit.
-  [[nodiscard]] auto nodes() const& {
-    return std::views::iota(Vertex{0}, num_vertices(graph_)) |
-           std::views::transform([this](Vertex v) -> const NodeBundle& { return graph_[v]; });
+  using NodeRange = std::ranges::subrange<detail::NodeIterator>;
+  using EdgeRange = std::ranges::subrange<detail::EdgeIterator>;
+
+  /// All nodes, as a range of `const NodeBundle&`; like all ranges here, it is good as long as the circuit is.
+  [[nodiscard]] NodeRange nodes() const& {
+    return {detail::NodeIterator{graph_, 0}, detail::NodeIterator{graph_, num_vertices(graph_)}};
   }
   void nodes() const&& = delete;
 
   /// All edges, as a forward range of `EdgeRef`.
-  [[nodiscard]] auto edges() const& {
+  [[nodiscard]] EdgeRange edges() const& {
     const auto [first, last] = boost::edges(graph_);
-    return std::ranges::subrange{detail::EdgeIterator{graph_, first}, detail::EdgeIterator{graph_, last}};
+    return {detail::EdgeIterator{graph_, first}, detail::EdgeIterator{graph_, last}};
   }
   void edges() const&& = delete;
 
