@@ -51,7 +51,7 @@ function(circuit_inspect_torch prefix out)
     endif()
   endforeach()
   unset(libraries)
-  foreach(name IN ITEMS torch_cpu torch c10 torch_cuda c10_cuda)
+  foreach(name IN ITEMS torch torch_cpu c10 torch_cuda c10_cuda)
     find_library(found ${name} PATHS ${lib_dirs} NO_DEFAULT_PATH NO_CACHE)
     if(found)
       list(APPEND libraries "${found}")
@@ -139,15 +139,20 @@ function(circuit_find_torch)
     add_library(circuit::torch INTERFACE IMPORTED GLOBAL)
     set_target_properties(circuit::torch PROPERTIES
       INTERFACE_INCLUDE_DIRECTORIES "${why_INCLUDES}" INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${why_INCLUDES}")
-    foreach(library IN LISTS why_LIBRARIES)
-      if(library MATCHES "cuda|torch_cpu")
-        # Kernels register themselves when these load, so they stay linked though no symbol of theirs may be used.
-        target_link_libraries(circuit::torch INTERFACE
-          "$<IF:$<PLATFORM_ID:Linux>,-Wl$<COMMA>--no-as-needed$<COMMA>${library}$<COMMA>--as-needed,${library}>")
+    if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+      # --no-as-needed: kernels register themselves on load, so these stay linked though no symbol of theirs may be used.
+      # As flags, and with the run path spelled out, since CMake would warn that the wheel's libgomp hides the compiler's.
+      # It does, and it should: libtorch_cpu and the program's own parallel loops then share one OpenMP runtime.
+      list(JOIN why_LIBRARIES "," libraries)
+      target_link_libraries(circuit::torch INTERFACE "-Wl,--no-as-needed,${libraries},--as-needed")
+      list(GET why_LIBRARIES 0 library)
+      get_filename_component(folder "${library}" DIRECTORY)
+      if(NOT folder IN_LIST CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES)
+        target_link_options(circuit::torch INTERFACE "-Wl,-rpath,${folder}")
       endif()
-      # By full path also here, so that CMake writes the folder into the run path.
-      target_link_libraries(circuit::torch INTERFACE "${library}")
-    endforeach()
+    else()
+      target_link_libraries(circuit::torch INTERFACE ${why_LIBRARIES})
+    endif()
     set_property(TARGET circuit::torch PROPERTY CIRCUIT_TORCH_VERSION "${why_VERSION}")
     set_property(TARGET circuit::torch PROPERTY CIRCUIT_TORCH_PREFIX "${prefix}")
     return()

@@ -1,0 +1,1 @@
+#error "circuit::core must not need LibTorch"
