@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "circuit/text/pattern.hpp"
-#include "circuit/text/utf8.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 

@@ -15,7 +15,7 @@
 #include "circuit/core/error.hpp"
 #include "circuit/text/bpe.hpp"
 #include "circuit/text/byte_level.hpp"
-#include "circuit/text/utf8.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 
