@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+/// Text that is safe to show: tokens hold any bytes, among them markup, line breaks and parts of characters.
+namespace circuit {
+
+namespace detail {
+
+/// Length of the UTF-8 character at the start of `text`, or 0 when there is no whole, shortest-form character.
+[[nodiscard]] constexpr std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
+  if (text.empty()) return 0;
+  const auto lead = byte(0);
+  if (lead < 0x80) return 1;
+  const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return 0;
+  for (std::size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xC0U) != 0x80) return 0;
+  }
+  const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
+  const bool surrogate = lead == 0xED && byte(1) > 0x9F;
+  const bool too_large = lead == 0xF4 && byte(1) > 0x8F;
+  return overlong || surrogate || too_large ? 0 : size;
+}
+
+/// Calls `take` with each character, a byte that is none as U+FFFD.
+template <class Take>
+constexpr void for_each_character(std::string_view text, const Take& take) {
+  while (!text.empty()) {
+    const auto size = utf8_length(text);
+    take(size == 0 ? std::string_view{"\xEF\xBF\xBD"} : text.substr(0, size));
+    text.remove_prefix(size == 0 ? 1 : size);
+  }
+}
+
+}  // namespace detail
+
+/// Number of characters, broken bytes counting one each.
+[[nodiscard]] constexpr std::size_t text_width(std::string_view text) {
+  std::size_t width = 0;
+  detail::for_each_character(text, [&width](std::string_view) { ++width; });
+  return width;
+}
+
+/// The text on one line: line breaks, tabs and other controls spelled out, broken bytes as U+FFFD.
+[[nodiscard]] inline std::string one_line(std::string_view text) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  std::string line;
+  detail::for_each_character(text, [&](std::string_view character) {
+    const auto c = static_cast<std::uint8_t>(character.front());
+    if (c == '\n') {
+      line += "\\n";
+    } else if (c == '\r') {
+      line += "\\r";
+    } else if (c == '\t') {
+      line += "\\t";
+    } else if (c < 0x20 || c == 0x7F) {
+      line += {'\\', 'x', hex[c >> 4U], hex[c & 15U]};
+    } else {
+      line += character;
+    }
+  });
+  return line;
+}
+
+/// The text as XML or HTML content or as a quoted attribute.
+[[nodiscard]] inline std::string xml_escape(std::string_view text) {
+  std::string escaped;
+  for (const char c : one_line(text)) {
+    switch (c) {
+      case '&': escaped += "&amp;"; break;
+      case '<': escaped += "&lt;"; break;
+      case '>': escaped += "&gt;"; break;
+      case '"': escaped += "&quot;"; break;
+      case '\'': escaped += "&#39;"; break;
+      default: escaped += c;
+    }
+  }
+  return escaped;
+}
+
+/// A token as a label: on one line, without the space it usually starts with; a token of spaces alone shows them as
+/// U+2423 and an empty one reads `(empty)`.
+[[nodiscard]] inline std::string token_label(std::string_view token) {
+  if (token.empty()) return "(empty)";
+  if (token.find_first_not_of(' ') == std::string_view::npos) {
+    std::string spaces;
+    for (std::size_t i = 0; i < token.size(); ++i) spaces += "\xE2\x90\xA3";
+    return spaces;
+  }
+  return one_line(token.front() == ' ' ? token.substr(1) : token);
+}
+
+/// Labels for a chart's axis, no two the same: a token that occurs again is numbered, `the`, `the (2)`, `the (3)`.
+[[nodiscard]] inline std::vector<std::string> unique_labels(const std::vector<std::string>& tokens) {
+  std::vector<std::string> labels;
+  std::unordered_set<std::string> used;
+  for (const auto& token : tokens) {
+    const auto label = token_label(token);
+    auto unique = label;
+    for (int n = 2; !used.insert(unique).second; ++n) unique = label + " (" + std::to_string(n) + ')';
+    labels.push_back(std::move(unique));
+  }
+  return labels;
+}
+
+}  // namespace circuit
