@@ -1,0 +1,1 @@
+#include <circuit/leap.hpp>
