@@ -1,0 +1,200 @@
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/dictionary/load/bare.hpp"
+#include "circuit/dictionary/load/dunefsky.hpp"
+#include "circuit/dictionary/load/kissane.hpp"
+#include "circuit/dictionary/load/loaded.hpp"
+#include "circuit/dictionary/load/sae_lens.hpp"
+#include "circuit/hook/points.hpp"
+
+namespace circuit {
+
+/// Reads one dictionary, whichever of the formats in dictionary/load/ it has: a SAELens folder, or a .pt or .safetensors
+/// file. Bare files are placed by their name: `attn.{layer}` is an SAE on hook_z, `attn_out.{layer}` one on hook_attn_out,
+/// `mlp.{layer}` a transcoder from ln2.hook_normalized to hook_mlp_out.
+/// throws  FileError, FormatError, ConfigError (no format that this library reads); as the formats' own loaders
+[[nodiscard]] LoadedDictionary load_dictionary(const std::filesystem::path& path, const DictionaryOptions& options = {});
+
+/// Reads every dictionary of two folders, which may be the same, and either empty for none: attention SAEs from the first,
+/// MLP transcoders from the second. A folder holds one dictionary per layer as load_dictionary reads them, in any mix of
+/// formats, or is itself one SAELens dictionary; files of other kinds are left alone.
+/// throws  ConfigError  for a folder without such a dictionary, two dictionaries of one layer, a hook that neither kind
+///                      reads, or dictionaries that expect different weight processings;  as load_dictionary
+[[nodiscard]] DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
+                                              const std::filesystem::path& mlp_folder,
+                                              const DictionaryOptions& options = {});
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+enum class DictionaryFormat { sae_lens, kissane, dunefsky, bare };
+
+/// What can be known of a dictionary without its tensors.
+struct DictionaryFound {
+  std::filesystem::path path;
+  DictionaryFormat format;
+  DictionaryHooks hooks;
+};
+
+/// The place that a bare file's name gives it.
+[[nodiscard]] inline std::optional<DictionaryHooks> hooks_of_name(std::string_view stem) {
+  const auto dot = stem.rfind('.');
+  if (dot == stem.npos) return {};
+  const auto block = "blocks." + std::string{stem.substr(dot + 1)} + '.';
+  if (!split_hook(block)) return {};
+  const auto kind = stem.substr(0, dot);
+  if (kind == "attn") return DictionaryHooks{block + "attn.hook_z", block + "attn.hook_z"};
+  if (kind == "attn_out") return DictionaryHooks{block + "hook_attn_out", block + "hook_attn_out"};
+  if (kind == "mlp") return DictionaryHooks{block + "ln2.hook_normalized", block + "hook_mlp_out"};
+  return {};
+}
+
+/// return  nothing for a path that is no dictionary in any format
+[[nodiscard]] inline std::optional<DictionaryFound> recognize(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) {
+    if (!std::filesystem::exists(path / "cfg.json")) return {};
+    return DictionaryFound{path, DictionaryFormat::sae_lens, sae_lens::config(path / "cfg.json").hooks};
+  }
+  const auto stem = path.stem().string();
+  const bool torch = path.extension() == ".pt";
+  if (!torch && path.extension() != ".safetensors") return {};
+  if (auto hooks = hooks_of_name(stem)) return DictionaryFound{path, DictionaryFormat::bare, *std::move(hooks)};
+  if (!torch) return {};
+  if (std::filesystem::exists(kissane::config_file(path)) || kissane::layer_of_run(stem)) {
+    const auto hook = kissane::hook_of(path);
+    return DictionaryFound{path, DictionaryFormat::kissane, {hook, hook}};
+  }
+  const auto file = read_torch(path);
+  if (const auto* config = dunefsky::config(file)) {
+    return DictionaryFound{path, DictionaryFormat::dunefsky, dunefsky::hooks(*config, path)};
+  }
+  return {};
+}
+
+[[nodiscard]] inline LoadedDictionary load_found(const DictionaryFound& found, const DictionaryOptions& options) {
+  switch (found.format) {
+    case DictionaryFormat::sae_lens: return load_sae_lens(found.path, options);
+    case DictionaryFormat::kissane: return load_kissane(found.path, options);
+    case DictionaryFormat::dunefsky: return load_dunefsky(found.path, options);
+    case DictionaryFormat::bare: break;
+  }
+  const auto kind = found.hooks.in == found.hooks.out ? DictionaryKind::sae : DictionaryKind::transcoder;
+  auto loaded = load_bare(found.path, kind, options);
+  loaded.hooks = found.hooks;
+  return loaded;
+}
+
+/// A dictionary's place in a DictionarySet.
+struct DictionaryPlace {
+  bool mlp;
+  Layer layer;
+  AttentionSite site = AttentionSite::z;
+};
+
+/// throws  ConfigError  for hooks that a DictionarySet has no place for
+[[nodiscard]] inline DictionaryPlace place_of(const DictionaryFound& found) {
+  const auto in = split_hook(found.hooks.in);
+  const auto out = split_hook(found.hooks.out);
+  if (in && out && in->first == out->first) {
+    if (in->second == hook::attn::z::name && out->second == in->second) return {false, in->first, AttentionSite::z};
+    if (in->second == hook::attn_out::name && out->second == in->second) {
+      return {false, in->first, AttentionSite::attn_out};
+    }
+    if (in->second == hook::ln2::normalized::name && out->second == hook::mlp_out::name) return {true, in->first};
+  }
+  throw ConfigError{{.file = found.path,
+                     .tensor = "hook",
+                     .problem = "there is no place for this dictionary",
+                     .expected = "attn.hook_z, hook_attn_out, or ln2.hook_normalized to hook_mlp_out of one layer",
+                     .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
+}
+
+/// Every dictionary in a folder that is of one module, by layer.
+[[nodiscard]] inline std::map<Layer, DictionaryFound> find_dictionaries(const std::filesystem::path& folder, bool mlp) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    throw FileError{{.file = folder, .problem = "is no folder that can be read"}};
+  }
+  std::vector<std::filesystem::path> paths{folder};
+  if (!std::filesystem::exists(folder / "cfg.json")) {
+    paths = {std::filesystem::directory_iterator{folder}, std::filesystem::directory_iterator{}};
+  }
+  std::sort(paths.begin(), paths.end());
+  std::map<Layer, DictionaryFound> by_layer;
+  for (const auto& path : paths) {
+    const auto found = recognize(path);
+    if (!found) continue;
+    const auto place = place_of(*found);
+    if (place.mlp != mlp) continue;
+    const auto [other, added] = by_layer.emplace(place.layer, *found);
+    if (!added) {
+      throw ConfigError{{.file = path,
+                         .problem = "two dictionaries of " + found->hooks.in,
+                         .got = "also " + other->second.path.filename().string(),
+                         .hint = "keep one of them in the folder"}};
+    }
+  }
+  if (by_layer.empty()) {
+    throw ConfigError{{.file = folder,
+                       .problem = std::string{"holds no "} + (mlp ? "MLP transcoder" : "attention SAE"),
+                       .expected = mlp ? "mlp.0.safetensors, ..., SAELens folders or transcoders in .pt files"
+                                       : "attn.0.safetensors, ..., SAELens folders or attention SAEs in .pt files"}};
+  }
+  return by_layer;
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+inline LoadedDictionary load_dictionary(const std::filesystem::path& path, const DictionaryOptions& options) {
+  if (!std::filesystem::exists(path)) throw FileError{{.file = path, .problem = "does not exist"}};
+  const auto found = detail::recognize(path);
+  if (!found) {
+    throw ConfigError{{.file = path,
+                       .problem = "is no dictionary that can be placed",
+                       .expected = "a SAELens folder, a published .pt file, or attn.{layer} or mlp.{layer}",
+                       .hint = "load_bare reads a file of any name"}};
+  }
+  return detail::load_found(*found, options);
+}
+
+inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder, const std::filesystem::path& mlp_folder,
+                                       const DictionaryOptions& options) {
+  DictionarySet set;
+  std::optional<weights::Processing> expected;
+  const auto load = [&](const std::filesystem::path& folder, bool mlp) {
+    for (const auto& [layer, found] : detail::find_dictionaries(folder, mlp)) {
+      auto loaded = detail::load_found(found, options);
+      if (expected && loaded.expects && *expected != *loaded.expects) {
+        throw ConfigError{{.file = found.path,
+                           .problem = "expects another weight processing than the dictionaries before it"}};
+      }
+      if (loaded.expects) expected = loaded.expects;
+      if (mlp) {
+        set.set_mlp(layer, std::move(loaded.dictionary));
+      } else {
+        set.set_attn(layer, std::move(loaded.dictionary), detail::place_of(found).site);
+      }
+    }
+  };
+  if (!attn_folder.empty()) load(attn_folder, /*mlp=*/false);
+  if (!mlp_folder.empty()) load(mlp_folder, /*mlp=*/true);
+  if (expected) set.expect(*expected);
+  return set;
+}
+
+}  // namespace circuit
