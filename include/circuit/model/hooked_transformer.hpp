@@ -211,9 +211,10 @@ at::Tensor HookedTransformer<A>::attention(const at::Tensor& x, Layer layer, Att
   visit(hook::attn::k{}, k);
   auto v = detail::split_heads(affine(x, w.W_V, w.b_V), config_.n_key_value_heads);
   visit(hook::attn::v{}, v);
-  auto rot_q = Positions::rotate(q, config_);
+  const auto places = at::arange(x.size(1), x.options().dtype(at::kLong));
+  auto rot_q = Positions::rotate(q, places, config_);
   visit(hook::attn::rot_q{}, rot_q);
-  auto rot_k = Positions::rotate(k, config_);
+  auto rot_k = Positions::rotate(k, places, config_);
   visit(hook::attn::rot_k{}, rot_k);
 
   const auto keys = detail::per_query_head(rot_k, config_.group_size());

@@ -12,8 +12,9 @@ namespace circuit {
 template <class P>
 concept Positions = requires(const at::Tensor& x, const ModelConfig& config) {
   { P::adds_embedding } -> std::convertible_to<bool>;
-  { P::rotate(x, config) } -> std::same_as<at::Tensor>;
-  { P::rotate_back(x, config) } -> std::same_as<at::Tensor>;
+  { P::rotates } -> std::convertible_to<bool>;
+  { P::rotate(x, x, config) } -> std::same_as<at::Tensor>;
+  { P::rotate_back(x, x, config) } -> std::same_as<at::Tensor>;
 };
 
 namespace positions {
@@ -21,31 +22,44 @@ namespace positions {
 /// A learned vector per position, added to the token embedding.
 struct Learned {
   static constexpr bool adds_embedding = true;
-  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const ModelConfig& /*config*/) { return x; }
-  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const ModelConfig& /*config*/) { return x; }
+  static constexpr bool rotates = false;
+
+  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const at::Tensor& /*positions*/,
+                                         const ModelConfig& /*config*/) {
+    return x;
+  }
+  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const at::Tensor& /*positions*/,
+                                              const ModelConfig& /*config*/) {
+    return x;
+  }
 };
 
 /// Rotary positions (Su et al. 2021) in Hugging Face's half-split layout: dimension i turns with i + rotary_dims / 2.
 struct Rotary {
   static constexpr bool adds_embedding = false;
+  static constexpr bool rotates = true;
 
-  /// x  [..., pos, head, d_head]  return  the same shape, each position turned by its angle
-  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const ModelConfig& config);
+  /// x          [..., n, head, d_head]
+  /// positions  [n] int64   where each entry of the axis n stands in its prompt
+  /// return     x's shape, each entry turned by its position's angle
+  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const ModelConfig& config);
   /// The transpose of `rotate`, which is its inverse.
-  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const ModelConfig& config);
+  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const at::Tensor& positions,
+                                              const ModelConfig& config);
 };
 
 }  // namespace positions
 
 namespace detail {
 
-/// Cosine and sine of every (position, pair), [pos, 1, rotary_dims / 2] in x's type.
-[[nodiscard]] inline std::pair<at::Tensor, at::Tensor> rotary_angles(const at::Tensor& x, const ModelConfig& config) {
+/// Cosine and sine of every (position, pair), [n, 1, rotary_dims / 2] in x's type.
+[[nodiscard]] inline std::pair<at::Tensor, at::Tensor> rotary_angles(const at::Tensor& x, const at::Tensor& positions,
+                                                                     const ModelConfig& config) {
   const auto half = config.rotary_dims / 2;
   const auto in_double = x.options().dtype(at::kDouble);
   const auto frequency = at::arange(half, in_double).mul(-2.0 / static_cast<double>(config.rotary_dims));
   const auto speed = at::full({}, config.rotary_base, in_double).pow(frequency);
-  const auto angle = at::arange(x.size(-3), in_double).unsqueeze(-1).mul(speed).unsqueeze(1);
+  const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speed).unsqueeze(1);
   return {angle.cos().to(x.scalar_type()), angle.sin().to(x.scalar_type())};
 }
 
@@ -60,13 +74,15 @@ namespace detail {
 
 }  // namespace detail
 
-inline at::Tensor positions::Rotary::rotate(const at::Tensor& x, const ModelConfig& config) {
-  const auto [cos, sin] = detail::rotary_angles(x, config);
+inline at::Tensor positions::Rotary::rotate(const at::Tensor& x, const at::Tensor& positions,
+                                            const ModelConfig& config) {
+  const auto [cos, sin] = detail::rotary_angles(x, positions, config);
   return detail::turn(x, cos, sin, config.rotary_dims);
 }
 
-inline at::Tensor positions::Rotary::rotate_back(const at::Tensor& x, const ModelConfig& config) {
-  const auto [cos, sin] = detail::rotary_angles(x, config);
+inline at::Tensor positions::Rotary::rotate_back(const at::Tensor& x, const at::Tensor& positions,
+                                                 const ModelConfig& config) {
+  const auto [cos, sin] = detail::rotary_angles(x, positions, config);
   return detail::turn(x, cos, sin.neg(), config.rotary_dims);
 }
 

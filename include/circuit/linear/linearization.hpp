@@ -1,0 +1,228 @@
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/linear/frozen_run.hpp"
+#include "circuit/metric/metric.hpp"
+#include "circuit/model/gradient.hpp"
+#include "circuit/model/hooked_transformer.hpp"
+
+namespace circuit {
+
+/// Where dictionaries sit; any set with these lookups will do (see BasicDictionarySet).
+template <class S>
+concept Dictionaries = requires(const S& s, Layer layer, const at::Tensor& x, const ModelConfig& config,
+                                const weights::Processing& processing, at::ScalarType dtype) {
+  { s.attn(layer) } -> std::same_as<const DictionaryWeights*>;
+  { s.mlp(layer) } -> std::same_as<const DictionaryWeights*>;
+  { s.attn_site(layer) } -> std::same_as<AttentionSite>;
+  { s.active_attn(layer, x) } -> std::same_as<ActiveFeatures>;
+  { s.active_mlp(layer, x) } -> std::same_as<ActiveFeatures>;
+  s.check(config, processing, dtype);
+};
+
+/// Gradients of each prompt's own metric with respect to what is added to the residual stream, [batch, pos, d_model].
+struct OutputGradients {
+  at::Tensor embed;
+  std::vector<at::Tensor> attn_out;  ///< by layer
+  std::vector<at::Tensor> mlp_out;
+  at::Tensor last;                   ///< at the residual stream after the last block
+};
+
+/// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant = true output.
+struct ModuleState {
+  ActiveFeatures features;  ///< empty where the module has no dictionary
+  at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one
+};
+
+/// A run of the model as its dictionaries describe it.
+struct DescribedRun {
+  at::Tensor embed;              ///< [batch, pos, d_model]  token embedding
+  at::Tensor pos_embed;          ///< the same for positions; undefined where the model adds none
+  std::vector<ModuleState> attn;  ///< by layer
+  std::vector<ModuleState> mlp;
+};
+
+/// Everything a linear search reads, from one clean run with its gradient and, for contrast, one corrupt run.
+struct Linearization {
+  FrozenRun run;                        ///< clean
+  DescribedRun clean;
+  DescribedRun corrupt;                 ///< empty vectors where there is no contrast
+  std::vector<at::Tensor> attn_constant;  ///< [d_model] by layer: what a module writes in any run (undefined: nothing)
+  std::vector<at::Tensor> mlp_constant;
+  at::Tensor metric;                    ///< [batch]  the metric of each prompt
+  at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a linear metric
+  OutputGradients gradients;            ///< of the original model
+
+  [[nodiscard]] bool has_contrast() const { return !corrupt.attn.empty(); }
+  [[nodiscard]] std::int64_t batch() const { return clean.embed.size(0); }
+  [[nodiscard]] std::int64_t length() const { return clean.embed.size(1); }
+};
+
+/// Whether the metric's gradient sees the final norm's scale move.
+template <class F>
+concept FinalNorm = requires { typename F::Attachment; };
+
+namespace final_norm {
+/// The scale is held fixed, so that metric edges and constants sum to the metric.
+struct Frozen {
+  using Attachment = FrozenFinalScale;
+};
+/// The exact gradient.
+struct Exact {
+  struct Attachment {};
+};
+}  // namespace final_norm
+
+/// Runs the model on clean (and corrupt) prompts, differentiates the metric and encodes with every dictionary. This is
+/// all the work on the model itself; what follows only multiplies what is kept here.
+/// clean, corrupt  [batch, pos] int64; corrupt undefined for no contrast
+/// throws  ShapeError when corrupt and clean disagree, ValueError for non-finite metrics or gradients, and what
+///         `dictionaries.check` throws
+template <FinalNorm Final, Architecture A, Dictionaries Set, Metric M>
+[[nodiscard]] Linearization linearize(const HookedTransformer<A>& model, const Set& dictionaries,
+                                      const at::Tensor& clean, const at::Tensor& corrupt, const M& metric);
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// The constant part of a hook_z dictionary's output in the residual stream: b_dec W_O + b_O.
+[[nodiscard]] inline at::Tensor attention_constant(const DictionaryWeights* dictionary, AttentionSite site,
+                                                   const AttentionWeights& w) {
+  if (dictionary == nullptr) return {};
+  if (site == AttentionSite::attn_out) return dictionary->b_out;
+  if (!dictionary->b_out.defined()) return w.b_O;
+  return affine(dictionary->b_out.unsqueeze(0), w.W_O, w.b_O).squeeze(0);
+}
+
+/// true output - features - constant
+[[nodiscard]] inline at::Tensor rest_of(const at::Tensor& output, const at::Tensor& from_features,
+                                        const at::Tensor& constant) {
+  const auto rest = output.sub(from_features.view(output.sizes()));
+  return constant.defined() ? rest.sub(constant) : rest;
+}
+
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] DescribedRun describe(const HookedTransformer<A>& model, const Set& dictionaries, const FrozenRun& run,
+                                    const Linearization& constants) {
+  DescribedRun out;
+  out.embed = run.get<hook::embed>();
+  if constexpr (A::Positions::adds_embedding) out.pos_embed = run.get<hook::pos_embed>();
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    const Layer layer{l};
+    const auto slot = static_cast<std::size_t>(l);
+    const auto rows = out.embed.size(0) * out.embed.size(1);
+    ActiveFeatures none;
+    none.row_begin.assign(static_cast<std::size_t>(rows) + 1, 0);
+
+    const auto& attn_out = run.get<hook::attn_out>(layer);
+    if (const auto* dictionary = dictionaries.attn(layer)) {
+      const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
+      auto active = dictionaries.active_attn(layer, reads_z ? run.get<hook::attn::z>(layer).flatten(2) : attn_out);
+      auto written = decode_active(*dictionary, active);
+      if (reads_z) written = written.matmul(model.weights().blocks[slot].attn.W_O);
+      out.attn.push_back({std::move(active), rest_of(attn_out, written, constants.attn_constant[slot])});
+    } else {
+      out.attn.push_back({none, attn_out});
+    }
+    const auto& mlp_out = run.get<hook::mlp_out>(layer);
+    if (const auto* dictionary = dictionaries.mlp(layer)) {
+      auto active = dictionaries.active_mlp(layer, run.get<hook::ln2::normalized>(layer));
+      const auto written = decode_active(*dictionary, active);
+      out.mlp.push_back({std::move(active), rest_of(mlp_out, written, constants.mlp_constant[slot])});
+    } else {
+      out.mlp.push_back({none, mlp_out});
+    }
+  }
+  return out;
+}
+
+/// The part of the logits that depends on no residual stream: b_U and the final norm's bias through W_U; or undefined.
+[[nodiscard]] inline at::Tensor unembedding_constant_of(const ModelWeights& w) {
+  if (!w.ln_final.bias.defined()) return w.b_U;
+  return affine(w.ln_final.bias.unsqueeze(0), w.W_U, w.b_U).squeeze(0);
+}
+
+/// A clean forward pass in gradient mode, the metric of each prompt, and one backward pass to every output.
+template <FinalNorm Final, Architecture A, Metric M>
+void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tokens, const M& metric,
+                        Linearization& out) {
+  FrozenRun graph;
+  {
+    const c10::AutoGradMode with_gradient{true};
+    LeafAtEmbedding leaf;
+    typename Final::Attachment final_norm;
+    FrozenRunRecorder recorder;
+    const auto logits = model.forward(tokens, leaf, final_norm, recorder);
+    graph = std::move(recorder).cache();
+    const auto metrics = metric.per_prompt(logits);
+    check_shape(metrics, {tokens.size(0)}, "metric");
+    out.metric = metrics.detach();
+    check_finite(out.metric, "metric");
+
+    const auto layers = static_cast<std::int32_t>(model.config().n_layers);
+    std::vector<at::Tensor> inputs{graph.get<hook::embed>(), graph.get<hook::resid_post>(Layer{layers - 1}), logits};
+    for (std::int32_t l = 0; l < layers; ++l) {
+      inputs.push_back(graph.get<hook::attn_out>(Layer{l}));
+      inputs.push_back(graph.get<hook::mlp_out>(Layer{l}));
+    }
+    // Prompts do not see each other, so the gradient of the sum is each prompt's own.
+    const auto grads = gradient_of(metrics.sum(), inputs);
+    out.gradients.embed = grads[0];
+    out.gradients.last = grads[1];
+    check_finite(out.gradients.last, "gradient at " + hook_name(hook::resid_post{}, Layer{layers - 1}));
+    const auto unembedding_constant = unembedding_constant_of(model.weights());
+    out.metric_constant = unembedding_constant.defined() ? grads[2].mul(unembedding_constant).sum(-1).sum(-1)
+                                                         : at::zeros_like(out.metric);
+    for (std::int32_t l = 0; l < layers; ++l) {
+      const auto slot = static_cast<std::size_t>(3 + 2 * l);
+      check_finite(grads[slot], "gradient at " + hook_name(hook::attn_out{}, Layer{l}));
+      check_finite(grads[slot + 1], "gradient at " + hook_name(hook::mlp_out{}, Layer{l}));
+      out.gradients.attn_out.push_back(grads[slot]);
+      out.gradients.mlp_out.push_back(grads[slot + 1]);
+    }
+  }
+  graph.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
+    out.run.template put<P>(layer, value.detach());
+  });
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <FinalNorm Final, Architecture A, Dictionaries Set, Metric M>
+Linearization linearize(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& clean,
+                        const at::Tensor& corrupt, const M& metric) {
+  dictionaries.check(model.config(), model.processing(), model.dtype());
+  if (corrupt.defined()) {
+    check_shape(corrupt, shape_of(clean), "corrupt tokens", {}, "a contrast pair has prompts of one length");
+  }
+  Linearization out;
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    const Layer layer{l};
+    const auto* attn = dictionaries.attn(layer);
+    out.attn_constant.push_back(
+        detail::attention_constant(attn, attn != nullptr ? dictionaries.attn_site(layer) : AttentionSite::z,
+                                   model.weights().blocks[static_cast<std::size_t>(l)].attn));
+    const auto* mlp = dictionaries.mlp(layer);
+    out.mlp_constant.push_back(mlp != nullptr ? mlp->b_out : at::Tensor{});
+  }
+  detail::run_with_gradients<Final>(model, clean, metric, out);
+
+  const c10::AutoGradMode no_gradient{false};
+  out.clean = detail::describe(model, dictionaries, out.run, out);
+  if (corrupt.defined()) {
+    out.corrupt = detail::describe(model, dictionaries, record_frozen_run(model, corrupt), out);
+  }
+  return out;
+}
+
+}  // namespace circuit

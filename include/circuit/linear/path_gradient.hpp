@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/pull_back.hpp"
+
+namespace circuit {
+
+/// Which attention paths a signed sum over paths follows.
+enum class AttentionPaths {
+  values,       ///< ov edges only: exact and complete
+  all,          ///< also q and k edges: first order
+};
+
+/// Gradients of each prompt's metric through the replacement model: errors, scales, patterns and the active set frozen.
+/// `<gradient at a module's output, w>` is then the signed sum over *all* paths from the metric down to a node with write
+/// vector w. One backward pass; every module's features are carried together as one reader per position.
+template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
+[[nodiscard]] OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dictionaries,
+                                             const Linearization& linearization, const PullBack<A, Softmax>& pull_back,
+                                             AttentionPaths paths);
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// Sum over active features of (gradient on the feature) times its encoder column: what the module as a whole reads.
+/// on_output  [rows, d_out]   gradient on the dictionary's output
+/// return     [rows, d_in]
+[[nodiscard]] inline at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
+                                                const at::Tensor& on_output) {
+  auto out = at::zeros({active.rows(), dictionary.d_in()}, on_output.options());
+  if (active.size() == 0) return out;
+  const auto device = on_output.device();
+  const auto features = ids_tensor(active.feature).to(device);
+  const auto rows = row_indices(active).to(device);
+  const auto nodegrad = dictionary.decoder_rows(features).mul(on_output.index_select(0, rows)).sum(-1);
+  const auto weight = nodegrad.mul(active.slope.to(device)).unsqueeze(-1);
+  return out.index_add_(0, rows, dictionary.readers(features).mul(weight));
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
+OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& lin,
+                               const PullBack<A, Softmax>& pull_back, AttentionPaths paths) {
+  const c10::AutoGradMode no_gradient{false};
+  const auto layers = static_cast<std::int32_t>(model.config().n_layers);
+  const auto positions = at::arange(lin.length(), lin.gradients.last.options().dtype(at::kLong));
+  OutputGradients out;
+  out.attn_out.resize(static_cast<std::size_t>(layers));
+  out.mlp_out.resize(static_cast<std::size_t>(layers));
+  out.last = lin.gradients.last;
+  auto resid = out.last;  // gradient on the residual stream, carried downwards
+
+  for (std::int32_t l = layers - 1; l >= 0; --l) {
+    const Layer layer{l};
+    const auto slot = static_cast<std::size_t>(l);
+    out.mlp_out[slot] = resid;
+    if (const auto* d = dictionaries.mlp(layer)) {
+      const auto reader =
+          detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1)).view(resid.sizes());
+      std::vector<at::Tensor> below;
+      for (std::int32_t b = 0; b < lin.batch(); ++b) {
+        below.push_back(pull_back.mlp(layer, Prompt{b}, reader.select(0, b), positions).grad);
+      }
+      resid = resid.add(at::stack(below));
+    }
+    out.attn_out[slot] = resid;
+    if (const auto* d = dictionaries.attn(layer)) {
+      const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
+      const auto on_output = resid.flatten(0, 1);
+      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features,
+                                            reads_z ? pull_back.through_output(layer, on_output) : on_output);
+      if (!reads_z) reader = pull_back.through_output(layer, reader);
+      reader = reader.view({lin.batch(), lin.length(), -1});
+      std::vector<at::Tensor> below;
+      for (std::int32_t b = 0; b < lin.batch(); ++b) {
+        auto grad = pull_back.values(layer, Prompt{b}, reader.select(0, b), positions).grad.sum(0);
+        if (paths == AttentionPaths::all) {
+          grad = grad.add(pull_back.queries(layer, Prompt{b}, reader.select(0, b), positions).grad)
+                     .add(pull_back.keys(layer, Prompt{b}, reader.select(0, b), positions).grad.sum(0));
+        }
+        below.push_back(grad);
+      }
+      resid = resid.add(at::stack(below));
+    }
+  }
+  out.embed = resid;
+  return out;
+}
+
+}  // namespace circuit

@@ -1,0 +1,181 @@
+#pragma once
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/linear/frozen_run.hpp"
+#include "circuit/linear/softmax/exact.hpp"
+#include "circuit/model/hooked_transformer.hpp"
+
+namespace circuit {
+
+/// How readers see the residual stream through frozen scales (and patterns), and what they see of constants.
+struct Pulled {
+  at::Tensor grad;      ///< d reader / d residual: [n, d_model] at the reader's position, or [n, pos, d_model]
+  at::Tensor constant;  ///< [n]  what the module's own biases give the reader
+};
+
+/// Gradients of readers with respect to the residual stream, on one prompt of a recorded run, everything but the reader's
+/// own path frozen. A reader is a linear functional: of ln2.hook_normalized for MLP features, of hook_z (heads
+/// concatenated) for attention features. All formulas are exact; `Softmax` gives the derivative of the pattern.
+template <Architecture A, SoftmaxJacobian Softmax = softmax::Exact>
+class PullBack {
+ public:
+  PullBack(const HookedTransformer<A>& model, const FrozenRun& run, Softmax softmax = {})
+      : model_{&model}, run_{&run}, softmax_{softmax} {}
+
+  /// Through the norm before the MLP.
+  /// readers    [n, d_model]  functionals of ln2.hook_normalized
+  /// positions  [n] int64     where each stands
+  /// return     grad [n, d_model]
+  [[nodiscard]] Pulled mlp(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+
+  /// Through values, the pattern frozen.
+  /// readers  [n, n_heads * d_head]  functionals of hook_z
+  /// return   grad [n, pos, d_model] at every key position
+  [[nodiscard]] Pulled values(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+
+  /// Through queries and the softmax. return grad [n, d_model] at the reader's position
+  [[nodiscard]] Pulled queries(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+
+  /// Through keys and the softmax. return grad [n, pos, d_model] at every key position
+  [[nodiscard]] Pulled keys(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+
+  /// d reader / d raw scaled score (before any cap), values frozen. return [n, n_heads, pos]
+  [[nodiscard]] at::Tensor scores(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                  const at::Tensor& positions) const;
+
+  /// A functional of hook_attn_out as one of hook_z. readers [n, d_model]  return [n, n_heads * d_head]
+  [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& readers) const {
+    return readers.matmul(block(layer).attn.W_O.t());
+  }
+
+ private:
+  using Norm = typename A::Norm;
+
+  [[nodiscard]] const BlockWeights& block(Layer layer) const {
+    return model_->weights().blocks[static_cast<std::size_t>(layer.value)];
+  }
+  [[nodiscard]] const ModelConfig& config() const { return model_->config(); }
+  template <HookPoint P>
+  [[nodiscard]] at::Tensor at_prompt(Layer layer, Prompt prompt) const {
+    return run_->template get<P>(layer).select(0, prompt.value);
+  }
+  /// [n, heads * d_head] -> [heads, n, d_head]
+  [[nodiscard]] static at::Tensor by_head(const at::Tensor& x, std::int64_t heads) {
+    return x.reshape({x.size(0), heads, -1}).transpose(0, 1);
+  }
+  /// [pos, key_value_heads, d_head] -> [heads, pos, d_head]
+  [[nodiscard]] at::Tensor per_head(const at::Tensor& x) const {
+    const auto heads = x.transpose(0, 1);
+    return config().group_size() == 1 ? heads : heads.repeat_interleave(config().group_size(), 0);
+  }
+  /// A reading matrix [d_model, key_value_heads * d_head] -> [heads, d_head, d_model]
+  [[nodiscard]] at::Tensor matrix_per_head(const at::Tensor& W) const {
+    return per_head(W.view({W.size(0), config().n_key_value_heads, config().d_head})).transpose(1, 2);
+  }
+  /// The constant (norm bias) W + b that a reading matrix adds to every position; undefined if there is none.
+  [[nodiscard]] static at::Tensor constant_of(const NormWeights& norm, const at::Tensor& W, const at::Tensor& b) {
+    if (!norm.bias.defined()) return b;
+    const auto through = norm.bias.unsqueeze(0).matmul(W).squeeze(0);
+    return b.defined() ? through.add(b) : through;
+  }
+  [[nodiscard]] at::Tensor no_constant(const at::Tensor& readers) const {
+    return at::zeros({readers.size(0)}, readers.options());
+  }
+
+  const HookedTransformer<A>* model_;
+  const FrozenRun* run_;
+  [[no_unique_address]] Softmax softmax_;
+};
+
+}  // namespace circuit
+
+namespace circuit {
+
+template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                 const at::Tensor& positions) const {
+  const auto scale = at_prompt<hook::ln2::scale>(layer, prompt).index_select(0, positions);
+  const auto& norm = block(layer).ln2;
+  // hook_normalized holds the norm's bias only where it stands behind the gain (LayerNorm).
+  return {Norm::pull_back_normalized(readers, scale, norm),
+          norm.bias.defined() ? readers.matmul(norm.bias) : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::values(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                    const at::Tensor& positions) const {
+  const auto& w = block(layer);
+  const auto heads = by_head(readers, config().n_heads);                                      // [H, n, e]
+  const auto through_value = heads.matmul(matrix_per_head(w.attn.W_V));                       // [H, n, d]
+  const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).index_select(1, positions);  // [H, n, k]
+  const auto grad = pattern.permute({1, 2, 0}).matmul(through_value.transpose(0, 1));         // [n, k, d]
+  const auto constant = constant_of(w.ln1, w.attn.W_V, w.attn.b_V);
+  return {Norm::pull_back(grad, at_prompt<hook::ln1::scale>(layer, prompt), w.ln1),
+          constant.defined()
+              ? heads.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))).sum(-1).sum(0)
+              : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+at::Tensor PullBack<A, Softmax>::scores(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                        const at::Tensor& positions) const {
+  const auto v = per_head(at_prompt<hook::attn::v>(layer, prompt));                               // [H, k, e]
+  const auto on_pattern = by_head(readers, config().n_heads).matmul(v.transpose(1, 2));           // [H, n, k]
+  const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).index_select(1, positions);  // [H, n, k]
+  auto on_scores = softmax_.pull_back(pattern, on_pattern);
+  if (const auto cap = config().score_soft_cap; cap > 0) {
+    const auto capped = at_prompt<hook::attn::attn_scores>(layer, prompt).index_select(1, positions);
+    const auto masked = capped.isinf();  // set to 0, never multiplied: 0 (1 - inf) is NaN
+    on_scores = on_scores.mul(capped.div(cap).square().neg().add(1.0)).masked_fill(masked, 0.0);
+  }
+  return on_scores.transpose(0, 1);
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                     const at::Tensor& positions) const {
+  const auto& w = block(layer);
+  const auto on_scores = scores(layer, prompt, readers, positions).transpose(0, 1).div(config().score_scale);
+  const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));                  // [H, k, e]
+  const auto on_rotated = on_scores.matmul(k).transpose(0, 1);                           // [n, H, e]
+  const auto on_query = A::Positions::rotate_back(on_rotated, positions, config()).flatten(1);
+  const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
+  const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
+  return {Norm::pull_back(on_query.matmul(w.attn.W_Q.t()), scale, w.ln1),
+          constant.defined() ? on_query.matmul(constant) : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                  const at::Tensor& positions) const {
+  const auto& w = block(layer);
+  const auto on_scores = scores(layer, prompt, readers, positions).div(config().score_scale);        // [n, H, k]
+  const auto q = at_prompt<hook::attn::rot_q>(layer, prompt).index_select(0, positions);             // [n, H, e]
+  const auto scale = at_prompt<hook::ln1::scale>(layer, prompt);
+  const auto constant = constant_of(w.ln1, w.attn.W_K, w.attn.b_K);
+  if constexpr (A::Positions::rotates) {
+    // The turn differs by key position, so it must be undone before W_K.
+    const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));             // [n, k, H, e]
+    const auto places = at::arange(on_rotated.size(1), positions.options());
+    const auto on_head = A::Positions::rotate_back(on_rotated, places, config());
+    const auto on_key = on_head
+                            .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads,
+                                      config().group_size(), config().d_head})
+                            .sum(3)
+                            .flatten(2);                                                             // [n, k, Hkv e]
+    return {Norm::pull_back(on_key.matmul(w.attn.W_K.t()), scale, w.ln1),
+            constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
+  } else {
+    const auto through_key = q.transpose(0, 1).matmul(matrix_per_head(w.attn.W_K)).transpose(0, 1);  // [n, H, d]
+    const auto grad = on_scores.transpose(1, 2).matmul(through_key);                                 // [n, k, d]
+    return {Norm::pull_back(grad, scale, w.ln1),
+            constant.defined()
+                ? on_scores.sum(-1).mul(q.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))
+                                                  .transpose(0, 1))
+                                            .sum(-1))
+                      .sum(-1)
+                : no_constant(readers)};
+  }
+}
+
+}  // namespace circuit

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "circuit/linear/linearization.hpp"
+
+namespace circuit {
+
+/// What becomes of a batch before its products are formed.
+template <class B>
+concept BatchRule = requires(const B& b, Linearization linearization) {
+  { b.prepare(std::move(linearization)) } -> std::same_as<Linearization>;
+};
+
+namespace batching {
+
+/// Every prompt keeps its own gradients, scales, patterns and activations; attributions are averaged afterwards.
+struct Exact {
+  [[nodiscard]] Linearization prepare(Linearization linearization) const { return linearization; }
+};
+
+/// Averages activations, scales, patterns and gradients first, and searches the mean prompt (the seed's choice): cheaper,
+/// and wrong by their covariance.
+struct MeanFirst {
+  [[nodiscard]] Linearization prepare(Linearization linearization) const;
+};
+
+}  // namespace batching
+}  // namespace circuit
+
+namespace circuit::detail {
+
+[[nodiscard]] inline at::Tensor mean_prompt(const at::Tensor& x) { return x.defined() ? x.mean(0, /*keepdim=*/true) : x; }
+
+/// The union over prompts of the features active at each position, with activation and slope averaged over all prompts.
+/// The slope of a feature that is active anywhere is the mean over the prompts where it is active.
+[[nodiscard]] inline ActiveFeatures mean_features(const ActiveFeatures& active, std::int64_t batch, std::int64_t length) {
+  if (active.size() == 0) {
+    ActiveFeatures none;
+    none.row_begin.assign(static_cast<std::size_t>(length) + 1, 0);
+    return none;
+  }
+  const auto acts = active.activation.to(at::kDouble).contiguous();
+  const auto slopes = active.slope.to(at::kDouble).contiguous();
+  struct Sum {
+    double activation = 0;
+    double slope = 0;
+    int prompts = 0;
+  };
+  ActiveFeatures out;
+  std::vector<double> mean_acts;
+  std::vector<double> mean_slopes;
+  for (std::int64_t p = 0; p < length; ++p) {
+    std::map<std::int64_t, Sum> sums;
+    for (std::int64_t b = 0; b < batch; ++b) {
+      for (auto i = active.begin(b * length + p); i < active.end(b * length + p); ++i) {
+        auto& sum = sums[active.feature[static_cast<std::size_t>(i)]];
+        sum.activation += acts.const_data_ptr<double>()[i];
+        sum.slope += slopes.const_data_ptr<double>()[i];
+        ++sum.prompts;
+      }
+    }
+    for (const auto& [feature, sum] : sums) {
+      out.feature.push_back(feature);
+      mean_acts.push_back(sum.activation / static_cast<double>(batch));
+      mean_slopes.push_back(sum.slope / sum.prompts);
+    }
+    out.row_begin.push_back(static_cast<std::int64_t>(out.feature.size()));
+  }
+  const auto tensor = [&](std::vector<double>& values) {
+    return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::kDouble)
+        .to(active.activation.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  };
+  out.activation = tensor(mean_acts);
+  out.slope = tensor(mean_slopes);
+  return out;
+}
+
+[[nodiscard]] inline DescribedRun mean_described(const DescribedRun& run, std::int64_t batch, std::int64_t length) {
+  DescribedRun out{.embed = mean_prompt(run.embed), .pos_embed = mean_prompt(run.pos_embed), .attn = {}, .mlp = {}};
+  for (const auto& m : run.attn) out.attn.push_back({mean_features(m.features, batch, length), mean_prompt(m.rest)});
+  for (const auto& m : run.mlp) out.mlp.push_back({mean_features(m.features, batch, length), mean_prompt(m.rest)});
+  return out;
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
+  const c10::AutoGradMode no_gradient{false};
+  const auto batch = lin.batch();
+  const auto length = lin.length();
+  Linearization out;
+  lin.run.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
+    out.run.template put<P>(layer, detail::mean_prompt(value));
+  });
+  out.clean = detail::mean_described(lin.clean, batch, length);
+  if (lin.has_contrast()) out.corrupt = detail::mean_described(lin.corrupt, batch, length);
+  out.attn_constant = std::move(lin.attn_constant);
+  out.mlp_constant = std::move(lin.mlp_constant);
+  out.metric = detail::mean_prompt(lin.metric);
+  out.metric_constant = detail::mean_prompt(lin.metric_constant);
+  out.gradients.embed = detail::mean_prompt(lin.gradients.embed);
+  out.gradients.last = detail::mean_prompt(lin.gradients.last);
+  for (const auto& g : lin.gradients.attn_out) out.gradients.attn_out.push_back(detail::mean_prompt(g));
+  for (const auto& g : lin.gradients.mlp_out) out.gradients.mlp_out.push_back(detail::mean_prompt(g));
+  return out;
+}
+
+}  // namespace circuit

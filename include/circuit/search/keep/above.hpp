@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cmath>
+
+#include "circuit/search/edge_scores.hpp"
+
+namespace circuit::keep {
+
+/// Edges whose mean attribution is larger than a threshold, whatever its sign.
+struct Above {
+  double threshold = 0.0;  ///< units of the score: the metric's for chained scores
+
+  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const { return {scores.magnitude().gt(threshold)}; }
+  [[nodiscard]] bool passes(double score) const { return std::abs(score) > threshold; }
+};
+
+/// Edges whose mean attribution is positive and larger than a threshold, as the Python seed has it.
+struct PositiveAbove {
+  double threshold = 0.0;
+
+  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const { return {scores.mean.gt(threshold)}; }
+  [[nodiscard]] bool passes(double score) const { return score > threshold; }
+};
+
+}  // namespace circuit::keep

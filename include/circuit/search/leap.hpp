@@ -1,0 +1,484 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <stop_token>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/progress.hpp"
+#include "circuit/core/tensor.hpp"
+#include "circuit/data/contrast_batch.hpp"
+#include "circuit/graph/circuit.hpp"
+#include "circuit/linear/direct_effects.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/pull_back.hpp"
+#include "circuit/linear/sources.hpp"
+#include "circuit/search/batching.hpp"
+#include "circuit/search/chain.hpp"
+#include "circuit/search/contrast.hpp"
+#include "circuit/search/edge_scores.hpp"
+#include "circuit/search/keep/above.hpp"
+#include "circuit/search/score.hpp"
+#include "circuit/search/targets.hpp"
+
+namespace circuit {
+
+/// Prompts as tensors [batch, pos] of int64; `corrupt` undefined where a search has no use for it.
+struct PromptTensors {
+  at::Tensor clean{};
+  at::Tensor corrupt{};
+
+  PromptTensors() = default;
+  PromptTensors(at::Tensor clean_tokens, at::Tensor corrupt_tokens)
+      : clean{std::move(clean_tokens)}, corrupt{std::move(corrupt_tokens)} {}
+  PromptTensors(const ContrastBatch& batch)  // NOLINT(google-explicit-constructor): a batch is its prompts
+      : clean{to_tokens(batch.clean)}, corrupt{to_tokens(batch.corrupt)} {}
+};
+
+/// Linear edge attribution patching with sparse features: from the metric downwards, the direct effect of every upstream
+/// feature, error and embedding on each target, through frozen scales and patterns (ov, mlp, metric) or through the
+/// exact softmax (q, k). Each policy answers one question; docs/leap.md lists the answers there are.
+/// source  circuit-finder's LEAP; docs/leap.md says where its formulas are corrected
+template <KeepRule Keep = keep::Above, ChainRule Chain = chain::ModelGradient, ContrastRule Contrast = contrast::Signed,
+          BatchRule Batching = batching::Exact, ScoreRule Score = score::Chained, TargetRule Targets = targets::FromKept,
+          SoftmaxJacobian Softmax = softmax::Exact, FinalNorm Final = final_norm::Frozen>
+struct Leap {
+  [[no_unique_address]] Keep keep{};          ///< which edges stay
+  [[no_unique_address]] Chain chain{};        ///< how a target's effect on the metric is known
+  [[no_unique_address]] Contrast contrast{};  ///< what an upstream activation counts for
+  [[no_unique_address]] Batching batching{};  ///< whether prompts are averaged before or after the products
+  [[no_unique_address]] Score score{};        ///< which attribution decides
+  [[no_unique_address]] Targets targets{};    ///< which features become targets
+  [[no_unique_address]] Softmax softmax{};    ///< how scores move the pattern
+  [[no_unique_address]] Final final_norm{};   ///< whether the final scale moves
+  AttentionPaths attention = AttentionPaths::all;  ///< whether q and k edges are searched
+  bool errors = true;            ///< keep edges from error terms and whole outputs
+  bool embeddings = true;        ///< keep edges from embeddings
+  bool split_embedding = false;  ///< token and position embeddings as two nodes
+  std::stop_token stop{};        ///< read once per layer
+
+  /// return  the kept edges with nn and em gradients and attributions, means over prompts
+  /// throws  Cancelled, ShapeError, IndexError, ValueError (empty batch, NaN), ConfigError, DTypeError
+  template <Architecture A, Dictionaries Set, Metric M, Observer... Observers>
+  [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries,
+                                   const PromptTensors& prompts, const M& metric, Observers&&... observers) const;
+};
+
+/// The Python seed's behaviour where it is a choice and not a defect: averages first, keeps positive chained attributions
+/// clipped at their target's own, and counts no negative contrast.
+using SeedLeap = Leap<keep::PositiveAbove, chain::ModelGradient, contrast::Positive, batching::MeanFirst,
+                      score::ChainedClipped>;
+[[nodiscard]] inline SeedLeap seed_policies(double threshold) { return {.keep = {.threshold = threshold}}; }
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// One run of a search: what it has learned so far.
+template <class Policies, Architecture A, Dictionaries Set>
+class LeapRun {
+ public:
+  LeapRun(const Policies& policies, const HookedTransformer<A>& model, const Set& dictionaries, Linearization lin)
+      : policies_{policies},
+        model_{model},
+        dictionaries_{dictionaries},
+        lin_{std::move(lin)},
+        pull_back_{model, lin_.run, policies.softmax},
+        sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.split_embedding)} {
+    using Chain = decltype(policies.chain);
+    if constexpr (!std::remove_cvref_t<Chain>::from_edges) {
+      outputs_ = policies.chain.gradients(model, dictionaries, lin_, pull_back_, policies.attention);
+    }
+    sum_constants();
+  }
+
+  void metric_step();
+  void mlp_step(Layer layer);
+  void attention_steps(Layer layer);
+
+  [[nodiscard]] std::size_t edge_count() const { return edges_.size(); }
+  [[nodiscard]] Circuit circuit() &&;
+
+ private:
+  static constexpr bool chains_by_edges = std::remove_cvref_t<decltype(Policies::chain)>::from_edges;
+  static constexpr bool contrasts = std::remove_cvref_t<decltype(Policies::contrast)>::needs_corrupt;
+
+  struct KeptEdge {
+    Node up;
+    Node down;
+    Edge edge;
+  };
+  using Pull = Pulled (PullBack<A, decltype(Policies::softmax)>::*)(Layer, Prompt, const at::Tensor&, const at::Tensor&)
+      const;
+
+  [[nodiscard]] std::int32_t batch() const { return sources_.batch(); }
+  void sum_constants();
+  [[nodiscard]] std::vector<double> nodegrad(const Node& node) const;
+  [[nodiscard]] StepTargets targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
+                                       const at::Tensor& writes_gradient, const auto& writes);
+  void steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
+             std::initializer_list<std::pair<EdgeType, Pull>> pulls);
+  void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
+  void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const DirectEffects::Place& place,
+                const std::vector<DirectEffects::Effect>& effects);
+  void add_bias(EdgeType type, const StepTargets& targets, const std::vector<double>& nn, const std::vector<double>& em);
+  [[nodiscard]] bool wanted(const Node& up) const {
+    if (is_embedding(up.kind)) return policies_.embeddings;
+    return is_feature(up.kind) || policies_.errors;
+  }
+  [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
+  [[nodiscard]] std::pair<double, double> activations_of(const Node& node) const;
+
+  const Policies& policies_;
+  const HookedTransformer<A>& model_;
+  const Set& dictionaries_;
+  Linearization lin_;
+  PullBack<A, decltype(Policies::softmax)> pull_back_;
+  Sources sources_;
+  OutputGradients outputs_;            // of the chain rule, unless it works from edges
+  std::vector<at::Tensor> constants_;  // by depth: sum of what modules before it write in any run
+  TargetSet frontier_;
+  std::unordered_map<Node, std::vector<double>> path_nodegrad_;  // by prompt; chains from edges only
+  std::vector<KeptEdge> edges_;
+  std::vector<BiasRow> biases_;
+};
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::sum_constants() {
+  auto sum = at::zeros({model_.config().d_model}, lin_.clean.embed.options());
+  const auto add = [&](const at::Tensor& constant) {
+    constants_.push_back(sum);
+    if (constant.defined()) sum = sum.add(constant);
+  };
+  for (std::size_t l = 0; l < lin_.attn_constant.size(); ++l) {
+    add(lin_.attn_constant[l]);
+    add(lin_.mlp_constant[l]);
+  }
+  constants_.push_back(sum);
+}
+
+/// Effect of the metric's own gradient at every position of the last residual stream.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::metric_step() {
+  const auto depth = 2 * model_.config().n_layers;
+  const auto last = lin_.length() - 1;
+  auto targets = StepTargets::metric(batch(), last);
+  DirectEffects effects{sources_, targets.positions(), /*spans=*/true, depth};
+  std::vector<double> bias(1, 0.0);
+  for (std::int32_t b = 0; b < batch(); ++b) {
+    const auto grad = lin_.gradients.last.select(0, b).unsqueeze(0);
+    effects.add({Prompt{b}, {0}, grad});
+    if constexpr (!contrasts) {
+      bias[0] += lin_.metric_constant[b].template item<double>() +
+                 grad.sum(1).matmul(constants_.back()).template item<double>();
+    }
+    targets.at(Prompt{b}, 0).activation = lin_.metric[b].template item<double>();
+  }
+  keep(EdgeType::metric, targets, effects);
+  add_bias(EdgeType::metric, targets, bias, bias);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
+  const auto* dictionary = dictionaries_.mlp(layer);
+  if (dictionary == nullptr) return;
+  const auto slot = static_cast<std::size_t>(layer.value);
+  policies_.targets.add(frontier_, NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features, lin_.length());
+  auto targets = targets_of(NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features,
+                            chains_by_edges ? at::Tensor{} : outputs_.mlp_out[slot],
+                            [&](const at::Tensor& ids) { return mlp_writes(dictionaries_, layer, ids); });
+  if (targets.size() == 0) return;
+  const auto ids = targets.features().to(model_.device());
+  targets.set_constant(dictionary_constant(*dictionary, ids));
+  steps(std::move(targets), dictionary->readers(ids), layer, mlp_depth(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
+  const auto* dictionary = dictionaries_.attn(layer);
+  if (dictionary == nullptr) return;
+  const auto slot = static_cast<std::size_t>(layer.value);
+  policies_.targets.add(frontier_, NodeKind::attn_feature, layer, lin_.clean.attn[slot].features, lin_.length());
+  auto targets = targets_of(NodeKind::attn_feature, layer, lin_.clean.attn[slot].features,
+                            chains_by_edges ? at::Tensor{} : outputs_.attn_out[slot],
+                            [&](const at::Tensor& ids) { return attn_writes(model_, dictionaries_, layer, ids); });
+  if (targets.size() == 0) return;
+  const auto ids = targets.features().to(model_.device());
+  auto readers = dictionary->readers(ids);
+  auto constant = dictionary_constant(*dictionary, ids);
+  if (dictionaries_.attn_site(layer) == AttentionSite::attn_out) {
+    if (const auto& b_O = model_.weights().blocks[slot].attn.b_O; b_O.defined()) {
+      constant = constant.add(readers.matmul(b_O).to(at::kCPU, at::kDouble));
+    }
+    readers = pull_back_.through_output(layer, readers);
+  }
+  targets.set_constant(constant);
+  using P = decltype(pull_back_);
+  if (policies_.attention == AttentionPaths::all) {
+    steps(std::move(targets), readers, layer, attn_depth(layer),
+          {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
+  } else {
+    steps(std::move(targets), readers, layer, attn_depth(layer), {{EdgeType::ov, &P::values}});
+  }
+}
+
+/// The features of one module that are targets, with their state on every prompt.
+template <class Policies, Architecture A, Dictionaries Set>
+StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
+                                                  const at::Tensor& writes_gradient, const auto& writes) {
+  auto targets = frontier_.take(kind, layer, features, batch(), lin_.length());
+  if (targets.size() == 0) return targets;
+  if constexpr (chains_by_edges) {
+    for (std::int64_t t = 0; t < targets.size(); ++t) {
+      const auto found = path_nodegrad_.find(targets.node(t));
+      if (found == path_nodegrad_.end()) continue;  // a target that no kept edge leaves has no path
+      for (std::int32_t b = 0; b < batch(); ++b) {
+        targets.at(Prompt{b}, t).nodegrad = found->second[static_cast<std::size_t>(b)];
+      }
+    }
+  } else {
+    const auto w = writes(targets.features().to(model_.device()));
+    const auto grads = writes_gradient.index_select(1, targets.position_tensor().to(model_.device()));
+    const auto on_targets = grads.mul(w).sum(-1).to(at::kCPU, at::kDouble).contiguous();  // [batch, targets]
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      for (std::int64_t t = 0; t < targets.size(); ++t) {
+        targets.at(Prompt{b}, t).nodegrad = element(on_targets, b, t);
+      }
+    }
+  }
+  return targets;
+}
+
+/// Edges of every type into some targets of one module.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
+                                      std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
+  for (const auto& [type, pull] : pulls) {
+    const bool spans = type == EdgeType::ov || type == EdgeType::k;
+    DirectEffects effects{sources_, targets.positions(), spans, depth};
+    std::vector<double> nn(static_cast<std::size_t>(targets.size()), 0.0);
+    std::vector<double> em = nn;
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      const auto active = targets.active(Prompt{b});
+      if (active.empty()) continue;
+      const auto rows = ids_tensor(active);
+      const auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.index_select(0, rows.to(readers.device())),
+                                             targets.position_tensor().index_select(0, rows).to(readers.device()));
+      effects.add({Prompt{b}, active, pulled.grad});
+      if constexpr (!contrasts) {
+        const auto whole = spans ? pulled.grad.sum(1) : pulled.grad;
+        const auto constant =
+            whole.matmul(constants_[static_cast<std::size_t>(depth)]).add(pulled.constant).to(at::kCPU, at::kDouble).contiguous();
+        for (std::size_t r = 0; r < active.size(); ++r) {
+          const auto t = active[r];
+          const auto& state = targets.at(Prompt{b}, t);
+          // The dictionary's own bias is read once, with the values.
+          const bool own = type == EdgeType::ov || type == EdgeType::mlp;
+          const double value = constant.template const_data_ptr<double>()[r] + (own ? targets.constant(t) : 0.0);
+          nn[static_cast<std::size_t>(t)] += value;
+          em[static_cast<std::size_t>(t)] += state.nodegrad * state.slope * value;
+        }
+      }
+    }
+    keep(type, targets, effects);
+    add_bias(type, targets, nn, em);
+  }
+}
+
+/// Scores every candidate, lets the policy decide, and turns what it kept into edges.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects) {
+  using Keep = std::remove_cvref_t<decltype(policies_.keep)>;
+  const auto shape = std::vector<std::int64_t>{effects.targets(), effects.columns()};
+  EdgeScores scores{.type = type, .mean = at::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
+  auto* mean = scores.mean.template data_ptr<double>();
+  std::int32_t* passed = nullptr;
+  if constexpr (CountsPrompts<Keep>) {
+    scores.passed = at::zeros(shape, at::kInt);
+    passed = scores.passed.template data_ptr<std::int32_t>();
+  }
+  const double share = 1.0 / batch();
+  const auto columns = effects.columns();
+  effects.for_each([&](Prompt b, std::int64_t target, std::int64_t column, double attrib) {
+    const double value = policies_.score.score(attrib, targets.at(b, target));
+    mean[target * columns + column] += share * value;
+    if constexpr (CountsPrompts<Keep>) passed[target * columns + column] += policies_.keep.passes(value) ? 1 : 0;
+  });
+  check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
+
+  const auto kept = policies_.keep.keep(scores).kept.nonzero();
+  const auto* pair = kept.template const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
+    const auto place = effects.place(pair[0], pair[1]);
+    if (place.id < 0) continue;
+    const auto found = effects.effects(pair[0], place);
+    if (!found.empty()) add_edge(type, targets, pair[0], place, found);
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targets, std::int64_t target,
+                                         const DirectEffects::Place& place,
+                                         const std::vector<DirectEffects::Effect>& effects) {
+  const auto& up = sources_.table(Position{static_cast<std::int32_t>(place.position)}).nodes[static_cast<std::size_t>(place.id)];
+  if (!wanted(up)) return;
+  Edge edge{.type = type, .nn_grad = 0, .nn_attrib = 0, .em_grad = 0, .em_attrib = 0, .prompts = 0};
+  std::vector<double>* path = nullptr;
+  if constexpr (chains_by_edges) {
+    path = &path_nodegrad_.try_emplace(up, static_cast<std::size_t>(batch()), 0.0).first->second;
+  }
+  const double share = 1.0 / batch();
+  for (const auto& e : effects) {
+    const auto& state = targets.at(e.prompt, target);
+    const double chained = state.nodegrad * state.slope;
+    edge.nn_grad += share * e.grad;
+    edge.nn_attrib += share * e.attrib;
+    edge.em_grad += share * chained * e.grad;
+    edge.em_attrib += share * chained * e.attrib;
+    edge.prompts += policies_.keep.passes(policies_.score.score(e.attrib, state)) ? 1 : 0;
+    if (path != nullptr) (*path)[static_cast<std::size_t>(e.prompt.value)] += chained * e.grad;
+  }
+  edges_.push_back({up, targets.node(target), edge});
+  if (is_feature(up.kind)) policies_.targets.reached(frontier_, up);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targets, const std::vector<double>& nn,
+                                         const std::vector<double>& em) {
+  for (std::int64_t t = 0; t < targets.size(); ++t) {
+    const auto slot = static_cast<std::size_t>(t);
+    biases_.push_back({targets.node(t), type, nn[slot] / batch(), em[slot] / batch()});
+  }
+}
+
+/// d metric / d activation of a node on every prompt.
+template <class Policies, Architecture A, Dictionaries Set>
+std::vector<double> LeapRun<Policies, A, Set>::nodegrad(const Node& node) const {
+  std::vector<double> out(static_cast<std::size_t>(batch()), 0.0);
+  if constexpr (chains_by_edges) {
+    const auto found = path_nodegrad_.find(node);
+    return found == path_nodegrad_.end() ? out : found->second;
+  } else {
+    const auto slot = static_cast<std::size_t>(node.layer.value);
+    const auto& grad = is_embedding(node.kind) ? outputs_.embed
+                       : is_attention(node.kind) ? outputs_.attn_out[slot] : outputs_.mlp_out[slot];
+    const auto& table = sources_.table(node.position).nodes;
+    const auto id = std::find(table.begin(), table.end(), node) - table.begin();
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      const auto& block = sources_.block(Prompt{b}, node.position);
+      const auto row = block.row_of(id);
+      if (row < 0) continue;
+      const auto rest = block.rest_of[static_cast<std::size_t>(row)];
+      const auto write = rest < 0 ? block.effect.select(0, row) : block.rest.select(0, rest);
+      out[static_cast<std::size_t>(b)] =
+          write.dot(grad.select(0, b).select(0, node.position.value)).template item<double>();
+    }
+    return out;
+  }
+}
+
+/// Mean clean and corrupt activation of a node.
+template <class Policies, Architecture A, Dictionaries Set>
+std::pair<double, double> LeapRun<Policies, A, Set>::activations_of(const Node& node) const {
+  if (!is_feature(node.kind)) return {1.0, contrasts ? 1.0 : 0.0};
+  const auto mean = [&](const DescribedRun& run) {
+    const auto& features = (is_attention(node.kind) ? run.attn : run.mlp)[static_cast<std::size_t>(node.layer.value)].features;
+    double sum = 0;
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      sum += activation_at(features, b * lin_.length() + node.position.value, node.feature.value);
+    }
+    return sum / batch();
+  };
+  return {mean(lin_.clean), contrasts ? mean(lin_.corrupt) : 0.0};
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
+  if (node.kind == NodeKind::metric) {
+    const double value = lin_.metric.mean().template item<double>();
+    return {.node = node, .activation = value, .contrast_activation = 0, .attribution = value, .nodegrad = 1};
+  }
+  const auto gradient = nodegrad(node);
+  const auto [clean, corrupt] = activations_of(node);
+  NodeBundle out{.node = node, .activation = clean, .contrast_activation = corrupt, .attribution = 0, .nodegrad = 0};
+  const auto& table = sources_.table(node.position).nodes;
+  const auto id = std::find(table.begin(), table.end(), node) - table.begin();
+  for (std::int32_t b = 0; b < batch(); ++b) {
+    const auto& block = sources_.block(Prompt{b}, node.position);
+    const auto row = block.row_of(id);
+    if (row < 0) continue;
+    const auto g = gradient[static_cast<std::size_t>(b)];
+    out.nodegrad += g / batch();
+    out.attribution += g * block.activation[static_cast<std::size_t>(row)] / batch();
+  }
+  return out;
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+Circuit LeapRun<Policies, A, Set>::circuit() && {
+  CircuitInfo info;
+  info.prompts = static_cast<std::int32_t>(batch());
+  Circuit out{std::move(info)};
+  out.add_node(bundle_of(Node::metric()));
+  const auto add = [&](const Node& node) {
+    if (!out.contains(node)) out.add_node(bundle_of(node));
+  };
+  for (const auto& e : edges_) {
+    add(e.down);
+    add(e.up);
+  }
+  for (const auto& e : edges_) out.add_edge(e.up, e.down, e.edge);
+  for (const auto& row : biases_) {
+    if (out.contains(row.target)) out.add_bias(row);
+  }
+  return out;
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <KeepRule Keep, ChainRule Chain, ContrastRule Contrast, BatchRule Batching, ScoreRule Score, TargetRule Targets,
+          SoftmaxJacobian Softmax, FinalNorm Final>
+template <Architecture A, Dictionaries Set, Metric M, Observer... Observers>
+Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final>::operator()(
+    const HookedTransformer<A>& model, const Set& dictionaries, const PromptTensors& prompts, const M& metric,
+    Observers&&... observers) const {
+  const c10::AutoGradMode no_gradient{false};
+  using Clock = std::chrono::steady_clock;
+  auto start = Clock::now();
+  const auto stage = [&](std::string_view what) {
+    const auto now = Clock::now();
+    notify(StageDone{what, std::chrono::duration<double>(now - start).count()}, observers...);
+    start = now;
+    if (stop.stop_requested()) throw Cancelled{"the search"};
+  };
+  if (Contrast::needs_corrupt && !prompts.corrupt.defined()) {
+    throw ValueError{{.tensor = "corrupt prompts",
+                      .problem = "a contrast needs them and there are none",
+                      .hint = "give corrupt prompts, or search with contrast::None"}};
+  }
+  auto linearization = batching.prepare(linearize<Final>(
+      model, dictionaries, prompts.clean, Contrast::needs_corrupt ? prompts.corrupt : at::Tensor{}, metric));
+  stage("runs and encodings");
+  detail::LeapRun<Leap, A, Set> run{*this, model, dictionaries, std::move(linearization)};
+  stage("packing");
+  run.metric_step();
+  for (auto l = static_cast<std::int32_t>(model.config().n_layers) - 1; l >= 0; --l) {
+    if (stop.stop_requested()) throw Cancelled{"the search"};
+    run.mlp_step(Layer{l});
+    run.attention_steps(Layer{l});
+    notify(LayerDone{Layer{l}, run.edge_count()}, observers...);
+  }
+  stage("edges");
+  auto found = std::move(run).circuit();
+  stage("graph");
+  return found;
+}
+
+}  // namespace circuit

@@ -1,0 +1,186 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/active_features.hpp"
+#include "circuit/graph/node.hpp"
+#include "circuit/search/score.hpp"
+
+namespace circuit {
+
+/// The targets of one module, by position from the last to the first, with their state on every prompt.
+class StepTargets {
+ public:
+  StepTargets() = default;
+  StepTargets(std::vector<Node> nodes, std::int32_t batch)
+      : nodes_{std::move(nodes)}, states_(nodes_.size() * static_cast<std::size_t>(batch)) {}
+
+  /// The metric as a target that reads every position.
+  static StepTargets metric(std::int32_t batch, std::int64_t last_position) {
+    StepTargets out{{Node::metric()}, batch};
+    out.last_position_ = last_position;
+    for (auto& state : out.states_) state = {.slope = 1, .nodegrad = 1, .activation = 0};
+    return out;
+  }
+
+  [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(nodes_.size()); }
+  [[nodiscard]] const Node& node(std::int64_t t) const { return nodes_[static_cast<std::size_t>(t)]; }
+  [[nodiscard]] TargetState& at(Prompt b, std::int64_t t) { return states_[index(b, t)]; }
+  [[nodiscard]] const TargetState& at(Prompt b, std::int64_t t) const { return states_[index(b, t)]; }
+
+  /// Where each target stands.
+  [[nodiscard]] std::vector<std::int64_t> positions() const {
+    std::vector<std::int64_t> out;
+    for (const auto& n : nodes_) out.push_back(n.kind == NodeKind::metric ? last_position_ : n.position.value);
+    return out;
+  }
+  [[nodiscard]] at::Tensor position_tensor() const { return detail::ids_tensor(positions()); }
+  /// [targets] int64
+  [[nodiscard]] at::Tensor features() const {
+    std::vector<std::int64_t> out;
+    for (const auto& n : nodes_) out.push_back(n.feature.value);
+    return detail::ids_tensor(out);
+  }
+  /// The targets that are active on a prompt, ascending.
+  [[nodiscard]] std::vector<std::int64_t> active(Prompt b) const {
+    std::vector<std::int64_t> out;
+    for (std::int64_t t = 0; t < size(); ++t) {
+      if (at(b, t).activation != 0.0) out.push_back(t);
+    }
+    return out;
+  }
+
+  /// What each target's dictionary adds to its pre-activation on any run. [targets]
+  void set_constant(const at::Tensor& constant) { constant_ = constant.to(at::kCPU, at::kDouble).contiguous(); }
+  [[nodiscard]] double constant(std::int64_t t) const { return constant_.const_data_ptr<double>()[t]; }
+
+ private:
+  [[nodiscard]] std::size_t index(Prompt b, std::int64_t t) const {
+    return static_cast<std::size_t>(b.value) * nodes_.size() + static_cast<std::size_t>(t);
+  }
+
+  std::vector<Node> nodes_;
+  std::vector<TargetState> states_;  // [batch * targets]
+  std::int64_t last_position_ = 0;
+  at::Tensor constant_;
+};
+
+/// Features that wait to be targets.
+class TargetSet {
+ public:
+  void insert(const Node& node) { waiting_[{node.kind, node.layer}].insert(node); }
+
+  /// The waiting features of one module that are active on the clean run of at least one prompt; they wait no longer.
+  [[nodiscard]] StepTargets take(NodeKind kind, Layer layer, const ActiveFeatures& features, std::int32_t batch,
+                                 std::int64_t length);
+
+ private:
+  struct LastFirst {
+    bool operator()(const Node& a, const Node& b) const {
+      return a.position != b.position ? a.position > b.position : a.feature < b.feature;
+    }
+  };
+  std::map<std::pair<NodeKind, Layer>, std::set<Node, LastFirst>> waiting_;
+};
+
+/// Which features become targets: `add` before a module's step, `reached` when a kept edge leaves a feature.
+template <class T>
+concept TargetRule = requires(const T& t, TargetSet& set, const Node& node, const ActiveFeatures& features, Layer layer) {
+  t.add(set, NodeKind::mlp_feature, layer, features, std::int64_t{});
+  t.reached(set, node);
+};
+
+namespace targets {
+
+/// A feature becomes a target once a kept edge leaves it.
+struct FromKept {
+  void add(TargetSet& /*set*/, NodeKind /*kind*/, Layer /*layer*/, const ActiveFeatures& /*features*/,
+           std::int64_t /*length*/) const {}
+  void reached(TargetSet& set, const Node& node) const { set.insert(node); }
+};
+
+/// Every feature active on the clean run is a target.
+struct AllActive {
+  void add(TargetSet& set, NodeKind kind, Layer layer, const ActiveFeatures& features, std::int64_t length) const {
+    for (std::int64_t row = 0; row < features.rows(); ++row) {
+      for (auto i = features.begin(row); i < features.end(row); ++i) {
+        set.insert({kind, layer, Position{static_cast<std::int32_t>(row % length)},
+                    Feature{static_cast<std::int32_t>(features.feature[static_cast<std::size_t>(i)])}});
+      }
+    }
+  }
+  void reached(TargetSet& /*set*/, const Node& /*node*/) const {}
+};
+
+}  // namespace targets
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// Index of a feature's entry in a row, or -1.
+[[nodiscard]] inline std::int64_t entry_of(const ActiveFeatures& features, std::int64_t row, std::int64_t feature) {
+  const auto first = features.feature.begin() + features.begin(row);
+  const auto last = features.feature.begin() + features.end(row);
+  const auto found = std::lower_bound(first, last, feature);
+  return found == last || *found != feature ? -1 : found - features.feature.begin();
+}
+
+[[nodiscard]] inline double value_at(const at::Tensor& values, std::int64_t i) {
+  return values.scalar_type() == at::kDouble ? values.const_data_ptr<double>()[i]
+                                             : static_cast<double>(values.const_data_ptr<float>()[i]);
+}
+
+/// Activation of a feature at a row; 0 where it is not active.
+[[nodiscard]] inline double activation_at(const ActiveFeatures& features, std::int64_t row, std::int64_t feature) {
+  const auto entry = entry_of(features, row, feature);
+  return entry < 0 ? 0.0 : value_at(features.activation, entry);
+}
+
+/// What a dictionary adds to the pre-activation of some features on any run: b_enc - b_in W_enc. [n] float64 on the CPU
+[[nodiscard]] inline at::Tensor dictionary_constant(const DictionaryWeights& dictionary, const at::Tensor& features) {
+  auto constant = dictionary.b_enc.index_select(0, features);
+  if (dictionary.b_in.defined()) constant = constant.sub(dictionary.readers(features).matmul(dictionary.b_in));
+  return constant.to(at::kCPU, at::kDouble);
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+inline StepTargets TargetSet::take(NodeKind kind, Layer layer, const ActiveFeatures& features, std::int32_t batch,
+                                   std::int64_t length) {
+  const auto found = waiting_.find({kind, layer});
+  if (found == waiting_.end()) return {};
+  std::vector<Node> nodes;
+  for (const auto& node : found->second) {
+    bool active = false;
+    for (std::int64_t b = 0; b < batch && !active; ++b) {
+      active = detail::entry_of(features, b * length + node.position.value, node.feature.value) >= 0;
+    }
+    if (active) nodes.push_back(node);
+  }
+  waiting_.erase(found);
+  StepTargets out{std::move(nodes), batch};
+  for (std::int32_t b = 0; b < batch; ++b) {
+    for (std::int64_t t = 0; t < out.size(); ++t) {
+      const auto& node = out.node(t);
+      const auto entry = detail::entry_of(features, b * length + node.position.value, node.feature.value);
+      if (entry < 0) continue;
+      auto& state = out.at(Prompt{b}, t);
+      state.activation = detail::value_at(features.activation, entry);
+      state.slope = detail::value_at(features.slope, entry);
+    }
+  }
+  return out;
+}
+
+}  // namespace circuit
