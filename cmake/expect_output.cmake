@@ -1,4 +1,5 @@
 # Runs PROGRAM and fails unless its standard output is the file EXPECTED, byte for byte.
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND "${PROGRAM}" OUTPUT_VARIABLE printed RESULT_VARIABLE status)
 if(NOT status EQUAL 0)
   message(FATAL_ERROR "${PROGRAM} ended with ${status}; it had printed:\n${printed}")

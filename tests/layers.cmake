@@ -1,5 +1,6 @@
 # Fails if a header includes a room that its own room must not know, or a tensor-free room includes LibTorch.
-# -D INCLUDE=<checkout>/include/circuit ; the table is docs/design.md's.
+# -D INCLUDE=<checkout>/include/circuit; the table is docs/design.md's.
+cmake_minimum_required(VERSION 3.25)
 set(core "")
 set(hook core)
 set(graph core)
@@ -7,10 +8,10 @@ set(io core)
 set(text core io)
 set(data core io text)
 set(model core hook io text)
-set(dictionary core hook io)
+set(dictionary core hook io model)
 set(metric core io text data)
 set(intervene core hook io text data model dictionary metric)
-set(linear core hook io text data model dictionary)
+set(linear core hook graph io text data model dictionary metric)
 set(search core hook io text data graph model dictionary metric intervene linear)
 set(evaluate core hook io text data graph model dictionary metric intervene linear search)
 set(report core graph)

@@ -1,5 +1,6 @@
 # Configures, builds and runs one consumer in a folder of its own, from nothing.
 # -D NAME= CHECKOUT= BUILD= PREFIX= (of a fresh install) COMPILER= GENERATOR= TORCH= VERSION= CCACHE=
+cmake_minimum_required(VERSION 3.25)
 set(folder "${BUILD}/tests/consume/${NAME}")
 file(REMOVE_RECURSE "${folder}")
 

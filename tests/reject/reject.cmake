@@ -1,4 +1,5 @@
 # Passes if target accept_CASE builds and reject_CASE does not, with TEXT among what the compiler prints.
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND "${CMAKE_COMMAND}" --build "${BUILD}" --target accept_${CASE} RESULT_VARIABLE status
                 OUTPUT_VARIABLE output ERROR_VARIABLE output)
 if(NOT status EQUAL 0)
