@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -153,9 +154,15 @@ inline void check_splitting(const nlohmann::json& root, const std::filesystem::p
   refuse(splitting, {"add_prefix_space"}, file);
 }
 
+/// What cannot be looked at is not there; opening it says why.
+[[nodiscard]] inline bool is_there(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
 /// `bos_token` of a tokenizer_config.json or special_tokens_map.json: a string, or an object holding one.
 [[nodiscard]] inline std::optional<std::string> bos_of(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file)) return {};
+  if (!is_there(file)) return {};
   const auto root = read_json(file);
   if (!root.is_object()) return {};
   const auto found = root.find("bos_token");
@@ -221,12 +228,14 @@ inline void check_splitting(const nlohmann::json& root, const std::filesystem::p
 /// be a tokenizer.json itself.
 /// throws  FileError  when there is none; otherwise as read_tokenizer_json
 [[nodiscard]] inline Tokenizer load_tokenizer(const std::filesystem::path& path, const TokenizerOptions& options = {}) {
-  if (!std::filesystem::is_directory(path)) return read_tokenizer_json(path, options);
-  if (std::filesystem::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json", options);
-  if (std::filesystem::exists(path / "vocab.json")) {
-    return read_vocab_and_merges(path / "vocab.json", path / "merges.txt", options);
-  }
-  throw FileError{{.file = path, .problem = "there is no tokenizer", .expected = "tokenizer.json, or vocab.json and merges.txt"}};
+  using detail::tokenizer_json::is_there;
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) return read_tokenizer_json(path, options);
+  if (is_there(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json", options);
+  if (is_there(path / "vocab.json")) return read_vocab_and_merges(path / "vocab.json", path / "merges.txt", options);
+  throw FileError{{.file = path,
+                   .problem = "there is no tokenizer",
+                   .expected = "tokenizer.json, or vocab.json and merges.txt"}};
 }
 
 }  // namespace circuit

@@ -28,28 +28,19 @@ class Pattern {
   /// throws  ValueError  when matching needs more work than its limits allow
   template <class Visit>
   void split(std::string_view text, Visit&& visit) const {
-    const std::unique_ptr<pcre2_match_data, Free> found{pcre2_match_data_create_from_pattern(code_.get(), nullptr)};
-    const std::unique_ptr<pcre2_match_context, Free> limits{pcre2_match_context_create(nullptr)};
-    if (!found || !limits) throw std::bad_alloc{};
-    pcre2_set_match_limit(limits.get(), match_limit);
-    pcre2_set_depth_limit(limits.get(), depth_limit);
-
-    const auto* const subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+    Matcher match{*code_};
     std::size_t done = 0;
-    std::size_t from = 0;
-    while (from < text.size()) {
-      const int status = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                     found.get(), limits.get());
-      if (status == PCRE2_ERROR_NOMATCH) break;
-      if (status < 0) throw ValueError{{.problem = "text cannot be split at byte " + std::to_string(from),
-                                        .got = message(status)}};
-      const auto* const span = pcre2_get_ovector_pointer(found.get());
+    while (const auto* const span = match(text, done)) {
       if (span[0] > done) visit(text.substr(done, span[0] - done));
       visit(text.substr(span[0], span[1] - span[0]));
-      from = done = span[1];
+      done = span[1];
     }
     if (done < text.size()) visit(text.substr(done));
   }
+
+  /// Whether some part of `text`, which must be valid UTF-8, matches.
+  /// throws  ValueError  as split
+  [[nodiscard]] bool matches(std::string_view text) const { return Matcher{*code_}(text, 0) != nullptr; }
 
  private:
   static constexpr std::uint32_t match_limit = 10'000'000;
@@ -58,6 +49,36 @@ class Pattern {
   struct Free {
     void operator()(pcre2_match_data* data) const noexcept { pcre2_match_data_free(data); }
     void operator()(pcre2_match_context* context) const noexcept { pcre2_match_context_free(context); }
+  };
+
+  /// What one thread needs for matching.
+  class Matcher {
+   public:
+    explicit Matcher(const pcre2_code& code)
+        : code_{code},
+          found_{pcre2_match_data_create_from_pattern(&code, nullptr)},
+          limits_{pcre2_match_context_create(nullptr)} {
+      if (!found_ || !limits_) throw std::bad_alloc{};
+      pcre2_set_match_limit(limits_.get(), match_limit);
+      pcre2_set_depth_limit(limits_.get(), depth_limit);
+    }
+
+    /// return  begin and end of the first match at or after `from`, or nullptr
+    [[nodiscard]] const PCRE2_SIZE* operator()(std::string_view text, std::size_t from) {
+      if (from >= text.size()) return nullptr;
+      const int status = pcre2_match(&code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                                     PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, found_.get(), limits_.get());
+      if (status == PCRE2_ERROR_NOMATCH) return nullptr;
+      if (status < 0) {
+        throw ValueError{{.problem = "text cannot be split at byte " + std::to_string(from), .got = message(status)}};
+      }
+      return pcre2_get_ovector_pointer(found_.get());
+    }
+
+   private:
+    const pcre2_code& code_;
+    std::unique_ptr<pcre2_match_data, Free> found_;
+    std::unique_ptr<pcre2_match_context, Free> limits_;
   };
 
   [[nodiscard]] static std::string message(int status) {
