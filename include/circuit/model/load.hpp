@@ -14,6 +14,7 @@
 #include "circuit/io/to_tensor.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 #include "circuit/model/process_weights.hpp"
+#include "circuit/text/load_tokenizer.hpp"
 #include "circuit/text/tokenizer.hpp"
 
 namespace circuit {
@@ -108,7 +109,7 @@ HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadO
 
   std::shared_ptr<const Tokenizer> tokenizer;
   if (std::filesystem::exists(folder / "tokenizer.json")) {
-    tokenizer = std::make_shared<const Tokenizer>(Tokenizer::load(folder));
+    tokenizer = std::make_shared<const Tokenizer>(load_tokenizer(folder));
   }
   return {config, std::move(loaded), options.processing, std::move(tokenizer)};
 }
