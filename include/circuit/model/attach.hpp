@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <type_traits>
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/hook/points.hpp"
@@ -18,6 +19,8 @@ concept AttachedTo = HookPoint<P> && requires(A& attachment, Layer layer, at::Te
 template <HookPoint P, class... Attached>
 void visit_point(P point, Layer layer, at::Tensor& value, Attached&... attached) {
   [[maybe_unused]] const auto one = [&]<class A>(A& attachment) {
+    // A recorder passed as const would otherwise be left out without a word.
+    static_assert(AttachedTo<A, P> || !AttachedTo<std::remove_const_t<A>, P>, "this attachment must not be const");
     if constexpr (AttachedTo<A, P>) attachment.visit(point, layer, value);
   };
   (one(attached), ...);

@@ -36,7 +36,7 @@ class Edit {
   /// throws  ShapeError  when the function changes the shape;  IndexError  for a position or head that is not there
   template <HookPoint P>
     requires(std::same_as<P, Points> || ...)
-  void visit(P point, Layer layer, at::Tensor& value);
+  void visit(P point, Layer layer, at::Tensor& value) const;
 
  private:
   F function_;
@@ -80,7 +80,7 @@ namespace circuit {
 template <ActivationEdit F, HookPoint... Points>
 template <HookPoint P>
   requires(std::same_as<P, Points> || ...)
-void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) {
+void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) const {
   if (P::per_layer && !where_.layers.empty() &&
       std::find(where_.layers.begin(), where_.layers.end(), layer) == where_.layers.end()) {
     return;

@@ -311,7 +311,7 @@ void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, 
   });
   check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
 
-  const auto kept = policies_.keep.keep(scores).kept.nonzero();
+  const auto kept = policies_.keep.keep(scores).kept.nonzero().contiguous();
   const auto* pair = kept.template const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
     const auto place = effects.place(pair[0], pair[1]);

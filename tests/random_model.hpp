@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/model/hooked_transformer.hpp"
+#include "tensors.hpp"
+
+/// Small random models and dictionaries with nothing zero: biases, gains, thresholds.
+namespace random_model {
+
+/// A seeded source of tensors.
+class Source {
+ public:
+  explicit Source(std::uint64_t seed, at::ScalarType dtype = at::kDouble) : generator_{make(seed)}, dtype_{dtype} {}
+
+  at::Tensor operator()(at::IntArrayRef shape, double scale = 1.0, double mean = 0.0) {
+    return at::randn(shape, generator_, at::TensorOptions{}.dtype(at::kDouble)).mul(scale).add(mean).to(dtype_);
+  }
+  at::Tensor tokens(std::int64_t batch, std::int64_t length, std::int64_t vocabulary) {
+    return at::randint(vocabulary, {batch, length}, generator_, at::TensorOptions{}.dtype(at::kLong));
+  }
+
+ private:
+  static at::Generator make(std::uint64_t seed);
+
+  at::Generator generator_;
+  at::ScalarType dtype_;
+};
+
+inline circuit::ModelConfig small_config() {
+  circuit::ModelConfig c;
+  c.n_layers = 2;
+  c.d_model = 16;
+  c.n_heads = c.n_key_value_heads = 4;
+  c.d_head = 4;
+  c.d_mlp = 24;
+  c.d_vocab = 23;
+  c.n_ctx = 12;
+  c.norm_eps = 1e-5;
+  c.score_scale = 2.0;
+  return c;
+}
+
+/// GPT-2's parts, unfolded, or Llama's with grouped queries, rotary positions, a soft cap and biases everywhere.
+template <circuit::Architecture A>
+circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble) {
+  using namespace circuit;
+  Source random{seed, dtype};
+  auto c = small_config();
+  if constexpr (A::Positions::rotates) {
+    c.n_key_value_heads = 2;
+    c.rotary_dims = 4;
+    c.score_soft_cap = 1.5;
+  }
+  const auto q = c.n_heads * c.d_head;
+  const auto kv = c.n_key_value_heads * c.d_head;
+  const auto d = c.d_model;
+  const auto norm = [&] {
+    return NormWeights{random({d}, 0.3, 1.0), A::Norm::centers ? random({d}, 0.3) : at::Tensor{}};
+  };
+  ModelWeights w;
+  w.W_E = random({c.d_vocab, d});
+  if constexpr (A::Positions::adds_embedding) w.W_pos = random({c.n_ctx, d}, 0.5);
+  for (std::int64_t l = 0; l < c.n_layers; ++l) {
+    BlockWeights b;
+    b.ln1 = norm();
+    b.attn = {.W_Q = random({d, q}, 0.4), .W_K = random({d, kv}, 0.4), .W_V = random({d, kv}, 0.4),
+              .W_O = random({q, d}, 0.4), .b_Q = random({q}, 0.3), .b_K = random({kv}, 0.3),
+              .b_V = random({kv}, 0.3), .b_O = random({d}, 0.3)};
+    b.ln2 = norm();
+    b.mlp = {.W_gate = A::Mlp::gated ? random({d, c.d_mlp}, 0.4) : at::Tensor{},
+             .W_in = random({d, c.d_mlp}, 0.4),
+             .W_out = random({c.d_mlp, d}, 0.4),
+             .b_gate = A::Mlp::gated ? random({c.d_mlp}, 0.3) : at::Tensor{},
+             .b_in = random({c.d_mlp}, 0.3),
+             .b_out = random({d}, 0.3)};
+    w.blocks.push_back(b);
+  }
+  w.ln_final = norm();
+  w.W_U = random({d, c.d_vocab}, 0.4);
+  w.b_U = random({c.d_vocab}, 0.3);
+  return {c, w};
+}
+
+/// SAEs on hook_z in even layers and on hook_attn_out in odd ones, transcoders everywhere, about a third active.
+inline circuit::DictionarySet dictionaries(const circuit::ModelConfig& c, std::uint64_t seed,
+                                           at::ScalarType dtype = at::kDouble, std::int64_t d_sae = 20) {
+  using namespace circuit;
+  Source random{seed, dtype};
+  const auto dictionary = [&](std::int64_t d_in, std::int64_t d_out, bool transcoder) {
+    SparseDictionary<> d;
+    d.W_enc = random({d_in, d_sae}, 0.5);
+    d.b_enc = random({d_sae}, 0.3, -0.6);
+    d.W_dec = random({d_sae, d_out}, 0.4);
+    d.b_in = random({d_in}, 0.3);
+    d.b_out = transcoder ? random({d_out}, 0.3) : d.b_in;
+    d.name = "random";
+    return d;
+  };
+  DictionarySet set;
+  for (std::int32_t l = 0; l < c.n_layers; ++l) {
+    const bool z = l % 2 == 0;
+    const auto width = z ? c.n_heads * c.d_head : c.d_model;
+    set.set_attn(Layer{l}, dictionary(width, width, false), z ? AttentionSite::z : AttentionSite::attn_out);
+    set.set_mlp(Layer{l}, dictionary(c.d_model, c.d_model, true));
+  }
+  return set;
+}
+
+}  // namespace random_model
+
+#include <ATen/CPUGeneratorImpl.h>
+
+inline at::Generator random_model::Source::make(std::uint64_t seed) {
+  return at::detail::createCPUGenerator(seed);
+}

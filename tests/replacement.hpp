@@ -1,0 +1,228 @@
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/graph/edge.hpp"
+#include "circuit/graph/node.hpp"
+#include "circuit/model/gradient.hpp"
+#include "circuit/model/hooked_transformer.hpp"
+#include "tensors.hpp"
+
+/// The replacement model of one prompt, written from its definition with autograd and nothing of linear/: every feature
+/// activation, error and embedding is a leaf, and a target's pre-activation is a function of them with scales and
+/// patterns frozen (or, for q and k, with one side of the scores live).
+template <circuit::Architecture A>
+class Replacement {
+ public:
+  Replacement(const circuit::HookedTransformer<A>& model, const circuit::DictionarySet& set, const at::Tensor& tokens)
+      : model_{model}, set_{set}, config_{model.config()} {
+    using namespace circuit;
+    auto [all_logits, cache] =
+        model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
+                                 hook::attn::k, hook::attn::v, hook::attn::pattern, hook::attn::z, hook::attn_out,
+                                 hook::mlp_out, hook::ln2::normalized, hook::ln_final::scale>());
+    logits = all_logits[0];
+    auto embedding = cache.template get<hook::embed>()[0];
+    if constexpr (A::Positions::adds_embedding) embedding = embedding.add(cache.template get<hook::pos_embed>()[0]);
+    embed = leaf(embedding);
+    final_scale_ = cache.template get<hook::ln_final::scale>()[0];
+    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
+      const Layer l{i};
+      Frozen f;
+      f.scale1 = cache.template get<hook::ln1::scale>(l)[0];
+      f.scale2 = cache.template get<hook::ln2::scale>(l)[0];
+      f.q = cache.template get<hook::attn::q>(l)[0];
+      f.k = cache.template get<hook::attn::k>(l)[0];
+      f.v = cache.template get<hook::attn::v>(l)[0];
+      f.pattern = cache.template get<hook::attn::pattern>(l)[0];
+      frozen_.push_back(f);
+      const auto z = cache.template get<hook::attn::z>(l)[0].flatten(1);
+      const auto attn_out = cache.template get<hook::attn_out>(l)[0];
+      const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
+      const auto* attn = set.attn(l);
+      const auto* mlp = set.mlp(l);
+      attn_acts.push_back(leaf(attn != nullptr ? relu_encode(*attn, reads_z(l) ? z : attn_out) : at::zeros({embed.size(0), 1}, at::kDouble)));
+      attn_rest.push_back(leaf(attn != nullptr ? attn_out.sub(attn_written(l, attn_acts.back())) : attn_out));
+      mlp_acts.push_back(leaf(mlp != nullptr ? relu_encode(*mlp, cache.template get<hook::ln2::normalized>(l)[0]) : at::zeros({embed.size(0), 1}, at::kDouble)));
+      mlp_rest.push_back(leaf(mlp != nullptr ? mlp_out.sub(mlp_written(l, mlp_acts.back())) : mlp_out));
+    }
+  }
+
+  /// The residual stream [pos, d_model] before the attention (or the MLP) of a layer, from the leaves.
+  at::Tensor resid(circuit::Layer before, bool mlp) const {
+    const c10::AutoGradMode with_gradient{true};
+    auto x = embed;
+    for (std::int32_t l = 0; l <= before.value && l < config_.n_layers; ++l) {
+      const auto slot = static_cast<std::size_t>(l);
+      if (l == before.value && !mlp) break;
+      x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x)).add(attn_rest[slot]);
+      if (l == before.value) break;
+      x = x.add(set_.mlp(circuit::Layer{l}) ? mlp_written(circuit::Layer{l}, mlp_acts[slot]) : at::zeros_like(x)).add(mlp_rest[slot]);
+    }
+    return x;
+  }
+  at::Tensor resid_final() const { return resid(circuit::Layer{static_cast<std::int32_t>(config_.n_layers)}, false); }
+
+  /// Pre-activations [pos, d_sae] of a layer's transcoder, given the stream before its MLP.
+  at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
+    const c10::AutoGradMode with_gradient{true};
+    const auto& f = frozen_[slot(l)];
+    // hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm
+    auto n = normalize(x, f.scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
+    return pre(*set_.mlp(l), n);
+  }
+  /// Pre-activations [pos, d_sae] of a layer's attention dictionary; `type` says which side of attention is live.
+  at::Tensor attn_pre(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
+    const c10::AutoGradMode with_gradient{true};
+    using circuit::EdgeType;
+    const auto& f = frozen_[slot(l)];
+    const auto& w = block(l).attn;
+    const auto n = normalize(x, f.scale1, block(l).ln1);
+    const auto heads = [&](const at::Tensor& W, const at::Tensor& b, std::int64_t count) {
+      return n.matmul(W).add(b).view({n.size(0), count, config_.d_head});
+    };
+    const auto q = type == EdgeType::q ? heads(w.W_Q, w.b_Q, config_.n_heads) : f.q;
+    const auto k = type == EdgeType::k ? heads(w.W_K, w.b_K, config_.n_key_value_heads) : f.k;
+    const auto v = type == EdgeType::ov ? heads(w.W_V, w.b_V, config_.n_key_value_heads) : f.v;
+    const auto group = config_.n_heads / config_.n_key_value_heads;
+    const auto length = n.size(0);
+    std::vector<at::Tensor> z;
+    for (std::int64_t h = 0; h < config_.n_heads; ++h) {
+      auto pattern = f.pattern[h];
+      if (type != EdgeType::ov) {
+        auto scores = turn(q.select(1, h)).matmul(turn(k.select(1, h / group)).t()).div(config_.score_scale);
+        if (config_.score_soft_cap > 0) scores = scores.div(config_.score_soft_cap).tanh().mul(config_.score_soft_cap);
+        const auto future = at::ones({length, length}, at::kBool).triu(1);
+        pattern = scores.masked_fill(future, -1e300).softmax(-1);
+      }
+      z.push_back(pattern.matmul(v.select(1, h / group)));
+    }
+    const auto joined = at::cat(z, -1);
+    return pre(*set_.attn(l), reads_z(l) ? joined : joined.matmul(w.W_O).add(w.b_O));
+  }
+  /// Logits [pos, d_vocab] with the final scale frozen.
+  at::Tensor unembed(const at::Tensor& x) const {
+    const c10::AutoGradMode with_gradient{true};
+    const auto& w = model_.weights();
+    return normalize(x, final_scale_, w.ln_final).matmul(w.W_U).add(w.b_U);
+  }
+
+  /// The whole replacement forward from the embeddings: every feature recomputed from its own stream (patterns and scales
+  /// frozen), only errors and embeddings given. `live` keeps the activation of chosen features at their leaves' values.
+  at::Tensor forward(bool frozen_active_set = true) const {
+    const c10::AutoGradMode with_gradient{true};
+    auto x = embed;
+    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
+      const circuit::Layer l{i};
+      if (set_.attn(l)) {
+        x = x.add(attn_written(l, activate(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)], frozen_active_set)));
+      }
+      x = x.add(attn_rest[slot(l)]);
+      if (set_.mlp(l)) x = x.add(mlp_written(l, activate(mlp_pre(l, x), mlp_acts[slot(l)], frozen_active_set)));
+      x = x.add(mlp_rest[slot(l)]);
+    }
+    return x;
+  }
+
+  /// As forward, with one feature's activation moved by delta; returns the last residual stream.
+  at::Tensor forward_with(const circuit::Node& node, double delta) const {
+    auto x = embed;
+    const auto bump = [&](at::Tensor acts, circuit::Layer l, bool attention) {
+      if (node.layer != l || circuit::is_attention(node.kind) != attention) return acts;
+      acts = acts.clone();
+      acts[node.position.value][node.feature.value] += delta;
+      return acts;
+    };
+    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
+      const circuit::Layer l{i};
+      x = x.add(attn_written(l, bump(activate(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)], true), l, true)));
+      x = x.add(attn_rest[slot(l)]);
+      x = x.add(mlp_written(l, bump(activate(mlp_pre(l, x), mlp_acts[slot(l)], true), l, false))).add(mlp_rest[slot(l)]);
+    }
+    return x;
+  }
+
+  at::Tensor attn_written(circuit::Layer l, const at::Tensor& acts) const {
+    const auto* d = set_.attn(l);
+    const auto out = acts.matmul(d->W_dec).add(d->b_out);
+    return reads_z(l) ? out.matmul(block(l).attn.W_O).add(block(l).attn.b_O) : out;
+  }
+  at::Tensor mlp_written(circuit::Layer l, const at::Tensor& acts) const {
+    const auto* d = set_.mlp(l);
+    return acts.matmul(d->W_dec).add(d->b_out);
+  }
+  bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
+
+  at::Tensor logits;  // [pos, d_vocab] of the original model
+  at::Tensor embed;   // leaves: [pos, d_model] and, by layer, [pos, d_sae] or [pos, d_model]
+  std::vector<at::Tensor> attn_acts, attn_rest, mlp_acts, mlp_rest;
+
+  std::vector<at::Tensor> leaves() const {
+    std::vector<at::Tensor> all{embed};
+    for (std::size_t l = 0; l < attn_acts.size(); ++l) {
+      for (const auto& t : {attn_acts[l], attn_rest[l], mlp_acts[l], mlp_rest[l]}) all.push_back(t);
+    }
+    return all;
+  }
+  /// Derivative along a node of the function whose gradients at `leaves()` are given: by its activation.
+  double along(const circuit::Node& node, const std::vector<at::Tensor>& grads) const {
+    using circuit::NodeKind;
+    const auto p = node.position.value;
+    const auto base = 1 + 4 * slot(node.layer);
+    const auto dot = [&](std::size_t i, const at::Tensor& value) { return grads[i][p].dot(value[p]).template item<double>(); };
+    switch (node.kind) {
+      case NodeKind::embedding: return dot(0, embed);
+      case NodeKind::attn_feature: return grads[base][p][node.feature.value].template item<double>();
+      case NodeKind::attn_error:
+      case NodeKind::attn_output: return dot(base + 1, attn_rest[slot(node.layer)]);
+      case NodeKind::mlp_feature: return grads[base + 2][p][node.feature.value].template item<double>();
+      default: return dot(base + 3, mlp_rest[slot(node.layer)]);
+    }
+  }
+
+ private:
+  struct Frozen {
+    at::Tensor scale1, scale2, q, k, v, pattern;
+  };
+  static at::Tensor leaf(const at::Tensor& value) { return value.detach().clone().requires_grad_(true); }
+  static std::size_t slot(circuit::Layer l) { return static_cast<std::size_t>(l.value); }
+  static at::Tensor pre(const circuit::DictionaryWeights& d, const at::Tensor& x) {
+    return x.sub(d.b_in).matmul(d.W_enc).add(d.b_enc);
+  }
+  static at::Tensor relu_encode(const circuit::DictionaryWeights& d, const at::Tensor& x) { return pre(d, x).relu(); }
+  static at::Tensor activate(const at::Tensor& pre, const at::Tensor& at_run, bool frozen_active_set) {
+    return frozen_active_set ? pre.mul(at_run.detach().gt(0)) : pre.relu();
+  }
+  const circuit::BlockWeights& block(circuit::Layer l) const { return model_.weights().blocks[slot(l)]; }
+  at::Tensor normalize(const at::Tensor& x, const at::Tensor& scale, const circuit::NormWeights& norm) const {
+    auto y = (A::Norm::centers ? x.sub(x.mean(-1, true)) : x).div(scale);
+    if (norm.gain.defined()) y = y.mul(norm.gain);
+    if (norm.bias.defined()) y = y.add(norm.bias);
+    return y;
+  }
+  /// Rotary turn of one head [pos, d_head], pair by pair.
+  at::Tensor turn(const at::Tensor& x) const {
+    if constexpr (!A::Positions::rotates) return x;
+    const auto half = config_.rotary_dims / 2;
+    std::vector<at::Tensor> columns(static_cast<std::size_t>(x.size(1)));
+    for (std::int64_t i = 0; i < x.size(1); ++i) columns[static_cast<std::size_t>(i)] = x.select(1, i);
+    const auto position = at::arange(x.size(0), at::kDouble);
+    for (std::int64_t i = 0; i < half; ++i) {
+      const auto angle = position.mul(std::pow(config_.rotary_base, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dims)));
+      const auto a = x.select(1, i);
+      const auto b = x.select(1, i + half);
+      columns[static_cast<std::size_t>(i)] = a.mul(angle.cos()).sub(b.mul(angle.sin()));
+      columns[static_cast<std::size_t>(i + half)] = a.mul(angle.sin()).add(b.mul(angle.cos()));
+    }
+    return at::stack(columns, 1);
+  }
+
+  const circuit::HookedTransformer<A>& model_;
+  const circuit::DictionarySet& set_;
+  circuit::ModelConfig config_;
+  std::vector<Frozen> frozen_;
+  at::Tensor final_scale_;
+};
