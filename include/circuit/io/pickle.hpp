@@ -211,8 +211,9 @@ class PickleReader {
     const auto& items = node(arguments).items;
     if (name == "collections.OrderedDict" && items.empty()) return push({.kind = Kind::dict});
     if (name == "torch.Size" && items.size() == 1) return push(items.front());
-    if ((name == "__builtin__.set" || name == "builtins.set") && items.size() == 1 &&
-        node(items.front()).kind == Kind::list) {
+    const bool is_set = name == "__builtin__.set" || name == "builtins.set" || name == "__builtin__.frozenset" ||
+                        name == "builtins.frozenset";
+    if (is_set && items.size() == 1 && node(items.front()).kind == Kind::list) {
       count_items(node(items.front()).items.size());
       return push({.kind = Kind::set, .items = node(items.front()).items});
     }
