@@ -13,12 +13,20 @@ concept SparseActivation = requires(const A& a, const at::Tensor& t) {
   { a.slope(t, t) } -> std::same_as<at::Tensor>;
 };
 
+/// A nonlinearity whose value at one feature depends on that feature alone, so that some can be had without the others.
+template <class A>
+concept ElementwiseActivation = SparseActivation<A> && requires(const A& a, const at::Tensor& features) {
+  { a.of_features(features) } -> std::same_as<A>;
+};
+
 namespace activation {
 
 /// max(0, pre).
 struct Relu {
   /// pre [..., d_sae]  return the activations, the same shape; a feature is active where they are not 0
   [[nodiscard]] at::Tensor apply(const at::Tensor& pre) const { return pre.relu(); }
+  /// The same nonlinearity over a choice of features, which here have no settings of their own.
+  [[nodiscard]] Relu of_features(const at::Tensor& /*features*/) const { return {}; }
   /// d activation / d pre-activation of features that are active
   /// pre, act  [n]  of n active features
   [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const { return act.mul(0.0).add(1.0); }

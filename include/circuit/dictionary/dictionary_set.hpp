@@ -50,6 +50,13 @@ class BasicDictionarySet {
   /// The activations [..., d_sae] of the layer's dictionary, which must be there.
   [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x) const { return encode(attn_, layer, x); }
   [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x) const { return encode(mlp_, layer, x); }
+  /// The activations [..., n] of some features alone. features [n] int64
+  [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
+    return encode(attn_, layer, x, features);
+  }
+  [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
+    return encode(mlp_, layer, x, features);
+  }
   /// The same, keeping only what is active. x [batch, pos, d_in]
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return active(attn_, layer, x); }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
@@ -81,8 +88,9 @@ class BasicDictionarySet {
     if (const auto* found = find(slots, layer)) return *found;
     throw NameError{{.tensor = "dictionary of layer " + std::to_string(layer.value), .problem = "there is none"}};
   }
-  [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x) {
-    return std::visit([&](const auto& d) { return d.encode(x); }, require(slots, layer));
+  template <class... Features>
+  [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x, const Features&... features) {
+    return std::visit([&](const auto& d) { return d.encode(x, features...); }, require(slots, layer));
   }
   [[nodiscard]] static ActiveFeatures active(const Slots& slots, Layer layer, const at::Tensor& x) {
     return std::visit([&](const auto& d) { return encode_active(d, x); }, require(slots, layer));

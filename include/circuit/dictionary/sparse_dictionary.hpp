@@ -60,6 +60,18 @@ struct SparseDictionary : DictionaryWeights {
 
   /// x [..., d_in]  return [..., d_sae]  mostly zeros
   [[nodiscard]] at::Tensor encode(const at::Tensor& x) const { return activation.apply(this->pre_activations(x)); }
+  /// Activations of some features alone: only their encoder columns are read, unless the nonlinearity needs all.
+  /// x [..., d_in]  features [n] int64  return [..., n]
+  [[nodiscard]] at::Tensor encode(const at::Tensor& x, const at::Tensor& features) const {
+    if constexpr (ElementwiseActivation<A>) {
+      this->check_input(x);
+      const auto pre = affine(this->b_in.defined() ? x.sub(this->b_in) : x, this->W_enc.index_select(1, features),
+                              this->b_enc.index_select(0, features));
+      return activation.of_features(features).apply(pre);
+    } else {
+      return encode(x).index_select(-1, features);
+    }
+  }
   /// x [..., d_in]  return [..., d_out]
   [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const { return this->decode(encode(x)); }
 };

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <concepts>
+#include <utility>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/hook/points.hpp"
+#include "circuit/intervene/feature.hpp"
+
+namespace circuit {
+
+/// The points at which dictionaries read or describe.
+template <class P>
+concept ModulePoint = std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> ||
+                      std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::mlp_out>;
+
+/// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
+/// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
+/// until hook_mlp_out, so an attachment that edits that input is named before this one.
+template <class Set>
+class AtModules {
+ public:
+  explicit AtModules(Set dictionaries) : dictionaries_{std::move(dictionaries)} {}
+
+  [[nodiscard]] const Set& dictionaries() const noexcept { return dictionaries_; }
+
+  /// Calls `replace(module, layer, input, output)` where a module with a dictionary is complete. What it returns takes
+  /// the output's place; an undefined tensor leaves it.
+  /// input   [batch, pos, d_in]   output  [batch, pos, d_out]; one tensor for an attention dictionary, heads concatenated
+  template <ModulePoint P, class Replace>
+  void visit(P /*point*/, Layer layer, at::Tensor& value, Replace&& replace) {
+    if constexpr (std::same_as<P, hook::attn::z>) {
+      if (!has_attn(layer, AttentionSite::z)) return;
+      const auto z = value.flatten(2);
+      put(value, replace(Module::attn, layer, z, z));
+    } else if constexpr (std::same_as<P, hook::attn_out>) {
+      if (!has_attn(layer, AttentionSite::attn_out)) return;
+      const auto out = value;
+      put(value, replace(Module::attn, layer, out, out));
+    } else if constexpr (std::same_as<P, hook::ln2::normalized>) {
+      if (dictionaries_.mlp(layer) != nullptr) mlp_input_ = value;
+    } else {
+      if (dictionaries_.mlp(layer) == nullptr) return;
+      const auto input = std::exchange(mlp_input_, {});
+      const auto out = value;
+      put(value, replace(Module::mlp, layer, input, out));
+    }
+  }
+
+ private:
+  [[nodiscard]] bool has_attn(Layer layer, AttentionSite site) const {
+    return dictionaries_.attn(layer) != nullptr && dictionaries_.attn_site(layer) == site;
+  }
+  static void put(at::Tensor& value, const at::Tensor& replaced) {
+    if (replaced.defined()) value = replaced.reshape(value.sizes());
+  }
+
+  Set dictionaries_;
+  at::Tensor mlp_input_;
+};
+
+/// The activations [batch, pos, n] of some features of a module's dictionary. features [n] int64
+template <class... Kinds>
+[[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                const at::Tensor& input, const at::Tensor& features) {
+  return module == Module::attn ? dictionaries.encode_attn(layer, input, features)
+                                : dictionaries.encode_mlp(layer, input, features);
+}
+
+/// What a module's dictionary makes of its input. Without a gradient only active decoder rows are touched.
+/// input  [batch, pos, d_in]   return  [batch, pos, d_out]
+template <class... Kinds>
+[[nodiscard]] at::Tensor reconstruct(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                     const at::Tensor& input) {
+  const auto& dictionary = *dictionary_of(dictionaries, module, layer);
+  if (c10::GradMode::is_enabled() && input.requires_grad()) {
+    return dictionary.decode(module == Module::attn ? dictionaries.encode_attn(layer, input)
+                                                    : dictionaries.encode_mlp(layer, input));
+  }
+  const auto active = module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
+  auto written = decode_active(dictionary, active);
+  if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
+  return written.view({input.size(0), input.size(1), dictionary.d_out()});
+}
+
+}  // namespace circuit

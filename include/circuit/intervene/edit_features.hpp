@@ -1,0 +1,191 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/intervene/at_modules.hpp"
+#include "circuit/intervene/feature.hpp"
+#include "circuit/intervene/splice.hpp"
+#include "circuit/model/edit.hpp"
+
+namespace circuit {
+
+/// What becomes of one feature's activation a: scale * a + value.
+struct FeatureEdit {
+  FeatureId feature{};
+  On where{};
+  double scale = 0;
+  at::Tensor value{};  ///< undefined for 0; a scalar; or [batch, positions] with the positions of `where`
+};
+
+/// An attachment that edits activations of features, each as it is in the run at hand, and lets the module's output change
+/// by what the edited features write. Only their encoder columns and decoder rows are touched.
+///
+/// With recomputed errors this equals subtracting from (or adding to) the original model. With frozen or dropped errors
+/// every module with a dictionary gives its reconstruction and that error, as in `splice`.
+///
+/// Edits of one module belong in one attachment: a second one would encode what the first has changed.
+template <class Set, ErrorPolicy Errors = error::Recomputed>
+class FeatureEdits {
+ public:
+  /// throws  NameError   for a layer without a dictionary
+  /// throws  IndexError  for a feature that the dictionary does not have
+  /// throws  ValueError  for no edits, or two of one feature at one position
+  FeatureEdits(Set dictionaries, std::vector<FeatureEdit> edits, Errors errors = {});
+
+  /// These edits and `other`'s, in one attachment.
+  [[nodiscard]] FeatureEdits with(const FeatureEdits& other) const;
+
+  /// throws  IndexError for a position that the run does not have, ShapeError for values of another batch
+  template <ModulePoint P>
+  void visit(P point, Layer layer, at::Tensor& value) {
+    modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+      return edited(module, l, input, output);
+    });
+  }
+
+ private:
+  /// Edits of one module at the same positions.
+  struct Group {
+    Module module;
+    Layer layer;
+    std::vector<Position> positions;
+    at::Tensor features;      // [n] int64
+    at::Tensor decoder_rows;  // [n, d_out]
+    at::Tensor scale;         // [n]
+    at::Tensor value;         // [n] or [batch, positions, n]
+  };
+
+  void check() const;
+  void make_groups();
+  [[nodiscard]] at::Tensor edited(Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) const;
+  [[nodiscard]] at::Tensor written(const Group& group, const at::Tensor& input) const;
+
+  AtModules<Set> modules_;
+  std::vector<FeatureEdit> edits_;
+  std::vector<Group> groups_;
+  [[no_unique_address]] Errors errors_;
+};
+
+/// Edits of any mixture as one attachment.
+template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
+[[nodiscard]] FeatureEdits<BasicDictionarySet<Kinds...>, Errors> edit_features(
+    const BasicDictionarySet<Kinds...>& dictionaries, std::vector<FeatureEdit> edits, Errors errors = {}) {
+  return {dictionaries, std::move(edits), std::move(errors)};
+}
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// The rows of x at some positions; all of them for none. x [batch, pos, d]
+[[nodiscard]] inline at::Tensor rows_on(const at::Tensor& x, const std::vector<Position>& positions) {
+  return positions.empty() ? x : x.index_select(1, index_tensor(positions, x.size(1), x));
+}
+
+/// x with `change` [batch, positions, d] added at those positions.
+[[nodiscard]] inline at::Tensor add_on(const at::Tensor& x, const std::vector<Position>& positions, const at::Tensor& change) {
+  return positions.empty() ? x.add(change) : x.index_add(1, index_tensor(positions, x.size(1), x), change);
+}
+
+/// Feature numbers as an index on the dictionary's device.
+[[nodiscard]] inline at::Tensor feature_index(const std::vector<Feature>& features, const DictionaryWeights& dictionary) {
+  return index_tensor(features, dictionary.d_sae(), dictionary.W_dec);
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <class Set, ErrorPolicy Errors>
+FeatureEdits<Set, Errors>::FeatureEdits(Set dictionaries, std::vector<FeatureEdit> edits, Errors errors)
+    : modules_{std::move(dictionaries)}, edits_{std::move(edits)}, errors_{std::move(errors)} {
+  check();
+  make_groups();
+}
+
+template <class Set, ErrorPolicy Errors>
+FeatureEdits<Set, Errors> FeatureEdits<Set, Errors>::with(const FeatureEdits& other) const {
+  auto all = edits_;
+  all.insert(all.end(), other.edits_.begin(), other.edits_.end());
+  return {modules_.dictionaries(), std::move(all), errors_};
+}
+
+template <class Set, ErrorPolicy Errors>
+void FeatureEdits<Set, Errors>::check() const {
+  if (edits_.empty()) throw ValueError{{.tensor = "features", .expected = "at least one", .got = "none"}};
+  std::map<FeatureId, std::set<Position>> seen;
+  const auto twice = [](const FeatureId& id) {
+    throw ValueError{{.tensor = to_string(id), .problem = "is edited twice at one position"}};
+  };
+  for (const auto& edit : edits_) {
+    require_feature(modules_.dictionaries(), edit.feature);
+    const auto [known, first] = seen.try_emplace(edit.feature);
+    if (!first && (known->second.empty() || edit.where.positions.empty())) twice(edit.feature);
+    for (const auto position : edit.where.positions) {
+      if (!known->second.insert(position).second) twice(edit.feature);
+    }
+  }
+}
+
+template <class Set, ErrorPolicy Errors>
+void FeatureEdits<Set, Errors>::make_groups() {
+  using Key = std::tuple<Module, Layer, std::vector<Position>, std::vector<std::int64_t>>;
+  std::map<Key, std::vector<const FeatureEdit*>> alike;
+  for (const auto& edit : edits_) {
+    const auto shape = edit.value.defined() ? shape_of(edit.value) : std::vector<std::int64_t>{};
+    alike[{edit.feature.module, edit.feature.layer, edit.where.positions, shape}].push_back(&edit);
+  }
+  for (const auto& [key, members] : alike) {
+    const auto& [module, layer, positions, shape] = key;
+    const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
+    const auto options = dictionary.W_dec.options();
+    std::vector<Feature> features;
+    std::vector<at::Tensor> scales;
+    std::vector<at::Tensor> values;
+    for (const auto* member : members) {
+      features.push_back(member->feature.feature);
+      scales.push_back(at::full({}, member->scale, options));
+      values.push_back(member->value.defined() ? member->value.to(options) : at::zeros({}, options));
+    }
+    const auto index = detail::feature_index(features, dictionary);
+    groups_.push_back({module, layer, positions, index, dictionary.decoder_rows(index), at::stack(scales), at::stack(values, -1)});
+  }
+}
+
+template <class Set, ErrorPolicy Errors>
+at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const at::Tensor& input,
+                                             const at::Tensor& output) const {
+  at::Tensor result;
+  // Reconstruction and recomputed error are the output itself, so nothing but the edited features is encoded.
+  if constexpr (!std::same_as<Errors, error::Recomputed>) {
+    result = errors_.complete(module, layer, reconstruct(modules_.dictionaries(), module, layer, input), output);
+  }
+  for (const auto& group : groups_) {
+    if (group.module != module || group.layer != layer) continue;
+    result = detail::add_on(result.defined() ? result : output, group.positions, written(group, input));
+  }
+  return result;
+}
+
+/// What the edited features write more than they did, [batch, positions, d_out].
+template <class Set, ErrorPolicy Errors>
+at::Tensor FeatureEdits<Set, Errors>::written(const Group& group, const at::Tensor& input) const {
+  const auto acts = encode(modules_.dictionaries(), group.module, group.layer, detail::rows_on(input, group.positions),
+                           group.features);
+  if (group.value.dim() > 1) {
+    check_shape(group.value, shape_of(acts), "values", {}, "values are [batch, positions] of the run they are put into");
+  }
+  const auto change = acts.mul(group.scale.sub(1)).add(group.value);
+  return change.matmul(group.decoder_rows);
+}
+
+}  // namespace circuit

@@ -1,0 +1,209 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/intervene/at_modules.hpp"
+#include "circuit/intervene/edit_features.hpp"
+#include "circuit/intervene/feature.hpp"
+#include "circuit/intervene/module_values.hpp"
+
+namespace circuit {
+
+/// A feature at one position.
+struct FeatureAt {
+  FeatureId feature{};
+  Position position{};
+
+  friend constexpr auto operator<=>(const FeatureAt&, const FeatureAt&) = default;
+};
+
+/// A module's error at one position.
+struct ErrorAt {
+  Module module{};
+  Layer layer{};
+  Position position{};
+
+  friend constexpr auto operator<=>(const ErrorAt&, const ErrorAt&) = default;
+};
+
+/// The nodes that keep the values of the run at hand.
+struct KeptNodes {
+  std::vector<FeatureAt> features{};
+  std::vector<ErrorAt> errors{};
+};
+
+/// What becomes of nodes outside the circuit.
+enum class Outside : std::uint8_t {
+  reference_mean,  ///< the reference batch's mean at the same position
+  zero,
+  left,  ///< they stay as in the run at hand
+};
+
+struct KeepCircuitOptions {
+  Outside features = Outside::reference_mean;
+  Outside errors = Outside::reference_mean;
+  Layer first_layer{0};  ///< layers before it are left alone
+};
+
+/// An attachment that runs the model on a circuit alone: at every module with a dictionary, features and errors outside
+/// the circuit are replaced. Errors are the run's own (what the module computes on the replaced stream, minus the
+/// reconstruction of that). No dense activations are formed beyond one module's encoding.
+template <class Set>
+class CircuitOnly {
+ public:
+  /// throws  as keep_circuit
+  template <ModuleCache Cache>
+  CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cache& reference, KeepCircuitOptions options);
+
+  /// throws  ShapeError  for a run of another length than the reference
+  template <ModulePoint P>
+  void visit(P point, Layer layer, at::Tensor& value) {
+    if (layer < options_.first_layer) return;
+    modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+      return replaced(modules_.dictionaries(), places_.at({module, l}), module, l, input, output);
+    });
+  }
+
+ private:
+  /// What one module needs.
+  struct Place {
+    at::Tensor features{};      // [n] int64: kept at one position at least
+    at::Tensor decoder_rows{};  // [n, d_out]
+    at::Tensor kept{};          // [pos, n]  1 where kept, 0 elsewhere
+    at::Tensor base_acts{};     // [pos, n]  the features' activations outside the circuit
+    at::Tensor base{};          // [pos, d_out]  what all features write outside the circuit, with the output bias
+    at::Tensor kept_error{};    // [pos, 1]  1 where the error is kept; undefined for nowhere
+    at::Tensor error{};         // [pos, d_out]  the error outside the circuit; undefined where it is left
+  };
+
+  [[nodiscard]] Place make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
+                                 const at::Tensor& output) const;
+  void keep_features(Place& place, const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input) const;
+  [[nodiscard]] at::Tensor replaced(const Set& dictionaries, const Place& place, Module module, Layer layer,
+                                    const at::Tensor& input, const at::Tensor& output) const;
+
+  AtModules<Set> modules_;
+  KeepCircuitOptions options_;
+  std::map<std::pair<Module, Layer>, Place> places_;
+};
+
+/// `model.run(clean, keep_circuit(dictionaries, kept, model.run(corrupt, record_modules()).cache))`.
+/// reference  a run of prompts of the same length; its batch may differ
+/// throws     NameError  for a node of a layer without a dictionary, or a module that the reference lacks
+/// throws     IndexError for a feature or position out of range
+template <ModuleCache Cache, class... Kinds>
+[[nodiscard]] CircuitOnly<BasicDictionarySet<Kinds...>> keep_circuit(const BasicDictionarySet<Kinds...>& dictionaries,
+                                                                    const KeptNodes& kept, const Cache& reference,
+                                                                    const KeepCircuitOptions& options = {}) {
+  return {dictionaries, kept, reference, options};
+}
+
+}  // namespace circuit
+
+namespace circuit {
+
+template <class Set>
+template <ModuleCache Cache>
+CircuitOnly<Set>::CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cache& reference, KeepCircuitOptions options)
+    : modules_{std::move(dictionaries)}, options_{options} {
+  const c10::AutoGradMode no_gradient{false};
+  for_each_module(modules_.dictionaries(), reference,
+                  [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
+                    places_.emplace(std::pair{module, layer}, make_place(kept, module, layer, input, output));
+                  });
+  const auto check = [&](Module module, Layer layer, const std::string& node) {
+    if (places_.contains({module, layer})) return;
+    throw NameError{{.tensor = node, .problem = "the reference run has no module with a dictionary there"}};
+  };
+  for (const auto& node : kept.features) {
+    require_feature(modules_.dictionaries(), node.feature);
+    check(node.feature.module, node.feature.layer, to_string(node.feature));
+  }
+  for (const auto& node : kept.errors) {
+    check(node.module, node.layer, "error of " + std::string{name(node.module)} + '.' + std::to_string(node.layer.value));
+  }
+}
+
+template <class Set>
+auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
+                                  const at::Tensor& output) const -> Place {
+  const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
+  const auto length = input.size(1);
+  Place place;
+  const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input);
+  const auto none = at::zeros({length, dictionary.d_out()}, dictionary.W_dec.options());
+  if (options_.errors == Outside::reference_mean) place.error = output.sub(reconstruction).mean(0);
+  if (options_.errors == Outside::zero) place.error = none;
+  if (options_.features == Outside::reference_mean) place.base = reconstruction.mean(0);
+  if (options_.features == Outside::zero) place.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
+
+  for (const auto& node : kept.errors) {
+    if (node.module != module || node.layer != layer) continue;
+    check_index(node.position, length);
+    if (!place.kept_error.defined()) place.kept_error = at::zeros({length, 1}, dictionary.W_dec.options());
+    place.kept_error[node.position.value].fill_(1);
+  }
+  if (options_.features != Outside::left) keep_features(place, kept, module, layer, input);
+  return place;
+}
+
+template <class Set>
+void CircuitOnly<Set>::keep_features(Place& place, const KeptNodes& kept, Module module, Layer layer,
+                                     const at::Tensor& input) const {
+  std::map<Feature, std::set<Position>> positions;
+  for (const auto& node : kept.features) {
+    if (node.feature.module != module || node.feature.layer != layer) continue;
+    check_index(node.position, input.size(1));
+    positions[node.feature.feature].insert(node.position);
+  }
+  if (positions.empty()) return;
+  const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
+  std::vector<Feature> features;
+  std::vector<at::Tensor> masks;
+  for (const auto& [feature, where] : positions) {
+    features.push_back(feature);
+    auto mask = at::zeros({input.size(1)}, dictionary.W_dec.options());
+    for (const auto position : where) mask[position.value].fill_(1);
+    masks.push_back(std::move(mask));
+  }
+  place.features = detail::feature_index(features, dictionary);
+  place.decoder_rows = dictionary.decoder_rows(place.features);
+  place.kept = at::stack(masks, -1);
+  place.base_acts = options_.features == Outside::reference_mean
+                        ? encode(modules_.dictionaries(), module, layer, input, place.features).mean(0)
+                        : place.kept.mul(0);
+}
+
+template <class Set>
+at::Tensor CircuitOnly<Set>::replaced(const Set& dictionaries, const Place& place, Module module, Layer layer,
+                                      const at::Tensor& input, const at::Tensor& output) const {
+  const bool features_left = options_.features == Outside::left;
+  const bool errors_left = options_.errors == Outside::left;
+  if (features_left && errors_left) return {};
+  for (const auto& fixed : {place.base, place.error}) {
+    if (!fixed.defined()) continue;
+    check_shape(fixed, {output.size(1), output.size(2)}, "reference", {}, "the reference run has prompts of the same length");
+  }
+  at::Tensor reconstruction;
+  if (features_left || errors_left || place.kept_error.defined()) reconstruction = reconstruct(dictionaries, module, layer, input);
+
+  auto result = features_left ? reconstruction : place.base.expand_as(output);
+  if (place.features.defined()) {
+    const auto acts = encode(dictionaries, module, layer, input, place.features);
+    result = result.add(acts.sub(place.base_acts).mul(place.kept).matmul(place.decoder_rows));
+  }
+  if (errors_left) return result.add(output.sub(reconstruction));
+  if (!place.kept_error.defined()) return result.add(place.error);
+  const auto own = output.sub(reconstruction);
+  return result.add(place.error).add(own.sub(place.error).mul(place.kept_error));
+}
+
+}  // namespace circuit
