@@ -314,11 +314,8 @@ inline Circuit::Vertex Circuit::add_node(const NodeBundle& bundle) {
   detail::require_finite(bundle.attribution, "attribution", where);
   detail::require_finite(bundle.nodegrad, "nodegrad", where);
   const auto [at, added] = vertices_.try_emplace(node, num_vertices(graph_));
-  if (added) {
-    boost::add_vertex(bundle, graph_);
-  } else {
-    graph_[at->second] = bundle;
-  }
+  if (added) boost::add_vertex(graph_);
+  graph_[at->second] = bundle;
   return at->second;
 }
 
