@@ -142,26 +142,32 @@ template <class T>
   return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, limits);
 }
 
+/// What stands under `key`, whatever its type; valid as long as `object`.
+/// throws  ConfigError  when `object` is no object or has no such key
+[[nodiscard]] inline const nlohmann::json& require_field(const nlohmann::json& object, const std::string& key,
+                                                         const std::filesystem::path& file) {
+  if (!object.is_object()) {
+    throw ConfigError{{.file = file, .tensor = key, .expected = "an object", .got = detail::short_dump(object)}};
+  }
+  const auto found = object.find(key);
+  if (found == object.end()) throw ConfigError{{.file = file, .tensor = key, .problem = "is missing"}};
+  return *found;
+}
+
 /// The value of `key`, which must be there: `require<int>(config, "n_layer", path)`. T is bool, a number, std::string,
 /// nlohmann::json (anything) or a std::vector of one of them; no conversions are made, except whole number to floating.
 /// throws  ConfigError  with file, key, expected type and the value found
 template <class T>
 [[nodiscard]] T require(const nlohmann::json& object, const std::string& key, const std::filesystem::path& file) {
-  if (!object.is_object()) {
-    throw ConfigError{{.file = file, .tensor = key, .expected = "an object", .got = detail::short_dump(object)}};
-  }
-  const auto found = object.find(key);
-  if (found == object.end()) {
-    throw ConfigError{{.file = file, .tensor = key, .problem = "is missing", .expected = detail::json_type_text<T>()}};
-  }
-  if (!detail::json_holds<T>(*found)) {
+  const auto& value = require_field(object, key, file);
+  if (!detail::json_holds<T>(value)) {
     throw ConfigError{{.file = file,
                        .tensor = key,
                        .problem = "has the wrong type or range",
                        .expected = detail::json_type_text<T>(),
-                       .got = detail::short_dump(*found)}};
+                       .got = detail::short_dump(value)}};
   }
-  return found->template get<T>();
+  return value.template get<T>();
 }
 
 /// As require, but `otherwise` when the key is absent or null.

@@ -105,11 +105,14 @@ class MergeReader {
   if (type != "BPE") throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE", .got = type}};
   refuse(model, {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}, file);
 
-  const auto vocabulary = require<nlohmann::json>(model, "vocab", file);
+  const auto& vocabulary = require_field(model, "vocab", file);
   BpeVocabulary bpe{.tokens = read_vocabulary(vocabulary, file),
                     .whole_words_first = value_or(model, "ignore_merges", file, false)};
   const MergeReader merge{vocabulary, file};
-  const auto merges = require<std::vector<nlohmann::json>>(model, "merges", file);
+  const auto& merges = require_field(model, "merges", file);
+  if (!merges.is_array()) {
+    throw FormatError{{.file = file, .tensor = "merges", .expected = "a list", .got = short_dump(merges)}};
+  }
   for (const auto& entry : merges) {
     if (entry.is_string()) {
       bpe.merges.push_back(merge(entry.get<std::string>()));
@@ -142,7 +145,7 @@ class MergeReader {
 
 inline void check_splitting(const nlohmann::json& root, const std::filesystem::path& file) {
   refuse(root, {"normalizer"}, file);
-  const auto splitting = require<nlohmann::json>(root, "pre_tokenizer", file);
+  const auto& splitting = require_field(root, "pre_tokenizer", file);
   const auto type = splitting.is_object() ? value_or<std::string>(splitting, "type", file, "") : short_dump(splitting);
   if (type != "ByteLevel" || !value_or(splitting, "use_regex", file, true)) {
     throw ConfigError{{.file = file,
@@ -194,7 +197,7 @@ inline void check_splitting(const nlohmann::json& root, const std::filesystem::p
   tj::check_splitting(root, path);
   auto added = tj::read_added(root, path);
   auto bos = tj::choose_bos(options, path.parent_path(), added);
-  return Tokenizer{tj::read_model(require<nlohmann::json>(root, "model", path), path), std::move(added), bos, path};
+  return Tokenizer{tj::read_model(require_field(root, "model", path), path), std::move(added), bos, path};
 }
 
 /// Reads GPT-2's own two files: ids in vocab.json, one merge per line in merges.txt.
