@@ -24,7 +24,8 @@ std::string error(const std::string& bytes, const PickleLimits& limits = {}) {
 
 std::string from_hex(const std::string& text) {
   std::string bytes;
-  for (std::size_t i = 0; i < text.size(); i += 2) bytes += static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16));
+  for (std::size_t i = 0; i < text.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16));
   return bytes;
 }
 
@@ -101,9 +102,39 @@ TEST_CASE("pickle: truncation is refused, wherever it falls") {
 }
 
 TEST_CASE("pickle: opcodes that lack what they take are refused") {
-  for (const std::string program : {".", "0.", "a.", "]a.", "N(e.", "(e.", "t.", "u.", "}(Nu.", "s.", "R.", "NNR.", "b.", "NNb.", "Q.",
-                                    "h\1.", "jabcd.", "q\1.", "\x85.", "\x87.", "N\x87.", "(0.", "(.", "o.", "(o.", "NN\x93.",
-                                    "c.", "cx\n.", "I12x\n.", "F\n.", "X\xFF\xFF\xFF\xFFN.", "\x8b\xFF\xFF\xFF\xFF.", "\x80\x07N."}) {
+  for (const std::string program : {".",
+                                    "0.",
+                                    "a.",
+                                    "]a.",
+                                    "N(e.",
+                                    "(e.",
+                                    "t.",
+                                    "u.",
+                                    "}(Nu.",
+                                    "s.",
+                                    "R.",
+                                    "NNR.",
+                                    "b.",
+                                    "NNb.",
+                                    "Q.",
+                                    "h\1.",
+                                    "jabcd.",
+                                    "q\1.",
+                                    "\x85.",
+                                    "\x87.",
+                                    "N\x87.",
+                                    "(0.",
+                                    "(.",
+                                    "o.",
+                                    "(o.",
+                                    "NN\x93.",
+                                    "c.",
+                                    "cx\n.",
+                                    "I12x\n.",
+                                    "F\n.",
+                                    "X\xFF\xFF\xFF\xFFN.",
+                                    "\x8b\xFF\xFF\xFF\xFF.",
+                                    "\x80\x07N."}) {
     INFO(program);
     CHECK_THAT(error(program), ContainsSubstring("a.pkl") && ContainsSubstring("the pickle at byte"));
   }

@@ -36,10 +36,9 @@ TEST_CASE("safetensors: what is written is read back, with its order by data, na
   const std::array<double, 1> scalar{0.1};
   const std::array<std::uint8_t, 3> flags{1, 0, 1};
   const std::array<std::int64_t, 0> none{};
-  const std::vector tensors{view<std::uint8_t>("flags", DType::boolean, {3}, flags),
-                            view<float>("m/\xC3\xA9", DType::f32, {2, 3}, matrix),
-                            view<std::int64_t>("none", DType::i64, {0, 4}, none),
-                            view<double>("scalar", DType::f64, {}, scalar)};
+  const std::vector tensors{
+      view<std::uint8_t>("flags", DType::boolean, {3}, flags), view<float>("m/\xC3\xA9", DType::f32, {2, 3}, matrix),
+      view<std::int64_t>("none", DType::i64, {0, 4}, none), view<double>("scalar", DType::f64, {}, scalar)};
   write_safetensors(path, tensors, {{"format", "pt"}, {"by", "a test"}});
 
   const auto file = open_safetensors(path);
@@ -145,7 +144,8 @@ TEST_CASE("safetensors: tensors that leave the data, overlap or leave gaps are r
 
 TEST_CASE("safetensors: shapes that disagree with their length, are negative or overflow are refused") {
   const auto with_shape = [](const std::string& shape) {
-    return open_error(safetensors(R"({"x":{"dtype":"F32","shape":)" + shape + R"(,"data_offsets":[0,8]}})", two_floats));
+    return open_error(
+        safetensors(R"({"x":{"dtype":"F32","shape":)" + shape + R"(,"data_offsets":[0,8]}})", two_floats));
   };
   CHECK_THAT(with_shape("[3]"), ContainsSubstring("expected 12 bytes for [3], got 8"));
   CHECK_THAT(with_shape("[-2]"), ContainsSubstring("impossible shape"));
@@ -159,13 +159,15 @@ TEST_CASE("safetensors: shapes that disagree with their length, are negative or 
 TEST_CASE("safetensors: a tensor or field given twice is refused") {
   const std::string entry = R"("x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})";
   CHECK_THAT(open_error(safetensors("{" + entry + "," + entry + "}", two_floats)), ContainsSubstring("twice"));
-  CHECK_THAT(open_error(safetensors(R"({"x":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})", two_floats)),
-             ContainsSubstring("twice"));
+  CHECK_THAT(
+      open_error(safetensors(R"({"x":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})", two_floats)),
+      ContainsSubstring("twice"));
 }
 
 TEST_CASE("safetensors: an unknown element type names itself") {
   const Folder folder;
-  const auto path = folder.file("a", safetensors(R"({"x":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", two_floats));
+  const auto path =
+      folder.file("a", safetensors(R"({"x":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", two_floats));
   CHECK_THAT(said<DTypeError>([&] { (void)open_safetensors(path); }),
              ContainsSubstring("\"x\"") && ContainsSubstring("F8_E4M3"));
 }

@@ -28,7 +28,8 @@ std::string storage(const std::string& type, const std::string& key, std::int32_
 }
 std::string tensor(const std::string& where, std::int32_t offset, const std::string& size, const std::string& stride) {
   return name("torch._utils", "_rebuild_tensor_v2") +
-         tuple(where + integer(offset) + tuple(size) + tuple(stride) + "\x89" + name("collections", "OrderedDict") + ")R") +
+         tuple(where + integer(offset) + tuple(size) + tuple(stride) + "\x89" + name("collections", "OrderedDict") +
+               ")R") +
          "R";
 }
 
@@ -78,19 +79,19 @@ TEST_CASE("torch: files that PyTorch saved hold what the safetensors beside them
 }
 
 TEST_CASE("torch: nested dicts are joined by dots, and other values are kept") {
-  const auto file = read(archive(pickle(dict(text("cfg") + dict(text("d_in") + integer(32) + text("lr") + "G" +
-                                                                std::string("?\xE0\0\0\0\0\0\0", 8)) +
-                                             text("state_dict") + dict(text("W") + tensor(floats12, 0, integer(12), integer(1)))))));
+  const auto file = read(archive(pickle(
+      dict(text("cfg") + dict(text("d_in") + integer(32) + text("lr") + "G" + std::string("?\xE0\0\0\0\0\0\0", 8)) +
+           text("state_dict") + dict(text("W") + tensor(floats12, 0, integer(12), integer(1)))))));
   CHECK(file.tensors.get("state_dict.W").shape == std::vector<std::int64_t>{12});
   CHECK(file.values.at("cfg").at("d_in") == 32);
   CHECK(file.values.at("cfg").at("lr") == 0.5);
 }
 
 TEST_CASE("torch: transposed and offset tensors come out row-major") {
-  const auto file = read(archive(pickle(dict(
-      text("t") + tensor(floats12, 0, integer(4) + integer(3), integer(1) + integer(4)) + text("part") +
-      tensor(floats12, 5, integer(2) + integer(2), integer(2) + integer(1)) + text("step") +
-      tensor(floats12, 1, integer(3), integer(4))))));
+  const auto file =
+      read(archive(pickle(dict(text("t") + tensor(floats12, 0, integer(4) + integer(3), integer(1) + integer(4)) +
+                               text("part") + tensor(floats12, 5, integer(2) + integer(2), integer(2) + integer(1)) +
+                               text("step") + tensor(floats12, 1, integer(3), integer(4))))));
   CHECK(file.tensors.get("t").shape == std::vector<std::int64_t>{4, 3});
   CHECK(floats(file.tensors.get("t")) == std::vector<float>{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11});
   CHECK(floats(file.tensors.get("part")) == std::vector<float>{5, 6, 7, 8});
@@ -121,7 +122,8 @@ TEST_CASE("torch: storages that are missing or of another size are refused") {
   CHECK_THAT(with(storage("DoubleStorage", "0", 12)), ContainsSubstring("another size"));
   CHECK_THAT(with(text("storage") + "Q"), ContainsSubstring("bad storage reference"));
   CHECK_THAT(said<DTypeError>([] {
-               (void)read(archive(pickle(dict(text("W") + tensor(storage("ComplexFloatStorage", "0", 6), 0, integer(1), integer(1))))));
+               (void)read(archive(pickle(
+                   dict(text("W") + tensor(storage("ComplexFloatStorage", "0", 6), 0, integer(1), integer(1))))));
              }),
              ContainsSubstring("ComplexFloatStorage"));
 }
@@ -154,8 +156,9 @@ TEST_CASE("torch: a tensor rebuilt by an unknown function is refused by that fun
 }
 
 TEST_CASE("torch: parameters are their tensors") {
-  const auto parameter = name("torch._utils", "_rebuild_parameter") +
-                         tuple(tensor(floats12, 0, integer(12), integer(1)) + "\x88" + name("collections", "OrderedDict") + ")R") + "R";
+  const auto parameter =
+      name("torch._utils", "_rebuild_parameter") +
+      tuple(tensor(floats12, 0, integer(12), integer(1)) + "\x88" + name("collections", "OrderedDict") + ")R") + "R";
   CHECK(read(archive(pickle(dict(text("W") + parameter)))).tensors.get("W").bytes.size() == 48);
 }
 
@@ -168,7 +171,8 @@ TEST_CASE("torch: values that hold themselves and values that nest too deep are 
 
 TEST_CASE("torch: a small pickle that stands for a huge value is refused") {
   std::string doubling = "]";  // each list holds the one before it, twice
-  for (int i = 0; i < 40; ++i) doubling += "q" + raw(std::uint8_t{0}) + "](h" + raw(std::uint8_t{0}) + "h" + raw(std::uint8_t{0}) + "e";
+  for (int i = 0; i < 40; ++i)
+    doubling += "q" + raw(std::uint8_t{0}) + "](h" + raw(std::uint8_t{0}) + "h" + raw(std::uint8_t{0}) + "e";
   CHECK_THAT(error(archive(pickle(doubling))), ContainsSubstring("repeats its values too often"));
   std::string texts = text(std::string(1'000'000, 'x')) + "q" + raw(std::uint8_t{0}) + "0](";
   for (int i = 0; i < 1000; ++i) texts += "h" + raw(std::uint8_t{0});
@@ -193,7 +197,9 @@ TEST_CASE("torch: truncated pickles are refused, wherever the cut falls") {
 }
 
 TEST_CASE("torch: archives of other kinds say what to do") {
-  CHECK_THAT(error("\x80\x02\x8a\x0al\xfc\x9c" "F\xf9 j\xa8P\x19."), ContainsSubstring("before 1.6") && ContainsSubstring("torch.save it again"));
+  CHECK_THAT(error("\x80\x02\x8a\x0al\xfc\x9c"
+                   "F\xf9 j\xa8P\x19."),
+             ContainsSubstring("before 1.6") && ContainsSubstring("torch.save it again"));
   CHECK_THAT(error("\x1f\x8b\x08"), ContainsSubstring("gunzip"));
   CHECK_THAT(error("hello"), ContainsSubstring("not a file of torch.save"));
   CHECK_THAT(error(zip({{"a/b", "c"}})), ContainsSubstring("data.pkl"));

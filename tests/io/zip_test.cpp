@@ -27,18 +27,20 @@ std::string zip64(std::uint64_t size = 5, std::uint64_t directory_offset_error =
   const std::string common = raw(std::uint16_t{45}) + raw(std::uint16_t{0}) + raw(std::uint16_t{0}) +
                              raw(std::uint32_t{0}) + raw(std::uint32_t{0}) + none + none + raw(std::uint16_t{3});
   const std::string local_extra = raw(std::uint16_t{1}) + raw(std::uint16_t{16}) + raw(size) + raw(size);
-  const std::string extra = raw(std::uint16_t{1}) + raw(std::uint16_t{24}) + raw(size) + raw(size) + raw(std::uint64_t{0});
+  const std::string extra =
+      raw(std::uint16_t{1}) + raw(std::uint16_t{24}) + raw(size) + raw(size) + raw(std::uint64_t{0});
   const std::string local =
       "PK\x03\x04" + common + raw(static_cast<std::uint16_t>(local_extra.size())) + "big" + local_extra + "hello";
   const std::string central = "PK\x01\x02" + raw(std::uint16_t{45}) + common +
-                              raw(static_cast<std::uint16_t>(extra.size())) + std::string(10, '\0') + none + "big" + extra;
+                              raw(static_cast<std::uint16_t>(extra.size())) + std::string(10, '\0') + none + "big" +
+                              extra;
   const auto end64 = "PK\x06\x06" + raw(std::uint64_t{44}) + raw(std::uint16_t{45}) + raw(std::uint16_t{45}) +
                      raw(std::uint32_t{0}) + raw(std::uint32_t{0}) + raw(std::uint64_t{1}) + raw(std::uint64_t{1}) +
                      raw(std::uint64_t{central.size()}) + raw(std::uint64_t{local.size()} + directory_offset_error);
-  const auto locator = "PK\x06\x07" + raw(std::uint32_t{0}) + raw(std::uint64_t{local.size() + central.size()}) +
-                       raw(std::uint32_t{1});
-  const std::string end = "PK\x05\x06" + raw(std::uint32_t{0}) + raw(std::uint16_t{0xFFFF}) + raw(std::uint16_t{0xFFFF}) +
-                          none + none + raw(std::uint16_t{0});
+  const auto locator =
+      "PK\x06\x07" + raw(std::uint32_t{0}) + raw(std::uint64_t{local.size() + central.size()}) + raw(std::uint32_t{1});
+  const std::string end = "PK\x05\x06" + raw(std::uint32_t{0}) + raw(std::uint16_t{0xFFFF}) +
+                          raw(std::uint16_t{0xFFFF}) + none + none + raw(std::uint16_t{0});
   return local + central + end64 + locator + end;
 }
 
@@ -46,7 +48,8 @@ std::string zip64(std::uint64_t size = 5, std::uint64_t directory_offset_error =
 
 TEST_CASE("zip: entries come in the directory's order with their bytes") {
   const Folder folder;
-  const auto mapping = Mapping::open(folder.file("a.zip", zip({{"b", "two"}, {"a", ""}, {"c/d", std::string(1000, 'x')}})));
+  const auto mapping =
+      Mapping::open(folder.file("a.zip", zip({{"b", "two"}, {"a", ""}, {"c/d", std::string(1000, 'x')}})));
   const auto entries = read_zip(*mapping);
   REQUIRE(entries.size() == 3);
   CHECK(entries[0].name == "b");
@@ -77,7 +80,8 @@ TEST_CASE("zip: sizes beyond 32 bits are read from the ZIP64 records") {
 }
 
 TEST_CASE("zip: ZIP64 records that lie are refused") {
-  CHECK_THAT(error(zip64(std::uint64_t{1} << 60)), ContainsSubstring("\"big\"") && ContainsSubstring("leaves the file"));
+  CHECK_THAT(error(zip64(std::uint64_t{1} << 60)),
+             ContainsSubstring("\"big\"") && ContainsSubstring("leaves the file"));
   CHECK_THAT(error(zip64(~std::uint64_t{0})), ContainsSubstring("leaves the file"));
   CHECK_FALSE(error(zip64(5, 1)).empty());
   CHECK_FALSE(error(zip64(5, ~std::uint64_t{0} - 10)).empty());

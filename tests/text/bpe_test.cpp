@@ -84,7 +84,8 @@ TEST_CASE("bpe: any list of merges gives what the definition gives") {
       if (std::find(vocabulary.merges.begin(), vocabulary.merges.end(), pair) != vocabulary.merges.end()) continue;
       const auto text = vocabulary.tokens[static_cast<std::size_t>(pair.first)] +
                         vocabulary.tokens[static_cast<std::size_t>(pair.second)];
-      vocabulary.merges.insert(vocabulary.merges.begin() + static_cast<std::ptrdiff_t>(below(vocabulary.merges.size() + 1)), pair);
+      vocabulary.merges.insert(
+          vocabulary.merges.begin() + static_cast<std::ptrdiff_t>(below(vocabulary.merges.size() + 1)), pair);
       if (std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), text) == vocabulary.tokens.end()) {
         parts.push_back(static_cast<std::int32_t>(vocabulary.tokens.size()));
         vocabulary.tokens.push_back(text);

@@ -75,7 +75,8 @@ TEST_CASE("load_tokenizer: GPT-2's vocab.json and merges.txt give the same token
   }
   std::string merges = "#version: 0.2\n";
   for (const auto& merge : root.at("model").at("merges")) {
-    merges += merge.is_string() ? merge.get<std::string>() : merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+    merges +=
+        merge.is_string() ? merge.get<std::string>() : merge[0].get<std::string>() + " " + merge[1].get<std::string>();
     merges += '\n';
   }
   const Folder folder;
@@ -105,13 +106,19 @@ TEST_CASE("load_tokenizer: a folder without a tokenizer and a missing file say s
 
 TEST_CASE("load_tokenizer: settings that would change the tokens are refused by name") {
   CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFC"}}; }), ContainsSubstring("normalizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"] = {{"type", "Whitespace"}}; }), ContainsSubstring("Whitespace"));
+  CHECK_THAT(error<ConfigError>([](Json& r) {
+               r["pre_tokenizer"] = {{"type", "Whitespace"}};
+             }),
+             ContainsSubstring("Whitespace"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"] = nullptr; }), ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["use_regex"] = false; }), ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["add_prefix_space"] = true; }), ContainsSubstring("add_prefix_space"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["use_regex"] = false; }),
+             ContainsSubstring("pre_tokenizer"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["add_prefix_space"] = true; }),
+             ContainsSubstring("add_prefix_space"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["type"] = "Unigram"; }), ContainsSubstring("Unigram"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["dropout"] = 0.1; }), ContainsSubstring("dropout"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["continuing_subword_prefix"] = "##"; }), ContainsSubstring("continuing_subword_prefix"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["continuing_subword_prefix"] = "##"; }),
+             ContainsSubstring("continuing_subword_prefix"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["added_tokens"][0]["lstrip"] = true; }), ContainsSubstring("lstrip"));
 }
 
@@ -121,13 +128,22 @@ TEST_CASE("load_tokenizer: malformed vocabularies and merges are refused") {
   CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"] = Json::array(); }), ContainsSubstring("vocab"));
   CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"]["new"] = 0; }), ContainsSubstring("id is taken"));
   CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"]["new"] = -1; }), ContainsSubstring("bad token id"));
-  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"]["new"] = 4'000'000'000U; }), ContainsSubstring("bad token id"));
+  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"]["new"] = 4'000'000'000U; }),
+             ContainsSubstring("bad token id"));
   CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["vocab"]["new"] = "7"; }), ContainsSubstring("bad token id"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["vocab"].erase("!"); r["model"]["merges"] = Json::array(); }), ContainsSubstring("byte 33"));
-  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back("nobody knows"); }), ContainsSubstring("nobody"));
-  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back(Json::array({"a"})); }), ContainsSubstring("two tokens"));
-  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back(r["model"]["merges"][0]); }), ContainsSubstring("twice"));
-  CHECK_THAT(error<FormatError>([](Json& r) { r["added_tokens"].push_back(r["added_tokens"][0]); }), ContainsSubstring("twice"));
+  CHECK_THAT(error<ConfigError>([](Json& r) {
+               r["model"]["vocab"].erase("!");
+               r["model"]["merges"] = Json::array();
+             }),
+             ContainsSubstring("byte 33"));
+  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back("nobody knows"); }),
+             ContainsSubstring("nobody"));
+  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back(Json::array({"a"})); }),
+             ContainsSubstring("two tokens"));
+  CHECK_THAT(error<FormatError>([](Json& r) { r["model"]["merges"].push_back(r["model"]["merges"][0]); }),
+             ContainsSubstring("twice"));
+  CHECK_THAT(error<FormatError>([](Json& r) { r["added_tokens"].push_back(r["added_tokens"][0]); }),
+             ContainsSubstring("twice"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["added_tokens"] = 5; }), ContainsSubstring("added_tokens"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["added_tokens"][0].erase("content"); }), ContainsSubstring("content"));
 }

@@ -91,7 +91,8 @@ TEST_CASE("tokenizer: added tokens are found before words, the longest first") {
 
 TEST_CASE("tokenizer: text that is not UTF-8 is refused with its byte") {
   const auto tokenizer = small();
-  CHECK_THAT(said<ValueError>([&] { (void)tokenizer.encode("abc\xFF"); }), ContainsSubstring("byte 3") && ContainsSubstring("0xff"));
+  CHECK_THAT(said<ValueError>([&] { (void)tokenizer.encode("abc\xFF"); }),
+             ContainsSubstring("byte 3") && ContainsSubstring("0xff"));
   CHECK_THAT(said<ValueError>([&] { (void)tokenizer.encode("\xED\xA0\x80"); }), ContainsSubstring("byte 0"));
   CHECK_THAT(said<ValueError>([&] { (void)tokenizer.encode("a\xC3"); }), ContainsSubstring("byte 1"));
 }

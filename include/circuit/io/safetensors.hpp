@@ -198,9 +198,8 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   constexpr std::size_t alignment = 64;
   std::vector<const TensorView*> ordered;
   for (const auto& tensor : tensors) ordered.push_back(&tensor);
-  std::stable_sort(ordered.begin(), ordered.end(), [](const TensorView* a, const TensorView* b) {
-    return item_size(a->dtype) > item_size(b->dtype);
-  });
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const TensorView* a, const TensorView* b) { return item_size(a->dtype) > item_size(b->dtype); });
 
   auto header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;

@@ -62,7 +62,8 @@ namespace circuit {
   }
   // The mapping is private and writable, so the cast is as harmless as an in-place operation on any other tensor.
   auto* data = const_cast<std::byte*>(view.bytes.data());
-  return at::from_blob(data, view.shape, [owner = view.owner](void*) {}, options);
+  return at::from_blob(
+      data, view.shape, [owner = view.owner](void*) {}, options);
 }
 
 /// A view of `tensor`'s elements for writing, made contiguous on the CPU first when it is not.

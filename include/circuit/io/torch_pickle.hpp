@@ -32,9 +32,9 @@ namespace detail::torch_pickle {
 
 [[nodiscard]] inline std::optional<DType> storage_dtype(std::string_view name) {
   constexpr std::pair<std::string_view, DType> storages[] = {
-      {"torch.HalfStorage", DType::f16},  {"torch.BFloat16Storage", DType::bf16}, {"torch.FloatStorage", DType::f32},
-      {"torch.DoubleStorage", DType::f64}, {"torch.CharStorage", DType::i8},      {"torch.ByteStorage", DType::u8},
-      {"torch.ShortStorage", DType::i16}, {"torch.IntStorage", DType::i32},       {"torch.LongStorage", DType::i64},
+      {"torch.HalfStorage", DType::f16},    {"torch.BFloat16Storage", DType::bf16}, {"torch.FloatStorage", DType::f32},
+      {"torch.DoubleStorage", DType::f64},  {"torch.CharStorage", DType::i8},       {"torch.ByteStorage", DType::u8},
+      {"torch.ShortStorage", DType::i16},   {"torch.IntStorage", DType::i32},       {"torch.LongStorage", DType::i64},
       {"torch.BoolStorage", DType::boolean}};
   for (const auto& [storage, dtype] : storages) {
     if (storage == name) return dtype;
@@ -165,15 +165,24 @@ class Reader {
     if (++converted_ > most_values) throw bad(name, "the pickle repeats its values too often");
     const auto& node = pickle_[ref];
     switch (node.kind) {
-      case Kind::none: return nullptr;
-      case Kind::boolean: return node.integer != 0;
-      case Kind::integer: return node.integer;
-      case Kind::number: return node.number;
-      case Kind::text: return counted(name, node.text);
-      case Kind::bytes: return {{"__class__", "bytes"}, {"size", node.text.size()}};
-      case Kind::global: return counted(name, node.text);
-      case Kind::persistent: return {{"__class__", "storage"}};
-      default: break;
+      case Kind::none:
+        return nullptr;
+      case Kind::boolean:
+        return node.integer != 0;
+      case Kind::integer:
+        return node.integer;
+      case Kind::number:
+        return node.number;
+      case Kind::text:
+        return counted(name, node.text);
+      case Kind::bytes:
+        return {{"__class__", "bytes"}, {"size", node.text.size()}};
+      case Kind::global:
+        return counted(name, node.text);
+      case Kind::persistent:
+        return {{"__class__", "storage"}};
+      default:
+        break;
     }
     if (depth >= deepest) throw bad(name, "values nest too deep");
     if (open_[ref]) throw bad(name, "a value holds itself");
@@ -289,8 +298,7 @@ class Reader {
     const auto& type = pickle_[id.items[1]].text;
     const auto dtype = storage_dtype(type);
     if (!dtype) {
-      throw DTypeError{
-          {.file = mapping_->path(), .tensor = name, .problem = "unsupported element type", .got = type}};
+      throw DTypeError{{.file = mapping_->path(), .tensor = name, .problem = "unsupported element type", .got = type}};
     }
     const auto* data = entry("data/" + pickle_[id.items[2]].text);
     if (data == nullptr) throw bad(name, "its storage is missing", "zip entry data/" + pickle_[id.items[2]].text);

@@ -40,10 +40,8 @@ inline constexpr std::uint32_t in_extra = 0xFFFFFFFF;  // the value stands in th
 
 [[nodiscard]] inline FormatError bad(const Mapping& mapping, std::string problem, std::string name = {},
                                      std::string hint = {}) {
-  return FormatError{{.file = mapping.path(),
-                      .tensor = std::move(name),
-                      .problem = std::move(problem),
-                      .hint = std::move(hint)}};
+  return FormatError{
+      {.file = mapping.path(), .tensor = std::move(name), .problem = std::move(problem), .hint = std::move(hint)}};
 }
 
 /// Little-endian fields of a part of the archive that is known to be long enough.

@@ -22,7 +22,7 @@ namespace circuit {
 
 /// A byte-level byte-pair encoding as data. Tokens are raw bytes, not a vocabulary file's spelling of them.
 struct BpeVocabulary {
-  std::vector<std::string> tokens{};                             ///< by id; empty where an id stands for nothing
+  std::vector<std::string> tokens{};                            ///< by id; empty where an id stands for nothing
   std::vector<std::pair<std::int32_t, std::int32_t>> merges{};  ///< ids of left and right, first merge first
   bool whole_words_first = false;  ///< a word that is a token is taken whole, whatever the merges say
 };

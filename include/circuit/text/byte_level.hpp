@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "circuit/text/pattern.hpp"
 #include "circuit/io/utf8.hpp"
+#include "circuit/text/pattern.hpp"
 
 namespace circuit {
 
@@ -31,7 +31,8 @@ namespace detail {
   std::array<std::int16_t, 0x144> bytes{};
   bytes.fill(-1);
   const auto characters = byte_characters();
-  for (std::size_t byte = 0; byte < characters.size(); ++byte) bytes[characters[byte]] = static_cast<std::int16_t>(byte);
+  for (std::size_t byte = 0; byte < characters.size(); ++byte)
+    bytes[characters[byte]] = static_cast<std::int16_t>(byte);
   return bytes;
 }
 
@@ -77,10 +78,11 @@ namespace detail {
 [[nodiscard]] inline Pattern gpt2_words() {
 #define CIRCUIT_SPACE_ \
   R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})"
-  return Pattern{"'s|'t|'re|'ve|'m|'ll|'d"
-                 R"(| ?\p{L}+| ?\p{N}+)"
-                 "| ?[^" CIRCUIT_SPACE_ R"(\p{L}\p{N}]+)"
-                 "|[" CIRCUIT_SPACE_ "]+(?![^" CIRCUIT_SPACE_ "])|[" CIRCUIT_SPACE_ "]+"};
+  return Pattern{
+      "'s|'t|'re|'ve|'m|'ll|'d"
+      R"(| ?\p{L}+| ?\p{N}+)"
+      "| ?[^" CIRCUIT_SPACE_ R"(\p{L}\p{N}]+)"
+      "|[" CIRCUIT_SPACE_ "]+(?![^" CIRCUIT_SPACE_ "])|[" CIRCUIT_SPACE_ "]+"};
 #undef CIRCUIT_SPACE_
 }
 

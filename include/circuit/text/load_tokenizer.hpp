@@ -236,9 +236,8 @@ inline void check_splitting(const nlohmann::json& root, const std::filesystem::p
   if (!std::filesystem::is_directory(path, ignored)) return read_tokenizer_json(path, options);
   if (is_there(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json", options);
   if (is_there(path / "vocab.json")) return read_vocab_and_merges(path / "vocab.json", path / "merges.txt", options);
-  throw FileError{{.file = path,
-                   .problem = "there is no tokenizer",
-                   .expected = "tokenizer.json, or vocab.json and merges.txt"}};
+  throw FileError{
+      {.file = path, .problem = "there is no tokenizer", .expected = "tokenizer.json, or vocab.json and merges.txt"}};
 }
 
 }  // namespace circuit

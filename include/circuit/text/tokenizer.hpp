@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/io/utf8.hpp"
 #include "circuit/text/bpe.hpp"
 #include "circuit/text/byte_level.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 
@@ -40,8 +40,8 @@ struct Encoding {
 struct AddedToken {
   std::string text{};
   std::int32_t id = 0;
-  bool special = true;     ///< marks structure rather than words
-  bool normalized = false; ///< looked for after those that are not
+  bool special = true;      ///< marks structure rather than words
+  bool normalized = false;  ///< looked for after those that are not
 };
 
 /// Text to tokens and back, for byte-level BPE vocabularies such as GPT-2's. A value: copies share the vocabulary, and
@@ -66,7 +66,8 @@ class Tokenizer {
   [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text, Bos bos = Bos::none) const {
     std::vector<std::int32_t> ids;
     if (bos == Bos::prepend) ids.push_back(required_bos());
-    encode_pieces(text, [&](std::span<const std::int32_t> piece) { ids.insert(ids.end(), piece.begin(), piece.end()); });
+    encode_pieces(text,
+                  [&](std::span<const std::int32_t> piece) { ids.insert(ids.end(), piece.begin(), piece.end()); });
     return ids;
   }
 
@@ -172,9 +173,8 @@ class Tokenizer {
       });
     };
     const auto token = [&](const AddedToken& found) { visit(std::span{&found.id, 1}); };
-    split_at_added(text, /*normalized=*/false, token, [&](std::string_view part) {
-      split_at_added(part, /*normalized=*/true, token, plain);
-    });
+    split_at_added(text, /*normalized=*/false, token,
+                   [&](std::string_view part) { split_at_added(part, /*normalized=*/true, token, plain); });
   }
 
   /// Cuts `text` at the added tokens of one kind: leftmost first, the longest of those that begin together.

@@ -198,8 +198,7 @@ class BpeTrainer {
     return found->second;
   }
 
-  [[nodiscard]] std::vector<PairMerger::Word> split(
-      std::span<const std::pair<std::string, std::size_t>> words) const {
+  [[nodiscard]] std::vector<PairMerger::Word> split(std::span<const std::pair<std::string, std::size_t>> words) const {
     const Bpe bpe{vocabulary_};
     Bpe::Scratch scratch;
     std::vector<PairMerger::Word> result;
@@ -239,11 +238,10 @@ class BpeTrainer {
 }
 
 /// Learns a byte-level BPE: first the merges that make every whole word one token, by the same rule on those words
-/// alone, then merges by count over all words until the vocabulary is full. The later merges come after in rank, so they
-/// cannot take a whole word apart. The result depends on the words, counts and options only.
-/// throws  ConfigError  when the vocabulary is too small for the whole words
-/// throws  ValueError   when a whole word is empty, not UTF-8, or not one word of GPT-2's split
-/// source  Sennrich et al. 2016, section 3.2
+/// alone, then merges by count over all words until the vocabulary is full. The later merges come after in rank, so
+/// they cannot take a whole word apart. The result depends on the words, counts and options only. throws  ConfigError
+/// when the vocabulary is too small for the whole words throws  ValueError   when a whole word is empty, not UTF-8, or
+/// not one word of GPT-2's split source  Sennrich et al. 2016, section 3.2
 [[nodiscard]] inline TrainedBpe train_bpe(std::span<const std::pair<std::string, std::size_t>> word_counts,
                                           const BpeTrainingOptions& options = {}) {
   constexpr std::size_t bytes = 256;
