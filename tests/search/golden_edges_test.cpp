@@ -23,7 +23,8 @@ Circuit every_edge() {
                 {golden::tokens("clean").narrow(0, 0, 1), golden::tokens("corrupt").narrow(0, 0, 1)}, metric);
 }
 
-/// "attn.1.8.17": layer, position, feature
+/// Direct numbers alone: the reference chains through a nodegrad of its own, which is none of those that chain/ defines.
+/// Nodes are spelled "attn.1.8.17": layer, position, feature.
 void compare(const Circuit& found, const nlohmann::json& run) {
   // The reference also expands features that are active on the corrupt prompt alone. Their pre-activation is below 0 on the
   // clean one, where gradients are taken, so their slope is 0 and they are sources, never targets.
@@ -38,8 +39,6 @@ void compare(const Circuit& found, const nlohmann::json& run) {
     REQUIRE(edge != nullptr);
     REQUIRE(edge->nn_grad == Approx(row.at("nn_grad").get<double>()).epsilon(1e-9).margin(1e-12));
     REQUIRE(edge->nn_attrib == Approx(row.at("nn_attrib").get<double>()).epsilon(1e-9).margin(1e-12));
-    REQUIRE(edge->em_grad == Approx(row.at("em_grad").get<double>()).epsilon(1e-9).margin(1e-12));
-    REQUIRE(edge->em_attrib == Approx(row.at("em_attrib").get<double>()).epsilon(1e-9).margin(1e-12));
   }
   REQUIRE(compared > 15);
 }
