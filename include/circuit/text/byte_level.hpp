@@ -76,14 +76,10 @@ namespace detail {
 /// Unicode 6.3 and which the tokenizers that models were trained with do not count.
 /// source  Radford et al. 2019, the released encoder's pattern
 [[nodiscard]] inline Pattern gpt2_words() {
-#define CIRCUIT_SPACE_ \
-  R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})"
-  return Pattern{
-      "'s|'t|'re|'ve|'m|'ll|'d"
-      R"(| ?\p{L}+| ?\p{N}+)"
-      "| ?[^" CIRCUIT_SPACE_ R"(\p{L}\p{N}]+)"
-      "|[" CIRCUIT_SPACE_ "]+(?![^" CIRCUIT_SPACE_ "])|[" CIRCUIT_SPACE_ "]+"};
-#undef CIRCUIT_SPACE_
+  const std::string space =
+      R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+  return Pattern{R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{L}\p{N})" + space + "]+|[" + space + "]+(?![^" +
+                 space + "])|[" + space + "]+"};
 }
 
 }  // namespace circuit
