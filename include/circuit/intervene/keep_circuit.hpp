@@ -63,12 +63,12 @@ class CircuitOnly {
   template <ModuleCache Cache>
   CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cache& reference, KeepCircuitOptions options);
 
-  /// throws  ShapeError  for a run of another length than the reference
+  /// throws  ShapeError for a run of another length than the reference, NameError for a module that the reference lacks
   template <ModulePoint P>
   void visit(P point, Layer layer, at::Tensor& value) {
     if (layer < options_.first_layer) return;
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
-      return replaced(modules_.dictionaries(), places_.at({module, l}), module, l, input, output);
+      return replaced(place(module, l), module, l, input, output);
     });
   }
 
@@ -86,9 +86,14 @@ class CircuitOnly {
 
   [[nodiscard]] Place make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
                                  const at::Tensor& output) const;
-  void keep_features(Place& place, const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input) const;
-  [[nodiscard]] at::Tensor replaced(const Set& dictionaries, const Place& place, Module module, Layer layer,
-                                    const at::Tensor& input, const at::Tensor& output) const;
+  void keep_features(Place& here, const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input) const;
+  [[nodiscard]] const Place& place(Module module, Layer layer) const {
+    if (const auto found = places_.find({module, layer}); found != places_.end()) return found->second;
+    throw NameError{{.tensor = std::string{name(module)} + '.' + std::to_string(layer.value),
+                     .problem = "the reference run did not record this module"}};
+  }
+  [[nodiscard]] at::Tensor replaced(const Place& here, Module module, Layer layer, const at::Tensor& input,
+                                    const at::Tensor& output) const;
 
   AtModules<Set> modules_;
   KeepCircuitOptions options_;
@@ -97,7 +102,7 @@ class CircuitOnly {
 
 /// `model.run(clean, keep_circuit(dictionaries, kept, model.run(corrupt, record_modules()).cache))`.
 /// reference  a run of prompts of the same length; its batch may differ
-/// throws     NameError  for a node of a layer without a dictionary, or a module that the reference lacks
+/// throws     NameError  for a node of a layer without a dictionary, or that the reference did not record
 /// throws     IndexError for a feature or position out of range
 template <ModuleCache Cache, class... Kinds>
 [[nodiscard]] CircuitOnly<BasicDictionarySet<Kinds...>> keep_circuit(const BasicDictionarySet<Kinds...>& dictionaries,
@@ -119,17 +124,11 @@ CircuitOnly<Set>::CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cac
                   [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
                     places_.emplace(std::pair{module, layer}, make_place(kept, module, layer, input, output));
                   });
-  const auto check = [&](Module module, Layer layer, const std::string& node) {
-    if (places_.contains({module, layer})) return;
-    throw NameError{{.tensor = node, .problem = "the reference run has no module with a dictionary there"}};
-  };
   for (const auto& node : kept.features) {
     require_feature(modules_.dictionaries(), node.feature);
-    check(node.feature.module, node.feature.layer, to_string(node.feature));
+    (void)place(node.feature.module, node.feature.layer);
   }
-  for (const auto& node : kept.errors) {
-    check(node.module, node.layer, "error of " + std::string{name(node.module)} + '.' + std::to_string(node.layer.value));
-  }
+  for (const auto& node : kept.errors) (void)place(node.module, node.layer);
 }
 
 template <class Set>
@@ -137,26 +136,26 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
                                   const at::Tensor& output) const -> Place {
   const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
   const auto length = input.size(1);
-  Place place;
+  Place here;
   const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input);
   const auto none = at::zeros({length, dictionary.d_out()}, dictionary.W_dec.options());
-  if (options_.errors == Outside::reference_mean) place.error = output.sub(reconstruction).mean(0);
-  if (options_.errors == Outside::zero) place.error = none;
-  if (options_.features == Outside::reference_mean) place.base = reconstruction.mean(0);
-  if (options_.features == Outside::zero) place.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
+  if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
+  if (options_.errors == Outside::zero) here.error = none;
+  if (options_.features == Outside::reference_mean) here.base = reconstruction.mean(0);
+  if (options_.features == Outside::zero) here.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
 
   for (const auto& node : kept.errors) {
     if (node.module != module || node.layer != layer) continue;
     check_index(node.position, length);
-    if (!place.kept_error.defined()) place.kept_error = at::zeros({length, 1}, dictionary.W_dec.options());
-    place.kept_error[node.position.value].fill_(1);
+    if (!here.kept_error.defined()) here.kept_error = at::zeros({length, 1}, dictionary.W_dec.options());
+    here.kept_error[node.position.value].fill_(1);
   }
-  if (options_.features != Outside::left) keep_features(place, kept, module, layer, input);
-  return place;
+  if (options_.features != Outside::left) keep_features(here, kept, module, layer, input);
+  return here;
 }
 
 template <class Set>
-void CircuitOnly<Set>::keep_features(Place& place, const KeptNodes& kept, Module module, Layer layer,
+void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module module, Layer layer,
                                      const at::Tensor& input) const {
   std::map<Feature, std::set<Position>> positions;
   for (const auto& node : kept.features) {
@@ -174,36 +173,37 @@ void CircuitOnly<Set>::keep_features(Place& place, const KeptNodes& kept, Module
     for (const auto position : where) mask[position.value].fill_(1);
     masks.push_back(std::move(mask));
   }
-  place.features = detail::feature_index(features, dictionary);
-  place.decoder_rows = dictionary.decoder_rows(place.features);
-  place.kept = at::stack(masks, -1);
-  place.base_acts = options_.features == Outside::reference_mean
-                        ? encode(modules_.dictionaries(), module, layer, input, place.features).mean(0)
-                        : place.kept.mul(0);
+  here.features = detail::feature_index(features, dictionary);
+  here.decoder_rows = dictionary.decoder_rows(here.features);
+  here.kept = at::stack(masks, -1);
+  here.base_acts = options_.features == Outside::reference_mean
+                        ? encode(modules_.dictionaries(), module, layer, input, here.features).mean(0)
+                        : here.kept.mul(0);
 }
 
 template <class Set>
-at::Tensor CircuitOnly<Set>::replaced(const Set& dictionaries, const Place& place, Module module, Layer layer,
-                                      const at::Tensor& input, const at::Tensor& output) const {
+at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer layer, const at::Tensor& input,
+                                      const at::Tensor& output) const {
+  const auto& dictionaries = modules_.dictionaries();
   const bool features_left = options_.features == Outside::left;
   const bool errors_left = options_.errors == Outside::left;
   if (features_left && errors_left) return {};
-  for (const auto& fixed : {place.base, place.error}) {
+  for (const auto& fixed : {here.base, here.error}) {
     if (!fixed.defined()) continue;
     check_shape(fixed, {output.size(1), output.size(2)}, "reference", {}, "the reference run has prompts of the same length");
   }
   at::Tensor reconstruction;
-  if (features_left || errors_left || place.kept_error.defined()) reconstruction = reconstruct(dictionaries, module, layer, input);
+  if (features_left || errors_left || here.kept_error.defined()) reconstruction = reconstruct(dictionaries, module, layer, input);
 
-  auto result = features_left ? reconstruction : place.base.expand_as(output);
-  if (place.features.defined()) {
-    const auto acts = encode(dictionaries, module, layer, input, place.features);
-    result = result.add(acts.sub(place.base_acts).mul(place.kept).matmul(place.decoder_rows));
+  auto result = features_left ? reconstruction : here.base.expand_as(output);
+  if (here.features.defined()) {
+    const auto acts = encode(dictionaries, module, layer, input, here.features);
+    result = result.add(acts.sub(here.base_acts).mul(here.kept).matmul(here.decoder_rows));
   }
   if (errors_left) return result.add(output.sub(reconstruction));
-  if (!place.kept_error.defined()) return result.add(place.error);
+  if (!here.kept_error.defined()) return result.add(here.error);
   const auto own = output.sub(reconstruction);
-  return result.add(place.error).add(own.sub(place.error).mul(place.kept_error));
+  return result.add(here.error).add(own.sub(here.error).mul(here.kept_error));
 }
 
 }  // namespace circuit
