@@ -1,0 +1,68 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "circuit/leap.hpp"
+#include "circuit/text/load_tokenizer.hpp"
+#include "options.hpp"
+#include "search.hpp"
+
+namespace ioi {
+
+/// What every step works on.
+struct Session {
+  Options options;
+  Model model;
+  DictionarySet dictionaries;
+};
+
+/// One prompts file: its batch and what was found in it.
+struct Study {
+  std::filesystem::path file;
+  ContrastBatch batch;
+  LogitDifference metric;
+  Circuit circuit{};
+
+  [[nodiscard]] std::string name() const { return file.stem().string(); }
+  [[nodiscard]] Position last() const { return Position{static_cast<std::int32_t>(batch.length()) - 1}; }
+  [[nodiscard]] std::vector<std::string> tokens() const {
+    if (!batch.tokens.empty()) return batch.tokens.front();
+    std::vector<std::string> texts;
+    for (const auto id : batch.clean.front()) texts.push_back(std::to_string(id));
+    return texts;
+  }
+};
+
+[[nodiscard]] inline Session load(Options options) {
+  const auto dtype = options.float64 ? at::kDouble : at::kFloat;
+  auto model = load_model<Gpt2>(options.model, {.processing = weights::folded_and_centered, .dtype = dtype});
+  auto dictionaries = load_dictionaries(options.attn_saes, options.transcoders, {.dtype = dtype});
+  dictionaries.check(model.config(), model.processing(), model.dtype());
+  return {std::move(options), std::move(model), std::move(dictionaries)};
+}
+
+[[nodiscard]] inline ContrastBatch load_batch(const Session& session, const std::filesystem::path& file) {
+  const auto& o = session.options;
+  const ContrastBatchOptions options{.first = o.first_batch, .size = o.batch_size};
+  auto batch = o.token_ids ? load_contrast_batch_ids(file, options)
+                           : load_contrast_batch(file, session.model.tokenizer(), options);
+  for (const auto* const role : {"S1", "S2", "IO"}) static_cast<void>(batch.role(role));  // what the clusters need
+  return batch;
+}
+
+/// Loads every prompts file before anything is searched, so that a bad one costs no time.
+[[nodiscard]] inline std::vector<Study> load_prompts(const Session& session) {
+  std::vector<Study> studies;
+  for (const auto& file : session.options.prompts) {
+    auto batch = load_batch(session, file);
+    LogitDifference metric{batch};
+    studies.push_back({.file = file, .batch = std::move(batch), .metric = std::move(metric)});
+  }
+  return studies;
+}
+
+}  // namespace ioi

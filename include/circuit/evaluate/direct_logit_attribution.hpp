@@ -1,0 +1,192 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/graph/node.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/sources.hpp"
+
+namespace circuit {
+
+/// What adds to the residual stream, without dictionaries.
+enum class ComponentKind : std::uint8_t {
+  embedding,           ///< of tokens
+  position_embedding,
+  head,                ///< one attention head
+  attn_bias,           ///< a layer's b_O
+  mlp,                 ///< a whole MLP
+  unembedding_bias,    ///< what the metric reads from no residual stream
+};
+
+struct Component {
+  ComponentKind kind{};
+  Layer layer{};
+  Head head{};
+
+  friend auto operator<=>(const Component&, const Component&) = default;
+};
+
+/// What one part writes directly into the metric, mean over prompts.
+template <class Part>
+struct DirectAttribution {
+  Part part{};
+  double value{};
+
+  friend bool operator==(const DirectAttribution&, const DirectAttribution&) = default;
+};
+
+/// The metric taken apart twice, with the final norm's scale frozen: by heads and MLPs, and by the replacement model's
+/// features, errors and embeddings. Each way, the parts sum to the metric where the metric is linear in the logits.
+struct DirectLogitAttribution {
+  double metric{};
+  std::vector<DirectAttribution<Component>> components{};  ///< in the order of the forward pass
+  std::vector<DirectAttribution<Node>> nodes{};            ///< in the order of the forward pass
+  double constants{};  ///< of the second way: biases of dictionaries and model, and the unembedding's
+
+  [[nodiscard]] double component_sum() const { return sum_of(components); }
+  [[nodiscard]] double node_sum() const { return sum_of(nodes) + constants; }
+
+ private:
+  template <class Part>
+  [[nodiscard]] static double sum_of(const std::vector<DirectAttribution<Part>>& parts) {
+    double sum = 0;
+    for (const auto& part : parts) sum += part.value;
+    return sum;
+  }
+};
+
+/// Direct logit attribution from a linearization with frozen final norm (`linearize<final_norm::Frozen>`). Positions that
+/// the metric does not read have no nodes in it.
+/// source  nostalgebraist's and Elhage et al.'s direct path; the node form is LEAP's metric edges over all nodes
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                              const Linearization& linearization);
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+class DirectAttributor {
+ public:
+  explicit DirectAttributor(const Linearization& lin)
+      : lin_{lin}, gradient_{lin.gradients.last.to(at::kDouble)}, share_{1.0 / static_cast<double>(lin.batch())} {
+    const auto read = gradient_.abs().sum(-1).sum(0).to(at::kCPU).contiguous();  // [pos]
+    for (std::int64_t p = 0; p < lin.length(); ++p) {
+      if (read.const_data_ptr<double>()[p] != 0) positions_.push_back(p);
+    }
+  }
+
+  /// The whole of something written at every position. written [batch, pos, d_model]
+  [[nodiscard]] double whole(const at::Tensor& written) const {
+    return share_ * gradient_.mul(written).sum().template item<double>();
+  }
+  /// A vector written at every position of every prompt. constant [d_model], or undefined
+  [[nodiscard]] double constant(const at::Tensor& constant) const {
+    return constant.defined() ? share_ * gradient_.mul(constant).sum().template item<double>() : 0.0;
+  }
+  /// [heads]  z [batch, pos, heads, d_head]   W_O [heads * d_head, d_model]
+  [[nodiscard]] at::Tensor heads(const at::Tensor& z, const at::Tensor& W_O) const {
+    const auto through = gradient_.matmul(W_O.to(at::kDouble).t()).view(z.sizes());
+    return through.mul(z).sum(-1).sum(1).sum(0).mul(share_).to(at::kCPU).contiguous();
+  }
+
+  void add_rest(NodeKind kind, Layer layer, const at::Tensor& written) {
+    const auto values = gradient_.mul(written).sum(-1).sum(0).mul(share_).to(at::kCPU).contiguous();  // [pos]
+    for (const auto p : positions_) put({kind, layer, position(p), Feature{0}}, values.const_data_ptr<double>()[p]);
+  }
+  /// writes(ids) gives the write vectors [n, d_model] of features ids [n].
+  template <class Writes>
+  void add_features(NodeKind kind, Layer layer, const ActiveFeatures& active, const Writes& writes) {
+    std::map<Node, double> sums;
+    for (std::int64_t b = 0; b < lin_.batch(); ++b) {
+      for (const auto p : positions_) add_row(kind, layer, active, b, p, writes, sums);
+    }
+    for (const auto& [node, value] : sums) put(node, value);
+  }
+
+  [[nodiscard]] std::vector<DirectAttribution<Node>>& nodes() { return nodes_; }
+
+ private:
+  [[nodiscard]] static Position position(std::int64_t p) { return Position{static_cast<std::int32_t>(p)}; }
+  void put(const Node& node, double value) { nodes_.push_back({node, value}); }
+
+  template <class Writes>
+  void add_row(NodeKind kind, Layer layer, const ActiveFeatures& active, std::int64_t b, std::int64_t p,
+               const Writes& writes, std::map<Node, double>& sums) const {
+    const auto row = b * lin_.length() + p;
+    const auto count = active.end(row) - active.begin(row);
+    if (count == 0) return;
+    const std::vector<std::int64_t> ids{active.feature.begin() + active.begin(row), active.feature.begin() + active.end(row)};
+    const at::Tensor written = writes(ids_tensor(ids));
+    const auto values = written.to(at::kDouble)
+                            .matmul(gradient_[b][p])
+                            .to(at::kCPU)
+                            .mul(active.activation.narrow(0, active.begin(row), count))
+                            .mul(share_)
+                            .contiguous();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      sums[{kind, layer, position(p), Feature{static_cast<std::int32_t>(ids[i])}}] += values.const_data_ptr<double>()[i];
+    }
+  }
+
+  const Linearization& lin_;
+  at::Tensor gradient_;  // [batch, pos, d_model]  of each prompt's metric, at the last residual stream
+  double share_;
+  std::vector<std::int64_t> positions_;  // that the metric reads
+  std::vector<DirectAttribution<Node>> nodes_;
+};
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <Architecture A, Dictionaries Set>
+DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                const Linearization& lin) {
+  const c10::AutoGradMode no_gradient{false};
+  detail::DirectAttributor attribute{lin};
+  const auto mean = [](const at::Tensor& per_prompt) { return per_prompt.to(at::kDouble).mean().template item<double>(); };
+  DirectLogitAttribution out{.metric = mean(lin.metric)};
+  const auto component = [&](const Component& part, double value) { out.components.push_back({part, value}); };
+
+  component({ComponentKind::embedding}, attribute.whole(lin.clean.embed));
+  attribute.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed);
+  if (lin.clean.pos_embed.defined()) {
+    component({ComponentKind::position_embedding}, attribute.whole(lin.clean.pos_embed));
+    attribute.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed);
+  }
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    const Layer layer{l};
+    const auto slot = static_cast<std::size_t>(l);
+    const auto& w = model.weights().blocks[slot].attn;
+    const at::Tensor heads = attribute.heads(lin.run.get<hook::attn::z>(layer), w.W_O);
+    for (std::int32_t h = 0; h < model.config().n_heads; ++h) {
+      component({ComponentKind::head, layer, Head{h}}, heads.const_data_ptr<double>()[h]);
+    }
+    if (w.b_O.defined()) component({ComponentKind::attn_bias, layer}, attribute.constant(w.b_O));
+    component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));
+
+    const bool reads_attn = dictionaries.attn(layer) != nullptr;
+    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot].features,
+                           [&](const at::Tensor& ids) { return attn_writes(model, dictionaries, layer, ids.to(model.device())); });
+    attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, lin.clean.attn[slot].rest);
+    const bool reads_mlp = dictionaries.mlp(layer) != nullptr;
+    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot].features,
+                           [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });
+    attribute.add_rest(reads_mlp ? NodeKind::mlp_error : NodeKind::mlp_output, layer, lin.clean.mlp[slot].rest);
+    out.constants += attribute.constant(lin.attn_constant[slot]) + attribute.constant(lin.mlp_constant[slot]);
+  }
+  const double unembedding = mean(lin.metric_constant);
+  component({ComponentKind::unembedding_bias}, unembedding);
+  out.constants += unembedding;
+  out.nodes = std::move(attribute.nodes());
+  return out;
+}
+
+}  // namespace circuit
