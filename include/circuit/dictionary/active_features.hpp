@@ -44,7 +44,7 @@ template <class Scalar>
 void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
   const auto rows = dense.size(0);
   const auto columns = dense.size(1);
-  const auto* data = dense.const_data_ptr<Scalar>();
+  const auto* data = dense.data_ptr<Scalar>();
   active.row_begin.assign(static_cast<std::size_t>(rows) + 1, 0);
   std::vector<std::vector<std::int64_t>> found(static_cast<std::size_t>(rows));
   constexpr std::int64_t block = 64;
