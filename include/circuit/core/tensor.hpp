@@ -33,6 +33,12 @@ namespace circuit {
   return {sizes.begin(), sizes.end()};
 }
 
+/// The elements of a contiguous CPU tensor, to be read. (1.13 has no `const_data_ptr`.)
+template <class T>
+[[nodiscard]] const T* data_of(const at::Tensor& tensor) {
+  return tensor.data_ptr<T>();
+}
+
 /// throws  ShapeError  unless `tensor` has the sizes `expected` (-1: any)
 inline void check_shape(const at::Tensor& tensor, const std::vector<std::int64_t>& expected, std::string_view name,
                         const std::filesystem::path& file = {}, std::string_view hint = {}) {

@@ -80,8 +80,8 @@ namespace circuit::detail {
 /// An element of a contiguous CPU matrix, whatever its floating type.
 [[nodiscard]] inline double element(const at::Tensor& matrix, std::int64_t row, std::int64_t column) {
   const auto at_index = row * matrix.size(1) + column;
-  return matrix.scalar_type() == at::kDouble ? matrix.const_data_ptr<double>()[at_index]
-                                             : static_cast<double>(matrix.const_data_ptr<float>()[at_index]);
+  return matrix.scalar_type() == at::kDouble ? data_of<double>(matrix)[at_index]
+                                             : static_cast<double>(data_of<float>(matrix)[at_index]);
 }
 
 }  // namespace circuit::detail
@@ -156,9 +156,9 @@ void DirectEffects::for_each(Use&& use) const {
         });
       };
       if (block.effect.scalar_type() == at::kDouble) {
-        rows(block.effect.const_data_ptr<double>());
+        rows(data_of<double>(block.effect));
       } else {
-        rows(block.effect.const_data_ptr<float>());
+        rows(data_of<float>(block.effect));
       }
     }
   }

@@ -97,9 +97,9 @@ template <class Scalar>
 [[nodiscard]] std::vector<PairedActivation> pair_row(const ActiveFeatures& clean, const ActiveFeatures* corrupt,
                                                      std::int64_t row) {
   std::vector<PairedActivation> out;
-  const auto* a = clean.activation.defined() ? clean.activation.template const_data_ptr<Scalar>() : nullptr;
+  const auto* a = clean.activation.defined() ? data_of<Scalar>(clean.activation) : nullptr;
   const auto* b = corrupt != nullptr && corrupt->activation.defined()
-                      ? corrupt->activation.template const_data_ptr<Scalar>()
+                      ? data_of<Scalar>(corrupt->activation)
                       : nullptr;
   auto i = clean.begin(row);
   auto j = corrupt != nullptr ? corrupt->begin(row) : 0;

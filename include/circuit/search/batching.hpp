@@ -59,8 +59,8 @@ namespace circuit::detail {
     for (std::int64_t b = 0; b < batch; ++b) {
       for (auto i = active.begin(b * length + p); i < active.end(b * length + p); ++i) {
         auto& sum = sums[active.feature[static_cast<std::size_t>(i)]];
-        sum.activation += acts.const_data_ptr<double>()[i];
-        sum.slope += slopes.const_data_ptr<double>()[i];
+        sum.activation += data_of<double>(acts)[i];
+        sum.slope += data_of<double>(slopes)[i];
         ++sum.prompts;
       }
     }

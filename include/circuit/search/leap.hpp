@@ -279,7 +279,7 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& rea
           const auto& state = targets.at(Prompt{b}, t);
           // The dictionary's own bias is read once, with the values.
           const bool own = type == EdgeType::ov || type == EdgeType::mlp;
-          const double value = constant.template const_data_ptr<double>()[r] + (own ? targets.constant(t) : 0.0);
+          const double value = data_of<double>(constant)[r] + (own ? targets.constant(t) : 0.0);
           nn[static_cast<std::size_t>(t)] += value;
           em[static_cast<std::size_t>(t)] += state.nodegrad * state.slope * value;
         }
@@ -312,7 +312,7 @@ void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, 
   check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
 
   const auto kept = policies_.keep.keep(scores).kept.nonzero().contiguous();
-  const auto* pair = kept.template const_data_ptr<std::int64_t>();
+  const auto* pair = data_of<std::int64_t>(kept);
   for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
     const auto place = effects.place(pair[0], pair[1]);
     if (place.id < 0) continue;

@@ -61,7 +61,7 @@ class StepTargets {
 
   /// What each target's dictionary adds to its pre-activation on any run. [targets]
   void set_constant(const at::Tensor& constant) { constant_ = constant.to(at::kCPU, at::kDouble).contiguous(); }
-  [[nodiscard]] double constant(std::int64_t t) const { return constant_.const_data_ptr<double>()[t]; }
+  [[nodiscard]] double constant(std::int64_t t) const { return data_of<double>(constant_)[t]; }
 
  private:
   [[nodiscard]] std::size_t index(Prompt b, std::int64_t t) const {
@@ -135,8 +135,8 @@ namespace circuit::detail {
 }
 
 [[nodiscard]] inline double value_at(const at::Tensor& values, std::int64_t i) {
-  return values.scalar_type() == at::kDouble ? values.const_data_ptr<double>()[i]
-                                             : static_cast<double>(values.const_data_ptr<float>()[i]);
+  return values.scalar_type() == at::kDouble ? data_of<double>(values)[i]
+                                             : static_cast<double>(data_of<float>(values)[i]);
 }
 
 /// Activation of a feature at a row; 0 where it is not active.
