@@ -94,8 +94,7 @@ TEST_CASE("leaving out errors, embeddings or queries and keys leaves out exactly
   const Setup s;
   auto search = Leap{.keep = keep::Above{.threshold = 0.02}, .targets = targets::AllActive{}};
   const auto all = s(search);
-  search.errors = false;
-  search.embeddings = false;
+  search.sources = {.errors = false, .embeddings = false};
   search.attention = AttentionPaths::values;
   const auto fewer = s(search);
   std::size_t expected = 0;
@@ -111,7 +110,7 @@ TEST_CASE("split embeddings sum to the joined one") {
   const Setup s;
   auto search = Leap{.keep = keep::All{}, .contrast = contrast::None{}};
   const auto joined = s(search);
-  search.split_embedding = true;
+  search.sources.split_embedding = true;
   const auto split = s(search);
   int compared = 0;
   for (const auto& e : joined.edges()) {

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -19,50 +20,60 @@ struct PromptGradients {
   at::Tensor grad;                   ///< [r, d_model] at each target's own position, or [r, pos, d_model]
 };
 
-/// Direct effects of upstream nodes on the targets of one step (one layer and edge type): one matrix product per prompt
-/// and position against the packed write vectors.
+/// Direct effects of upstream nodes on the targets of one step (one layer and edge type): one matrix product per position
+/// against the packed write vectors, for all prompts together.
 class DirectEffects {
  public:
-  /// positions  where each target stands; must not ascend, so that the targets that read a position are a prefix
+  /// positions  where each target stands; must not ascend, so that the readers of a position are one run of targets
   /// spans      whether a target reads every position up to its own, or only its own
   /// depth      nodes before this depth are upstream
   DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans, std::int64_t depth);
 
-  void add(const PromptGradients& gradients);
+  /// Multiplies. gradients  at most one entry per prompt, prompts ascending
+  void multiply(const std::vector<PromptGradients>& gradients);
 
   [[nodiscard]] std::int64_t targets() const { return static_cast<std::int64_t>(positions_.size()); }
   [[nodiscard]] std::int64_t columns() const { return columns_; }
 
-  /// An upstream node as a column of a target: position and index into that position's table; id is -1 for padding.
+  /// An upstream node as a column of a target: position, and index among that position's nodes; -1 for padding.
   struct Place {
     std::int64_t position;
-    std::int64_t id;
+    std::int64_t index;
   };
   [[nodiscard]] Place place(std::int64_t target, std::int64_t column) const;
+  [[nodiscard]] const Node& node(const Place& place) const {
+    return sources_->at(Position{static_cast<std::int32_t>(place.position)}).node(place.index, depth_);
+  }
 
-  /// Calls use(prompt, target, column, effect times activation) for every product, targets in parallel.
+  /// Calls use(prompt, target, column, effect times activation) for every product; targets in parallel, prompts in turn.
   template <class Use>
   void for_each(Use&& use) const;
 
   /// One upstream node's effect on a target on one prompt.
   struct Effect {
     Prompt prompt;
-    double grad;        ///< d target pre-activation / d upstream activation
-    double activation;  ///< contrast activation of the upstream node
-    double attrib;      ///< share of the target's pre-activation
+    double grad;    ///< d target pre-activation / d upstream activation
+    double attrib;  ///< share of the target's pre-activation
   };
   /// On every prompt where both are there.
   [[nodiscard]] std::vector<Effect> effects(std::int64_t target, const Place& place) const;
 
  private:
-  struct Block {
-    Prompt prompt;
-    std::vector<std::int64_t> target;  // [r]
-    at::Tensor effect;                 // [r, rows]  on the CPU
-    at::Tensor rest;                   // [r, rest rows]
+  /// The products at one position; rows are (prompt, target), prompt by prompt.
+  struct Products {
+    struct Run {
+      Prompt prompt;
+      std::int64_t first_row;
+      std::vector<std::int64_t> target;  // ascending
+    };
+    std::vector<Run> runs;
+    at::Tensor features;     // [rows, features]  on the CPU
+    at::Tensor rest;         // [rows, rest]  with contrasted write vectors
+    at::Tensor rest_grad;    // [rows, rest]  with clean ones
   };
 
-  [[nodiscard]] std::int64_t offset(std::int64_t position) const { return spans_ ? offsets_[static_cast<std::size_t>(position)] : 0; }
+  [[nodiscard]] Products products_at(Position p, const std::vector<PromptGradients>& gradients) const;
+  [[nodiscard]] std::int64_t offset(std::size_t position) const { return spans_ ? offsets_[position] : 0; }
 
   const Sources* sources_;
   std::vector<std::int64_t> positions_;
@@ -70,7 +81,7 @@ class DirectEffects {
   std::size_t depth_;
   std::vector<std::int64_t> offsets_;  // [pos]
   std::int64_t columns_ = 0;
-  std::vector<std::vector<Block>> blocks_;  // [pos]
+  std::vector<Products> products_;     // [pos]
 };
 
 }  // namespace circuit
@@ -84,16 +95,29 @@ namespace circuit::detail {
                                              : static_cast<double>(data_of<float>(matrix)[at_index]);
 }
 
+/// Calls use(pointer to the elements) with the matrix's own type.
+template <class Use>
+void with_elements(const at::Tensor& matrix, Use&& use) {
+  if (matrix.scalar_type() == at::kDouble) {
+    use(data_of<double>(matrix));
+  } else {
+    use(data_of<float>(matrix));
+  }
+}
+
 }  // namespace circuit::detail
 
 namespace circuit {
 
 inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans,
                                     std::int64_t depth)
-    : sources_{&sources}, positions_{std::move(positions)}, spans_{spans}, depth_{static_cast<std::size_t>(depth)},
-      blocks_(static_cast<std::size_t>(sources.length())) {
+    : sources_{&sources},
+      positions_{std::move(positions)},
+      spans_{spans},
+      depth_{static_cast<std::size_t>(depth)},
+      products_(static_cast<std::size_t>(sources.length())) {
   for (std::int32_t p = 0; p < sources.length(); ++p) {
-    const auto here = sources.table(Position{p}).before[depth_];
+    const auto here = sources.at(Position{p}).before(depth_);
     offsets_.push_back(columns_);
     if (spans_) {
       columns_ += here;
@@ -103,81 +127,101 @@ inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int
   }
 }
 
-inline void DirectEffects::add(const PromptGradients& g) {
-  const auto rest_rows = static_cast<std::int64_t>(depth_);
+inline void DirectEffects::multiply(const std::vector<PromptGradients>& gradients) {
   for (std::int32_t p = 0; p < sources_->length(); ++p) {
-    const auto reads = [&](std::int64_t target) {
-      const auto own = positions_[static_cast<std::size_t>(target)];
-      return spans_ ? own >= p : own == p;
-    };
+    products_[static_cast<std::size_t>(p)] = products_at(Position{p}, gradients);
+  }
+}
+
+inline DirectEffects::Products DirectEffects::products_at(Position p, const std::vector<PromptGradients>& gradients) const {
+  const auto& source = sources_->at(p);
+  const auto features = source.features_before[depth_];
+  const auto rest = source.rest_before[depth_];
+  const auto reads = [&](std::int64_t target) {
+    const auto own = positions_[static_cast<std::size_t>(target)];
+    return spans_ ? own >= p.value : own == p.value;
+  };
+  Products out;
+  std::vector<at::Tensor> grads;
+  std::vector<at::Tensor> on_rest;
+  std::vector<at::Tensor> on_rest_grad;
+  std::int64_t rows = 0;
+  for (const auto& g : gradients) {
     // Positions do not ascend, so the readers of p are one run of rows.
     const auto first = std::find_if(g.target.begin(), g.target.end(), reads);
     const auto last = std::find_if_not(first, g.target.end(), reads);
     if (first == last) continue;
-    const auto& source = sources_->block(g.prompt, Position{p});
-    const auto before = source.before[depth_];
-    const auto rest_before = rest_rows + source.rest.size(0) - (static_cast<std::int64_t>(source.before.size()) - 1);
     auto grad = g.grad.narrow(0, first - g.target.begin(), last - first);
-    if (spans_) grad = grad.select(1, p);
-    blocks_[static_cast<std::size_t>(p)].push_back(
-        {g.prompt, std::vector<std::int64_t>(first, last),
-                       grad.matmul(source.effect.narrow(0, 0, before).t()).to(at::kCPU).contiguous(),
-                       grad.matmul(source.rest.narrow(0, 0, rest_before).t()).to(at::kCPU).contiguous()});
+    if (spans_) grad = grad.select(1, p.value);
+    const auto of_prompt = [&](const at::Tensor& writes) { return writes.select(0, g.prompt.value).narrow(0, 0, rest).t(); };
+    on_rest.push_back(grad.matmul(of_prompt(source.rest_effect)));
+    on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
+    grads.push_back(grad);
+    out.runs.push_back({g.prompt, rows, std::vector<std::int64_t>(first, last)});
+    rows += last - first;
   }
+  if (rows == 0) return out;
+  const auto host = [](const at::Tensor& t) { return t.to(at::kCPU).contiguous(); };
+  out.features = host(at::cat(grads, 0).matmul(source.writes.narrow(0, 0, features).t()));
+  out.rest = host(at::cat(on_rest, 0));
+  out.rest_grad = host(at::cat(on_rest_grad, 0));
+  return out;
 }
 
 inline DirectEffects::Place DirectEffects::place(std::int64_t target, std::int64_t column) const {
   auto position = positions_[static_cast<std::size_t>(target)];
-  if (spans_) {
-    const auto next = std::upper_bound(offsets_.begin(), offsets_.end(), column);
-    position = (next - offsets_.begin()) - 1;
-  }
-  const auto id = column - offset(position);
-  const auto size = sources_->table(Position{static_cast<std::int32_t>(position)}).before[depth_];
-  return {position, id < size ? id : -1};
+  if (spans_) position = (std::upper_bound(offsets_.begin(), offsets_.end(), column) - offsets_.begin()) - 1;
+  const auto index = column - offset(static_cast<std::size_t>(position));
+  const auto size = sources_->at(Position{static_cast<std::int32_t>(position)}).before(depth_);
+  return {position, index < size ? index : -1};
 }
 
 template <class Use>
 void DirectEffects::for_each(Use&& use) const {
-  for (std::size_t p = 0; p < blocks_.size(); ++p) {
-    const auto start = offset(static_cast<std::int64_t>(p));
-    for (const auto& block : blocks_[p]) {
-      const auto& source = sources_->block(block.prompt, Position{static_cast<std::int32_t>(p)});
-      const auto columns = block.effect.size(1);
-      const auto rows = [&]<class Scalar>(const Scalar* data) {
-        at::parallel_for(0, static_cast<std::int64_t>(block.target.size()), 8, [&](std::int64_t from, std::int64_t to) {
-          for (auto r = from; r < to; ++r) {
-            for (std::int64_t c = 0; c < columns; ++c) {
-              const auto i = static_cast<std::size_t>(c);
-              use(block.prompt, block.target[static_cast<std::size_t>(r)], start + source.ids[i],
-                  static_cast<double>(data[r * columns + c]) * source.activation[i]);
+  for (std::size_t p = 0; p < products_.size(); ++p) {
+    const auto& products = products_[p];
+    if (products.runs.empty()) continue;
+    const auto& source = sources_->at(Position{static_cast<std::int32_t>(p)});
+    const auto start = offset(p);
+    const auto features = products.features.size(1);
+    const auto rest = products.rest.size(1);
+    for (const auto& run : products.runs) {
+      const auto* activation = source.activation.data() + source.slot(run.prompt, 0);
+      at::parallel_for(0, static_cast<std::int64_t>(run.target.size()), 4, [&](std::int64_t from, std::int64_t to) {
+        for (auto r = from; r < to; ++r) {
+          const auto target = run.target[static_cast<std::size_t>(r)];
+          const auto row = run.first_row + r;
+          detail::with_elements(products.features, [&](const auto* effect) {
+            for (std::int64_t c = 0; c < features; ++c) {
+              use(run.prompt, target, start + c, static_cast<double>(effect[row * features + c]) * activation[c]);
             }
-          }
-        });
-      };
-      if (block.effect.scalar_type() == at::kDouble) {
-        rows(data_of<double>(block.effect));
-      } else {
-        rows(data_of<float>(block.effect));
-      }
+          });
+          detail::with_elements(products.rest, [&](const auto* effect) {
+            for (std::int64_t c = 0; c < rest; ++c) {
+              use(run.prompt, target, start + features + c, static_cast<double>(effect[row * rest + c]));
+            }
+          });
+        }
+      });
     }
   }
 }
 
 inline std::vector<DirectEffects::Effect> DirectEffects::effects(std::int64_t target, const Place& place) const {
+  const auto& products = products_[static_cast<std::size_t>(place.position)];
+  const auto& source = sources_->at(Position{static_cast<std::int32_t>(place.position)});
   std::vector<Effect> out;
-  for (const auto& block : blocks_[static_cast<std::size_t>(place.position)]) {
-    const auto found = std::lower_bound(block.target.begin(), block.target.end(), target);
-    if (found == block.target.end() || *found != target) continue;
-    const auto& source = sources_->block(block.prompt, Position{static_cast<std::int32_t>(place.position)});
-    const auto column = source.row_of(place.id);
-    if (column < 0) continue;
-    const auto row = found - block.target.begin();
-    const auto i = static_cast<std::size_t>(column);
-    const auto contrasted = detail::element(block.effect, row, column);
-    const auto rest = source.rest_of[i];
-    out.push_back({block.prompt, rest < 0 ? contrasted : detail::element(block.rest, row, rest), source.activation[i],
-                   contrasted * source.activation[i]});
+  for (const auto& run : products.runs) {
+    const auto found = std::lower_bound(run.target.begin(), run.target.end(), target);
+    if (found == run.target.end() || *found != target) continue;
+    const auto row = run.first_row + (found - run.target.begin());
+    const auto rest = place.index - products.features.size(1);
+    if (rest >= 0) {
+      out.push_back({run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
+    } else if (const auto slot = source.slot(run.prompt, place.index); source.present[slot] != 0) {
+      const auto grad = detail::element(products.features, row, place.index);
+      out.push_back({run.prompt, grad, grad * source.activation[slot]});
+    }
   }
   return out;
 }

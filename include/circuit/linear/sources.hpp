@@ -25,46 +25,55 @@ concept ContrastRule = requires(const C& c, double clean, double corrupt) {
   { C::needs_corrupt } -> std::convertible_to<bool>;
 };
 
-/// The upstream nodes of one position, over all prompts, ordered by depth.
-struct SourceTable {
-  std::vector<Node> nodes;
-  std::vector<std::int64_t> before;  ///< [depths + 1]  how many nodes lie before each depth
+/// Which nodes count as upstream besides features.
+struct SourceOptions {
+  bool errors = true;            ///< error terms, and whole outputs of modules without a dictionary
+  bool embeddings = true;
+  bool split_embedding = false;  ///< token and position embeddings as two nodes per position
 };
 
-/// What the upstream nodes of one position write on one prompt, packed so that "before depth D" is a prefix of rows.
-struct SourceBlock {
-  std::vector<std::int64_t> ids;      ///< [rows]  index into the position's table, ascending
-  at::Tensor effect;                  ///< [rows, d_model]  write vector, or the vector contrasted for nodes that depend on the run
-  std::vector<double> activation;     ///< [rows]  contrast activation; 1 for errors, outputs and embeddings
-  std::vector<std::int64_t> before;   ///< [depths + 1]
-  at::Tensor rest;                    ///< [rest rows, d_model]  clean write vectors of the nodes that depend on the run
-  std::vector<std::int64_t> rest_of;  ///< [rows]  row in `rest`, or -1 for a feature
+/// The upstream nodes of one position over all prompts, in depth order, so that "before depth D" is a prefix. Features
+/// write the same vector on every prompt, scaled by their activation; the rest (errors, outputs, embeddings) writes another
+/// vector on each.
+struct PositionSources {
+  std::vector<Node> features;
+  std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
+  at::Tensor writes;                          ///< [features, d_model]
+  std::vector<double> activation;             ///< [batch * features]  contrast activation
+  std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
 
-  /// The row of a table entry, or -1 where this prompt does not have it.
-  [[nodiscard]] std::int64_t row_of(std::int64_t id) const {
-    const auto found = std::lower_bound(ids.begin(), ids.end(), id);
-    return found == ids.end() || *found != id ? -1 : found - ids.begin();
+  std::vector<Node> rest;
+  std::vector<std::int64_t> rest_before;      ///< [depths + 1]
+  at::Tensor rest_effect;                     ///< [batch, rest, d_model]  contrasted write vectors
+  at::Tensor rest_writes;                     ///< [batch, rest, d_model]  clean write vectors
+
+  /// Upstream nodes before a depth.
+  [[nodiscard]] std::int64_t before(std::size_t depth) const { return features_before[depth] + rest_before[depth]; }
+  /// The i-th of them: features first, then the rest.
+  [[nodiscard]] const Node& node(std::int64_t i, std::size_t depth) const {
+    const auto of_features = features_before[depth];
+    return i < of_features ? features[static_cast<std::size_t>(i)] : rest[static_cast<std::size_t>(i - of_features)];
+  }
+  /// Where a prompt's value of a feature stands in `activation` and `present`.
+  [[nodiscard]] std::size_t slot(Prompt b, std::int64_t feature) const {
+    return static_cast<std::size_t>(b.value) * features.size() + static_cast<std::size_t>(feature);
   }
 };
 
-/// All upstream nodes of a batch. Only active features are touched: their write vectors are gathered once.
+/// All upstream nodes of a batch. Only active features are touched: their write vectors are gathered once per position.
 class Sources {
  public:
-  [[nodiscard]] const SourceTable& table(Position p) const { return tables_[static_cast<std::size_t>(p.value)]; }
-  [[nodiscard]] const SourceBlock& block(Prompt b, Position p) const {
-    return blocks_[static_cast<std::size_t>(b.value * length() + p.value)];
-  }
-  [[nodiscard]] std::int32_t length() const { return static_cast<std::int32_t>(tables_.size()); }
-  [[nodiscard]] std::int32_t batch() const { return static_cast<std::int32_t>(blocks_.size() / tables_.size()); }
+  [[nodiscard]] const PositionSources& at(Position p) const { return positions_[static_cast<std::size_t>(p.value)]; }
+  [[nodiscard]] std::int32_t length() const { return static_cast<std::int32_t>(positions_.size()); }
+  [[nodiscard]] std::int32_t batch() const { return batch_; }
 
-  /// split_embedding  token and position embeddings as two nodes per position
   template <Architecture A, Dictionaries Set, ContrastRule Contrast>
   static Sources pack(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& linearization,
-                      const Contrast& contrast, bool split_embedding);
+                      const Contrast& contrast, const SourceOptions& options = {});
 
  private:
-  std::vector<SourceTable> tables_;  // [pos]
-  std::vector<SourceBlock> blocks_;  // [batch * pos]
+  std::vector<PositionSources> positions_;
+  std::int32_t batch_ = 0;
 };
 
 /// Write vectors of features in the residual stream. features [n] int64  return [n, d_model]
@@ -133,48 +142,36 @@ template <class Scalar>
   return std::lower_bound(sorted.begin(), sorted.end(), value) - sorted.begin();
 }
 
-/// Fills tables and blocks module by module, in depth order.
+/// Fills the positions module by module, in depth order.
 template <ContrastRule Contrast>
 class SourcePacker {
  public:
   SourcePacker(const Linearization& linearization, const Contrast& contrast)
-      : linearization_{linearization},
-        contrast_{contrast},
+      : contrast_{contrast},
         batch_{linearization.batch()},
         length_{linearization.length()},
-        tables(static_cast<std::size_t>(length_)),
-        blocks(static_cast<std::size_t>(batch_ * length_)),
-        parts_(blocks.size()),
-        rests_(blocks.size()) {}
+        dtype_{linearization.clean.embed.scalar_type()},
+        like_{linearization.clean.embed},
+        positions_(static_cast<std::size_t>(length_)),
+        parts_(positions_.size()) {}
 
-  /// An embedding: one node per position, of which only the token's part differs between runs.
+  /// One node per position that writes `clean` [batch, pos, d_model]; corrupt is undefined without contrast.
   void add_rest(NodeKind kind, Layer layer, const at::Tensor& clean, const at::Tensor& corrupt) {
-    const auto effect = corrupt.defined() ? clean.sub(corrupt) : clean;
     for (std::int64_t p = 0; p < length_; ++p) {
-      auto& table = tables[static_cast<std::size_t>(p)];
-      const auto id = static_cast<std::int64_t>(table.nodes.size());
-      table.nodes.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{0}});
-      for (std::int64_t b = 0; b < batch_; ++b) {
-        const auto slot = static_cast<std::size_t>(b * length_ + p);
-        auto& block = blocks[slot];
-        block.rest_of.push_back(static_cast<std::int64_t>(rests_[slot].size()));
-        block.ids.push_back(id);
-        block.activation.push_back(1.0);
-        parts_[slot].push_back(effect.select(0, b).narrow(0, p, 1));
-        rests_[slot].push_back(clean.select(0, b).narrow(0, p, 1));
-      }
+      positions_[static_cast<std::size_t>(p)].rest.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{0}});
     }
+    rest_writes_.push_back(clean);
+    rest_effect_.push_back(corrupt.defined() ? clean.sub(corrupt) : clean);
   }
 
   /// The features of one module. writes(ids) gives write vectors [n, d_model] of distinct features.
   template <class Writes>
   void add_features(NodeKind kind, Layer layer, const ActiveFeatures& clean, const ActiveFeatures* corrupt,
                     Writes&& writes) {
-    std::vector<std::vector<PairedActivation>> rows(static_cast<std::size_t>(batch_ * length_));
+    Rows rows(static_cast<std::size_t>(batch_ * length_));
     std::vector<std::int64_t> all;
-    const auto dtype = linearization_.clean.embed.scalar_type();
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      rows[r] = pair_row(clean, corrupt, static_cast<std::int64_t>(r), dtype);
+      rows[r] = pair_row(clean, corrupt, static_cast<std::int64_t>(r), dtype_);
       for (const auto& entry : rows[r]) all.push_back(entry.feature);
     }
     all = distinct(std::move(all));
@@ -183,60 +180,94 @@ class SourcePacker {
     for (std::int64_t p = 0; p < length_; ++p) add_position(kind, layer, p, rows, all, written);
   }
 
-  /// Closes depth `depth`: nodes added so far lie before it.
+  /// Closes a depth: the nodes added so far lie before the next.
   void close_depth() {
-    for (auto& table : tables) table.before.push_back(static_cast<std::int64_t>(table.nodes.size()));
-    for (auto& block : blocks) block.before.push_back(static_cast<std::int64_t>(block.ids.size()));
-  }
-
-  void finish() {
-    for (std::size_t slot = 0; slot < blocks.size(); ++slot) {
-      blocks[slot].effect = at::cat(parts_[slot], 0);
-      blocks[slot].rest = at::cat(rests_[slot], 0);
-      parts_[slot].clear();
+    for (auto& here : positions_) {
+      here.features_before.push_back(static_cast<std::int64_t>(here.features.size()));
+      here.rest_before.push_back(static_cast<std::int64_t>(here.rest.size()));
     }
   }
+
+  [[nodiscard]] std::vector<PositionSources> finish() &&;
 
  private:
-  void add_position(NodeKind kind, Layer layer, std::int64_t p, const std::vector<std::vector<PairedActivation>>& rows,
-                    const std::vector<std::int64_t>& all, const at::Tensor& written) {
-    std::vector<std::int64_t> here;
-    for (std::int64_t b = 0; b < batch_; ++b) {
-      for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) here.push_back(entry.feature);
-    }
-    here = distinct(std::move(here));
-    auto& table = tables[static_cast<std::size_t>(p)];
-    const auto first = static_cast<std::int64_t>(table.nodes.size());
-    for (const auto feature : here) {
-      table.nodes.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
-    }
-    for (std::int64_t b = 0; b < batch_; ++b) {
-      const auto slot = static_cast<std::size_t>(b * length_ + p);
-      auto& block = blocks[slot];
-      std::vector<std::int64_t> from;
-      for (const auto& entry : rows[slot]) {
-        block.ids.push_back(first + place_of(here, entry.feature));
-        block.activation.push_back(contrast_.activation(entry.clean, entry.corrupt));
-        block.rest_of.push_back(-1);
-        from.push_back(place_of(all, entry.feature));
-      }
-      if (!from.empty()) parts_[slot].push_back(written.index_select(0, ids_tensor(from).to(written.device())));
-    }
-  }
+  using Rows = std::vector<std::vector<PairedActivation>>;
+  /// The features of one module at one position, with their values on every prompt.
+  struct Part {
+    at::Tensor writes;
+    std::vector<double> activation;  // [batch * features of the part]
+    std::vector<std::uint8_t> present;
+  };
 
-  const Linearization& linearization_;
+  void add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows, const std::vector<std::int64_t>& all,
+                    const at::Tensor& written);
+
   const Contrast& contrast_;
   std::int64_t batch_;
   std::int64_t length_;
-
- public:
-  std::vector<SourceTable> tables;
-  std::vector<SourceBlock> blocks;
-
- private:
-  std::vector<std::vector<at::Tensor>> parts_;
-  std::vector<std::vector<at::Tensor>> rests_;
+  at::ScalarType dtype_;
+  at::Tensor like_;
+  std::vector<PositionSources> positions_;
+  std::vector<std::vector<Part>> parts_;   // [pos][module]
+  std::vector<at::Tensor> rest_writes_;    // [rest]  [batch, pos, d_model]
+  std::vector<at::Tensor> rest_effect_;
 };
+
+template <ContrastRule Contrast>
+void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows,
+                                          const std::vector<std::int64_t>& all, const at::Tensor& written) {
+  std::vector<std::int64_t> here;
+  for (std::int64_t b = 0; b < batch_; ++b) {
+    for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) here.push_back(entry.feature);
+  }
+  here = distinct(std::move(here));
+  if (here.empty()) return;
+  auto& position = positions_[static_cast<std::size_t>(p)];
+  std::vector<std::int64_t> from;
+  for (const auto feature : here) {
+    position.features.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
+    from.push_back(place_of(all, feature));
+  }
+  const auto size = static_cast<std::size_t>(batch_) * here.size();
+  Part part{written.index_select(0, ids_tensor(from).to(written.device())), std::vector<double>(size, 0.0),
+            std::vector<std::uint8_t>(size, 0)};
+  for (std::int64_t b = 0; b < batch_; ++b) {
+    for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
+      const auto slot = static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
+      part.activation[slot] = contrast_.activation(entry.clean, entry.corrupt);
+      part.present[slot] = 1;
+    }
+  }
+  parts_[static_cast<std::size_t>(p)].push_back(std::move(part));
+}
+
+template <ContrastRule Contrast>
+std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
+  const auto d_model = like_.size(-1);
+  for (std::size_t p = 0; p < positions_.size(); ++p) {
+    auto& here = positions_[p];
+    auto& parts = parts_[p];
+    std::vector<at::Tensor> writes;
+    for (auto& part : parts) writes.push_back(std::move(part.writes));
+    here.writes = writes.empty() ? at::zeros({0, d_model}, like_.options()) : at::cat(writes, 0);
+    for (std::int64_t b = 0; b < batch_; ++b) {
+      for (const auto& part : parts) {
+        const auto n = static_cast<std::ptrdiff_t>(part.present.size()) / batch_;
+        here.activation.insert(here.activation.end(), part.activation.begin() + b * n, part.activation.begin() + (b + 1) * n);
+        here.present.insert(here.present.end(), part.present.begin() + b * n, part.present.begin() + (b + 1) * n);
+      }
+    }
+    parts.clear();
+    const auto stacked = [&](const std::vector<at::Tensor>& rest) {
+      std::vector<at::Tensor> rows;
+      for (const auto& r : rest) rows.push_back(r.select(1, static_cast<std::int64_t>(p)));
+      return rows.empty() ? at::zeros({batch_, 0, d_model}, like_.options()) : at::stack(rows, 1);
+    };
+    here.rest_writes = stacked(rest_writes_);
+    here.rest_effect = stacked(rest_effect_);
+  }
+  return std::move(positions_);
+}
 
 }  // namespace circuit::detail
 
@@ -244,20 +275,21 @@ namespace circuit {
 
 template <Architecture A, Dictionaries Set, ContrastRule Contrast>
 Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& lin,
-                      const Contrast& contrast, bool split_embedding) {
+                      const Contrast& contrast, const SourceOptions& options) {
   const c10::AutoGradMode no_gradient{false};
   detail::SourcePacker packer{lin, contrast};
   const bool paired = Contrast::needs_corrupt;
   const auto other = [&](const at::Tensor& corrupt) { return paired ? corrupt : at::Tensor{}; };
 
-  if (split_embedding || !lin.clean.pos_embed.defined()) {
+  const bool joined = lin.clean.pos_embed.defined() && !options.split_embedding;
+  if (options.embeddings && joined) {
+    packer.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed.add(lin.clean.pos_embed),
+                    paired ? lin.corrupt.embed.add(lin.corrupt.pos_embed) : at::Tensor{});
+  } else if (options.embeddings) {
     packer.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed, other(lin.corrupt.embed));
     if (lin.clean.pos_embed.defined()) {
       packer.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed, other(lin.corrupt.pos_embed));
     }
-  } else {
-    packer.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed.add(lin.clean.pos_embed),
-                    paired ? lin.corrupt.embed.add(lin.corrupt.pos_embed) : at::Tensor{});
   }
   packer.close_depth();
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
@@ -265,8 +297,12 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
     const auto slot = static_cast<std::size_t>(l);
     const auto add = [&](bool read, NodeKind feature, NodeKind error, NodeKind output, const auto& clean,
                          const auto& corrupt, auto&& writes) {
-      if (read) packer.add_features(feature, layer, clean[slot].features, paired ? &corrupt[slot].features : nullptr, writes);
-      packer.add_rest(read ? error : output, layer, clean[slot].rest, paired ? corrupt[slot].rest : at::Tensor{});
+      if (read) {
+        packer.add_features(feature, layer, clean[slot].features, paired ? &corrupt[slot].features : nullptr, writes);
+      }
+      if (options.errors) {
+        packer.add_rest(read ? error : output, layer, clean[slot].rest, paired ? corrupt[slot].rest : at::Tensor{});
+      }
       packer.close_depth();
     };
     add(dictionaries.attn(layer) != nullptr, NodeKind::attn_feature, NodeKind::attn_error, NodeKind::attn_output,
@@ -276,10 +312,9 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
         lin.clean.mlp, lin.corrupt.mlp,
         [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });
   }
-  packer.finish();
   Sources out;
-  out.tables_ = std::move(packer.tables);
-  out.blocks_ = std::move(packer.blocks);
+  out.batch_ = static_cast<std::int32_t>(lin.batch());
+  out.positions_ = std::move(packer).finish();
   return out;
 }
 

@@ -57,9 +57,7 @@ struct Leap {
   [[no_unique_address]] Softmax softmax{};    ///< how scores move the pattern
   [[no_unique_address]] Final final_norm{};   ///< whether the final scale moves
   AttentionPaths attention = AttentionPaths::all;  ///< whether q and k edges are searched
-  bool errors = true;            ///< keep edges from error terms and whole outputs
-  bool embeddings = true;        ///< keep edges from embeddings
-  bool split_embedding = false;  ///< token and position embeddings as two nodes
+  SourceOptions sources{};                         ///< which nodes besides features count as upstream
   std::stop_token stop{};        ///< read once per layer
 
   /// return  the kept edges with nn and em gradients and attributions, means over prompts
@@ -79,6 +77,14 @@ using SeedLeap = Leap<keep::PositiveAbove, chain::ModelGradient, contrast::Posit
 
 namespace circuit::detail {
 
+/// What a node is worth on every prompt.
+struct NodeValues {
+  explicit NodeValues(std::int32_t batch) : nodegrad(static_cast<std::size_t>(batch), 0.0), attribution{nodegrad} {}
+
+  std::vector<double> nodegrad;     // d metric / d activation
+  std::vector<double> attribution;  // by its (contrasted) activation or vector
+};
+
 /// One run of a search: what it has learned so far.
 template <class Policies, Architecture A, Dictionaries Set>
 class LeapRun {
@@ -89,7 +95,7 @@ class LeapRun {
         dictionaries_{dictionaries},
         lin_{std::move(lin)},
         pull_back_{model, lin_.run, policies.softmax},
-        sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.split_embedding)} {
+        sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)} {
     using Chain = decltype(policies.chain);
     if constexpr (!std::remove_cvref_t<Chain>::from_edges) {
       outputs_ = policies.chain.gradients(model, dictionaries, lin_, pull_back_, policies.attention);
@@ -118,19 +124,19 @@ class LeapRun {
 
   [[nodiscard]] std::int32_t batch() const { return sources_.batch(); }
   void sum_constants();
-  [[nodiscard]] std::vector<double> nodegrad(const Node& node) const;
+  [[nodiscard]] NodeValues values_of(const Node& node) const;
+  [[nodiscard]] const NodeValues* find_path(const Node& node) const {
+    const auto found = paths_.find(node);
+    return found == paths_.end() ? nullptr : &found->second;
+  }
   [[nodiscard]] StepTargets targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
                                        const at::Tensor& writes_gradient, const auto& writes);
   void steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
   void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
-  void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const DirectEffects::Place& place,
+  void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                 const std::vector<DirectEffects::Effect>& effects);
   void add_bias(EdgeType type, const StepTargets& targets, const std::vector<double>& nn, const std::vector<double>& em);
-  [[nodiscard]] bool wanted(const Node& up) const {
-    if (is_embedding(up.kind)) return policies_.embeddings;
-    return is_feature(up.kind) || policies_.errors;
-  }
   [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
   [[nodiscard]] std::pair<double, double> activations_of(const Node& node) const;
 
@@ -143,7 +149,7 @@ class LeapRun {
   OutputGradients outputs_;            // of the chain rule, unless it works from edges
   std::vector<at::Tensor> constants_;  // by depth: sum of what modules before it write in any run
   TargetSet frontier_;
-  std::unordered_map<Node, std::vector<double>> path_nodegrad_;  // by prompt; chains from edges only
+  std::unordered_map<Node, NodeValues> paths_;  // sums over outgoing kept edges; chains from edges only
   std::vector<KeptEdge> edges_;
   std::vector<BiasRow> biases_;
 };
@@ -170,15 +176,17 @@ void LeapRun<Policies, A, Set>::metric_step() {
   auto targets = StepTargets::metric(batch(), last);
   DirectEffects effects{sources_, targets.positions(), /*spans=*/true, depth};
   std::vector<double> bias(1, 0.0);
+  std::vector<PromptGradients> gradients;
   for (std::int32_t b = 0; b < batch(); ++b) {
     const auto grad = lin_.gradients.last.select(0, b).unsqueeze(0);
-    effects.add({Prompt{b}, {0}, grad});
+    gradients.push_back({Prompt{b}, {0}, grad});
     if constexpr (!contrasts) {
       bias[0] += lin_.metric_constant[b].template item<double>() +
                  grad.sum(1).matmul(constants_.back()).template item<double>();
     }
     targets.at(Prompt{b}, 0).activation = lin_.metric[b].template item<double>();
   }
+  effects.multiply(gradients);
   keep(EdgeType::metric, targets, effects);
   add_bias(EdgeType::metric, targets, bias, bias);
 }
@@ -235,10 +243,10 @@ StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, co
   if (targets.size() == 0) return targets;
   if constexpr (chains_by_edges) {
     for (std::int64_t t = 0; t < targets.size(); ++t) {
-      const auto found = path_nodegrad_.find(targets.node(t));
-      if (found == path_nodegrad_.end()) continue;  // a target that no kept edge leaves has no path
+      const auto* path = find_path(targets.node(t));
+      if (path == nullptr) continue;  // no kept edge leaves it
       for (std::int32_t b = 0; b < batch(); ++b) {
-        targets.at(Prompt{b}, t).nodegrad = found->second[static_cast<std::size_t>(b)];
+        targets.at(Prompt{b}, t).nodegrad = path->nodegrad[static_cast<std::size_t>(b)];
       }
     }
   } else {
@@ -263,13 +271,14 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& rea
     DirectEffects effects{sources_, targets.positions(), spans, depth};
     std::vector<double> nn(static_cast<std::size_t>(targets.size()), 0.0);
     std::vector<double> em = nn;
+    std::vector<PromptGradients> gradients;
     for (std::int32_t b = 0; b < batch(); ++b) {
       const auto active = targets.active(Prompt{b});
       if (active.empty()) continue;
       const auto rows = ids_tensor(active);
       const auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.index_select(0, rows.to(readers.device())),
                                              targets.position_tensor().index_select(0, rows).to(readers.device()));
-      effects.add({Prompt{b}, active, pulled.grad});
+      gradients.push_back({Prompt{b}, active, pulled.grad});
       if constexpr (!contrasts) {
         const auto whole = spans ? pulled.grad.sum(1) : pulled.grad;
         const auto constant =
@@ -285,6 +294,7 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& rea
         }
       }
     }
+    effects.multiply(gradients);
     keep(type, targets, effects);
     add_bias(type, targets, nn, em);
   }
@@ -315,23 +325,18 @@ void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, 
   const auto* pair = data_of<std::int64_t>(kept);
   for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
     const auto place = effects.place(pair[0], pair[1]);
-    if (place.id < 0) continue;
+    if (place.index < 0) continue;
     const auto found = effects.effects(pair[0], place);
-    if (!found.empty()) add_edge(type, targets, pair[0], place, found);
+    if (!found.empty()) add_edge(type, targets, pair[0], effects.node(place), found);
   }
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targets, std::int64_t target,
-                                         const DirectEffects::Place& place,
+void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                                          const std::vector<DirectEffects::Effect>& effects) {
-  const auto& up = sources_.table(Position{static_cast<std::int32_t>(place.position)}).nodes[static_cast<std::size_t>(place.id)];
-  if (!wanted(up)) return;
   Edge edge{.type = type, .nn_grad = 0, .nn_attrib = 0, .em_grad = 0, .em_attrib = 0, .prompts = 0};
-  std::vector<double>* path = nullptr;
-  if constexpr (chains_by_edges) {
-    path = &path_nodegrad_.try_emplace(up, static_cast<std::size_t>(batch()), 0.0).first->second;
-  }
+  NodeValues* path = nullptr;
+  if constexpr (chains_by_edges) path = &paths_.try_emplace(up, batch()).first->second;
   const double share = 1.0 / batch();
   for (const auto& e : effects) {
     const auto& state = targets.at(e.prompt, target);
@@ -341,7 +346,10 @@ void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targe
     edge.em_grad += share * chained * e.grad;
     edge.em_attrib += share * chained * e.attrib;
     edge.prompts += policies_.keep.passes(policies_.score.score(e.attrib, state)) ? 1 : 0;
-    if (path != nullptr) (*path)[static_cast<std::size_t>(e.prompt.value)] += chained * e.grad;
+    if (path != nullptr) {
+      path->nodegrad[static_cast<std::size_t>(e.prompt.value)] += chained * e.grad;
+      path->attribution[static_cast<std::size_t>(e.prompt.value)] += chained * e.attrib;
+    }
   }
   edges_.push_back({up, targets.node(target), edge});
   if (is_feature(up.kind)) policies_.targets.reached(frontier_, up);
@@ -356,27 +364,33 @@ void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targe
   }
 }
 
-/// d metric / d activation of a node on every prompt.
+/// From the edges that leave a node, or from the gradient on the output that it is part of.
 template <class Policies, Architecture A, Dictionaries Set>
-std::vector<double> LeapRun<Policies, A, Set>::nodegrad(const Node& node) const {
-  std::vector<double> out(static_cast<std::size_t>(batch()), 0.0);
+NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
+  NodeValues out{batch()};
   if constexpr (chains_by_edges) {
-    const auto found = path_nodegrad_.find(node);
-    return found == path_nodegrad_.end() ? out : found->second;
+    const auto* path = find_path(node);
+    return path != nullptr ? *path : out;
   } else {
-    const auto slot = static_cast<std::size_t>(node.layer.value);
-    const auto& grad = is_embedding(node.kind) ? outputs_.embed
-                       : is_attention(node.kind) ? outputs_.attn_out[slot] : outputs_.mlp_out[slot];
-    const auto& table = sources_.table(node.position).nodes;
-    const auto id = std::find(table.begin(), table.end(), node) - table.begin();
+    const auto layer = static_cast<std::size_t>(node.layer.value);
+    const auto& grads = is_embedding(node.kind)   ? outputs_.embed
+                        : is_attention(node.kind) ? outputs_.attn_out[layer]
+                                                  : outputs_.mlp_out[layer];
+    const auto& source = sources_.at(node.position);
+    const bool feature = is_feature(node.kind);
+    const auto& nodes = feature ? source.features : source.rest;
+    const auto i = std::find(nodes.begin(), nodes.end(), node) - nodes.begin();
     for (std::int32_t b = 0; b < batch(); ++b) {
-      const auto& block = sources_.block(Prompt{b}, node.position);
-      const auto row = block.row_of(id);
-      if (row < 0) continue;
-      const auto rest = block.rest_of[static_cast<std::size_t>(row)];
-      const auto write = rest < 0 ? block.effect.select(0, row) : block.rest.select(0, rest);
-      out[static_cast<std::size_t>(b)] =
-          write.dot(grad.select(0, b).select(0, node.position.value)).template item<double>();
+      const auto slot = static_cast<std::size_t>(b);
+      const auto grad = grads.select(0, b).select(0, node.position.value);
+      const auto along = [&](const at::Tensor& write) { return write.dot(grad).template item<double>(); };
+      if (!feature) {
+        out.nodegrad[slot] = along(source.rest_writes.select(0, b).select(0, i));
+        out.attribution[slot] = along(source.rest_effect.select(0, b).select(0, i));
+      } else if (const auto at_prompt = source.slot(Prompt{b}, i); source.present[at_prompt] != 0) {
+        out.nodegrad[slot] = along(source.writes.select(0, i));
+        out.attribution[slot] = out.nodegrad[slot] * source.activation[at_prompt];
+      }
     }
     return out;
   }
@@ -403,18 +417,12 @@ NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
     const double value = lin_.metric.mean().template item<double>();
     return {.node = node, .activation = value, .contrast_activation = 0, .attribution = value, .nodegrad = 1};
   }
-  const auto gradient = nodegrad(node);
+  const auto values = values_of(node);
   const auto [clean, corrupt] = activations_of(node);
   NodeBundle out{.node = node, .activation = clean, .contrast_activation = corrupt, .attribution = 0, .nodegrad = 0};
-  const auto& table = sources_.table(node.position).nodes;
-  const auto id = std::find(table.begin(), table.end(), node) - table.begin();
-  for (std::int32_t b = 0; b < batch(); ++b) {
-    const auto& block = sources_.block(Prompt{b}, node.position);
-    const auto row = block.row_of(id);
-    if (row < 0) continue;
-    const auto g = gradient[static_cast<std::size_t>(b)];
-    out.nodegrad += g / batch();
-    out.attribution += g * block.activation[static_cast<std::size_t>(row)] / batch();
+  for (std::size_t b = 0; b < values.nodegrad.size(); ++b) {
+    out.nodegrad += values.nodegrad[b] / batch();
+    out.attribution += values.attribution[b] / batch();
   }
   return out;
 }
