@@ -33,7 +33,10 @@ Tensors sae_tensors(at::ScalarType dtype = at::kFloat) {
     for (const auto s : shape) size *= s;
     return at::arange(size, at::kDouble).mul(0.37).add(start).sin().view(shape).to(dtype);
   };
-  return {{"W_enc", counted({3, 5}, 0)}, {"b_enc", counted({5}, 1)}, {"W_dec", counted({5, 3}, 2)}, {"b_dec", counted({3}, 3)}};
+  return {{"W_enc", counted({3, 5}, 0)},
+          {"b_enc", counted({5}, 1)},
+          {"W_dec", counted({5, 3}, 2)},
+          {"b_dec", counted({3}, 3)}};
 }
 
 void write(const fs::path& path, const Tensors& tensors) {
@@ -43,8 +46,12 @@ void write(const fs::path& path, const Tensors& tensors) {
 }
 
 nlohmann::json sae_lens_config() {
-  return {{"architecture", "standard"}, {"d_in", 3}, {"d_sae", 5}, {"apply_b_dec_to_input", true},
-          {"normalize_activations", "none"}, {"metadata", {{"hook_name", "blocks.1.attn.hook_z"}, {"neuronpedia_id", "tiny/1-att"}}}};
+  return {{"architecture", "standard"},
+          {"d_in", 3},
+          {"d_sae", 5},
+          {"apply_b_dec_to_input", true},
+          {"normalize_activations", "none"},
+          {"metadata", {{"hook_name", "blocks.1.attn.hook_z"}, {"neuronpedia_id", "tiny/1-att"}}}};
 }
 
 fs::path write_sae_lens(const Folder& folder, const nlohmann::json& config, const Tensors& tensors) {
@@ -115,8 +122,12 @@ TEST_CASE("SAELens folders are read as written since version 6 and before") {
   REQUIRE_FALSE(loaded.expects.has_value());
   REQUIRE_CLOSE(loaded.dictionary.reconstruct(x), expected, 1e-6);
 
-  const nlohmann::json old{{"hook_point", "blocks.1.hook_attn_out"}, {"hook_point_head_index", nullptr}, {"d_in", 3}, {"d_sae", 5},
-                           {"activation_fn_str", "relu"}, {"normalize_activations", false},
+  const nlohmann::json old{{"hook_point", "blocks.1.hook_attn_out"},
+                           {"hook_point_head_index", nullptr},
+                           {"d_in", 3},
+                           {"d_sae", 5},
+                           {"activation_fn_str", "relu"},
+                           {"normalize_activations", false},
                            {"model_from_pretrained_kwargs", {{"center_writing_weights", false}}}};
   auto with_ones = tensors;
   with_ones["scaling_factor"] = at::ones({5});
@@ -129,8 +140,11 @@ TEST_CASE("SAELens folders are read as written since version 6 and before") {
 TEST_CASE("a SAELens dictionary subtracts b_dec only where its configuration says so; a transcoder never does") {
   const auto tensors = sae_tensors();
   const auto x = at::arange(3, at::kFloat).sub(1);
-  const auto expected =
-      x.matmul(tensors.at("W_enc")).add(tensors.at("b_enc")).clamp_min(0).matmul(tensors.at("W_dec")).add(tensors.at("b_dec"));
+  const auto expected = x.matmul(tensors.at("W_enc"))
+                            .add(tensors.at("b_enc"))
+                            .clamp_min(0)
+                            .matmul(tensors.at("W_dec"))
+                            .add(tensors.at("b_dec"));
   const Folder folder;
   auto config = sae_lens_config();
   config["apply_b_dec_to_input"] = false;
@@ -209,7 +223,8 @@ TEST_CASE("Dunefsky's transcoders are read past their pickled configuration clas
 TEST_CASE("a set of published dictionaries holds a model to their weight processing") {
   const Folder folder;
   for (const int l : {0, 1, 2}) {
-    fs::copy_file(golden_file("attn." + std::to_string(l) + ".pt"), folder.path / ("run_L" + std::to_string(l) + "_Hcat_z_v9.pt"));
+    fs::copy_file(golden_file("attn." + std::to_string(l) + ".pt"),
+                  folder.path / ("run_L" + std::to_string(l) + "_Hcat_z_v9.pt"));
   }
   const auto set = load_dictionaries(folder.path, {}, {.dtype = at::kDouble});
   const auto folded = golden::model(weights::folded_and_centered);
@@ -272,16 +287,22 @@ TEST_CASE("tensors that are missing or of a wrong shape, dtype or value are refu
   for (const std::string name : {"W_enc", "b_enc", "W_dec", "b_dec"}) {
     INFO(name);
     REQUIRE_THAT(said<NameError>([&] { load([&](Tensors& t) { t.erase(name); }); }), ContainsSubstring(name));
-    REQUIRE_THAT(said<ShapeError>([&] { load([&](Tensors& t) { t[name] = t[name].unsqueeze(0); }); }), ContainsSubstring(name));
+    REQUIRE_THAT(said<ShapeError>([&] { load([&](Tensors& t) { t[name] = t[name].unsqueeze(0); }); }),
+                 ContainsSubstring(name));
     REQUIRE_THAT(said<ShapeError>([&] { load([&](Tensors& t) { t[name] = t[name].narrow(0, 0, 2).contiguous(); }); }),
                  ContainsSubstring(path.string()));
-    REQUIRE_THAT(said<DTypeError>([&] { load([&](Tensors& t) { t[name] = t[name].to(at::kInt); }); }), ContainsSubstring(name));
+    REQUIRE_THAT(said<DTypeError>([&] { load([&](Tensors& t) { t[name] = t[name].to(at::kInt); }); }),
+                 ContainsSubstring(name));
     for (const auto bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
-      REQUIRE_THAT(said<ValueError>([&] { load([&](Tensors& t) { t[name].flatten()[1].fill_(bad); }); }), ContainsSubstring(name));
+      REQUIRE_THAT(said<ValueError>([&] { load([&](Tensors& t) { t[name].flatten()[1].fill_(bad); }); }),
+                   ContainsSubstring(name));
     }
   }
   REQUIRE_THROWS_AS(load([](Tensors& t) { std::swap(t["W_enc"], t["W_dec"]); }), ShapeError);
-  REQUIRE_THROWS_AS(load([](Tensors& t) { t["W_dec"] = at::ones({5, 4}); }), ShapeError);  // an SAE writes what it reads
+  REQUIRE_THROWS_AS(load([](Tensors& t) {
+                      t["W_dec"] = at::ones({5, 4});
+                    }),
+                    ShapeError);  // an SAE writes what it reads
   load([](Tensors&) {});
   REQUIRE_THROWS_AS(load_bare(path, DictionaryKind::transcoder), NameError);
   REQUIRE_THROWS_AS(load_bare(path, DictionaryKind::sae, {.dtype = at::kHalf}), DTypeError);

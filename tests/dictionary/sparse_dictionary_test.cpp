@@ -31,7 +31,9 @@ struct LargestOnly {
   [[nodiscard]] at::Tensor apply(const at::Tensor& pre) const {
     return pre.mul(pre.eq(std::get<0>(pre.max(-1, true))).to(pre.scalar_type()));
   }
-  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const { return act.mul(0.0).add(1.0); }
+  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const {
+    return act.mul(0.0).add(1.0);
+  }
 };
 
 }  // namespace

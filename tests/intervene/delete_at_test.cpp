@@ -46,7 +46,8 @@ void requires_deletion(const Setting& s, Layer hook_layer, const FeatureId& id, 
   const auto act = activation(s, id, position);
   const auto before = s.model.run(s.tokens, record<P>()).cache;
   const auto deleted = [&](auto amount) {
-    return s.model.run(s.tokens, delete_at<P>(hook_layer, s.model, s.dictionaries, {id}, on(position), amount), record<P>())
+    return s.model
+        .run(s.tokens, delete_at<P>(hook_layer, s.model, s.dictionaries, {id}, on(position), amount), record<P>())
         .cache.template get<P>(hook_layer);
   };
   auto expected = before.template get<P>(hook_layer).clone();
@@ -79,14 +80,20 @@ TEST_CASE("the run's own activation times the written vector is subtracted, per 
 TEST_CASE("deleting where the module writes is ablation, of several features of several modules too") {
   const Setting s;
   const auto position = Position{4};
-  const std::vector<FeatureId> features{varied(s, Module::attn, Layer{1}, position), attn_feature(Layer{1}, Feature{0})};
-  REQUIRE_CLOSE(s.model.run(s.tokens, delete_at<hook::resid_mid>(Layer{1}, s.model, s.dictionaries, features, on(position))).logits,
-                s.model.run(s.tokens, ablate(s.dictionaries, features, on(position))).logits, 1e-10);
+  const std::vector<FeatureId> features{varied(s, Module::attn, Layer{1}, position),
+                                        attn_feature(Layer{1}, Feature{0})};
+  REQUIRE_CLOSE(
+      s.model.run(s.tokens, delete_at<hook::resid_mid>(Layer{1}, s.model, s.dictionaries, features, on(position)))
+          .logits,
+      s.model.run(s.tokens, ablate(s.dictionaries, features, on(position))).logits, 1e-10);
   const auto a = mlp_feature(Layer{0}, Feature{1});
   const auto b = attn_feature(Layer{0}, Feature{2});
-  const auto both = s.model.run(s.tokens, delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {a, b}, everywhere)).logits;
-  const auto one = s.model.run(s.tokens, delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {a}, everywhere),
-                               delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {b}, everywhere)).logits;
+  const auto both =
+      s.model.run(s.tokens, delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {a, b}, everywhere)).logits;
+  const auto one = s.model
+                       .run(s.tokens, delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {a}, everywhere),
+                            delete_at<hook::resid_post>(Layer{1}, s.model, s.dictionaries, {b}, everywhere))
+                       .logits;
   REQUIRE_CLOSE(both, one, 1e-12);
   REQUIRE_FALSE(difference(both, s.model.run(s.tokens).logits, 1e-4).close);
 }
@@ -95,10 +102,12 @@ TEST_CASE("the batch mean's deletion equals the reference's fixed subtraction") 
   const auto model = golden::model(weights::folded_and_centered);
   for (const auto& [layer, name] : {std::pair{Layer{1}, "delete mean attn.0 at 4 from resid_pre 1"},
                                     std::pair{Layer{2}, "delete mean attn.0 at 4 from resid_pre 2"}}) {
-    const auto logits = model.run(golden::tokens("clean"),
-                                  delete_at<hook::resid_pre>(layer, model, golden::dictionaries(),
-                                                             {attn_feature(Layer{0}, Feature{75})}, on(Position{4}),
-                                                             amount::BatchMean{})).logits;
+    const auto logits =
+        model
+            .run(golden::tokens("clean"),
+                 delete_at<hook::resid_pre>(layer, model, golden::dictionaries(), {attn_feature(Layer{0}, Feature{75})},
+                                            on(Position{4}), amount::BatchMean{}))
+            .logits;
     REQUIRE_CLOSE(logits, golden::fact(std::string{"intervention/"} + name + "/logits"), 1e-10);
   }
 }
@@ -121,8 +130,9 @@ TEST_CASE("a point before the feature is written is refused, with the feature's 
   REQUIRE_THROWS_AS(attempt(hook::resid_pre{}, Layer{1}, {}), ValueError);
   REQUIRE_THROWS_AS(attempt(hook::resid_pre{}, Layer{1}, {m, m}), ValueError);
   REQUIRE_THROWS_AS(attempt(hook::resid_pre{}, Layer{1}, {mlp_feature(Layer{0}, Feature{20})}), IndexError);
-  REQUIRE_THROWS_AS(s.model.run(s.tokens, delete_at<hook::resid_pre>(Layer{1}, s.model, s.dictionaries, {m}, on(Position{6}))),
-                    IndexError);
+  REQUIRE_THROWS_AS(
+      s.model.run(s.tokens, delete_at<hook::resid_pre>(Layer{1}, s.model, s.dictionaries, {m}, on(Position{6}))),
+      IndexError);
 }
 
 TEST_CASE("a fixed amount may be added anywhere, but must be finite and at a layer there is") {
@@ -132,7 +142,8 @@ TEST_CASE("a fixed amount may be added anywhere, but must be finite and at a lay
     return add_at<hook::resid_pre>(layer, s.model, s.dictionaries, a, scale, on(Position{1}));
   };
   const auto before = s.model.run(s.tokens, record<hook::resid_pre>()).cache.get<hook::resid_pre>(Layer{0});
-  const auto after = s.model.run(s.tokens, add(Layer{0}, 2.0), record<hook::resid_pre>()).cache.get<hook::resid_pre>(Layer{0});
+  const auto after =
+      s.model.run(s.tokens, add(Layer{0}, 2.0), record<hook::resid_pre>()).cache.get<hook::resid_pre>(Layer{0});
   auto expected = before.clone();
   expected.select(1, 1).add_(s.dictionaries.attn(Layer{1})->W_dec[0].mul(2.0));
   REQUIRE_CLOSE(after, expected, 1e-12);
@@ -144,11 +155,14 @@ TEST_CASE("freezing patterns and scales at another run gives those values, in th
   const Setting s;
   const auto others = random_model::Source{4}.tokens(3, 6, s.model.config().d_vocab);
   const auto other = s.model.run(others, record<hook::attn::pattern, hook::ln1::scale>()).cache;
-  const auto cache = s.model.run(s.tokens, freeze_at<hook::attn::pattern, hook::ln1::scale>(other, {.layers = {Layer{1}}}),
-                                 record<hook::attn::pattern, hook::ln1::scale>()).cache;
+  const auto cache = s.model
+                         .run(s.tokens, freeze_at<hook::attn::pattern, hook::ln1::scale>(other, {.layers = {Layer{1}}}),
+                              record<hook::attn::pattern, hook::ln1::scale>())
+                         .cache;
   REQUIRE_CLOSE(cache.get<hook::attn::pattern>(Layer{1}), other.get<hook::attn::pattern>(Layer{1}), 0.0);
   REQUIRE_CLOSE(cache.get<hook::ln1::scale>(Layer{1}), other.get<hook::ln1::scale>(Layer{1}), 0.0);
-  REQUIRE_FALSE(difference(cache.get<hook::attn::pattern>(Layer{0}), other.get<hook::attn::pattern>(Layer{0}), 1e-3).close);
+  REQUIRE_FALSE(
+      difference(cache.get<hook::attn::pattern>(Layer{0}), other.get<hook::attn::pattern>(Layer{0}), 1e-3).close);
   const auto same = s.model.run(s.tokens, record<hook::attn::pattern>()).cache;
   REQUIRE_CLOSE(s.model.run(s.tokens, freeze_at<hook::attn::pattern>(same)).logits, s.model.run(s.tokens).logits, 0.0);
   REQUIRE_THROWS_AS(s.model.run(s.tokens.narrow(0, 0, 2), freeze_at<hook::attn::pattern>(same)), ShapeError);

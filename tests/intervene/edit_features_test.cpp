@@ -31,7 +31,8 @@ struct Setting {
 };
 
 /// The dense definition: the module's output with `change` [batch, pos] of the feature's activation written.
-at::Tensor with_written(const at::Tensor& output, const DictionaryWeights& dictionary, Feature feature, const at::Tensor& change) {
+at::Tensor with_written(const at::Tensor& output, const DictionaryWeights& dictionary, Feature feature,
+                        const at::Tensor& change) {
   return output.add(change.unsqueeze(-1).mul(dictionary.W_dec[feature.value]));
 }
 
@@ -75,7 +76,8 @@ TEST_CASE("features are set to a value, scaled, and patched from another run, pe
     requires_written(s, id, scale_by(3.0, s.dictionaries, {id}, everywhere), act.mul(2));
     const auto other = s.cache(s.others);
     const auto index = at::full({1}, id.feature.value, at::kLong);
-    const auto there = encode(s.dictionaries, module, layer, input_of(s.dictionaries, other, module, layer), index).squeeze(-1);
+    const auto there =
+        encode(s.dictionaries, module, layer, input_of(s.dictionaries, other, module, layer), index).squeeze(-1);
     auto change = act.mul(0);
     for (const int position : {2, 5}) change.select(1, position).copy_(there.sub(act).select(1, position));
     requires_written(s, id, patch_from(other, s.dictionaries, {id}, on(at_two, Position{5})), change);
@@ -104,7 +106,8 @@ TEST_CASE("edits of several features are one attachment, and each sees the run t
   // One module: two features at once are both encoded from the unchanged input.
   const FeatureId neighbour{first.module, first.layer, Feature{(first.feature.value + 1) % 20}};
   const auto before = s.cache(s.tokens);
-  const auto after = s.model.run(s.tokens, ablate(s.dictionaries, {first, neighbour}, everywhere), record_modules()).cache;
+  const auto after =
+      s.model.run(s.tokens, ablate(s.dictionaries, {first, neighbour}, everywhere), record_modules()).cache;
   const auto z = before.get<hook::attn::z>(Layer{0}).flatten(2);
   const auto acts = s.dictionaries.encode_attn(Layer{0}, z);
   const auto& dictionary = *s.dictionaries.attn(Layer{0});
@@ -120,20 +123,26 @@ TEST_CASE("with frozen errors every module gives its reconstruction, and the num
   auto edits = ablate(s.dictionaries, {id}, on(at_two), frozen);
   // The same, densely: a replacement model whose one activation is set to 0.
   const auto dense = [&](const at::Tensor& output, Module module, Layer layer, const at::Tensor& input) {
-    auto acts = module == Module::attn ? s.dictionaries.encode_attn(layer, input) : s.dictionaries.encode_mlp(layer, input);
+    auto acts =
+        module == Module::attn ? s.dictionaries.encode_attn(layer, input) : s.dictionaries.encode_mlp(layer, input);
     if (module == id.module && layer == id.layer) acts.select(1, 2).select(1, id.feature.value).zero_();
-    return dictionary_of(s.dictionaries, module, layer)->decode(acts).add(frozen.errors.get(module, layer)).view(output.sizes());
+    return dictionary_of(s.dictionaries, module, layer)
+        ->decode(acts)
+        .add(frozen.errors.get(module, layer))
+        .view(output.sizes());
   };
   at::Tensor normalized;
   const auto by_hand =
       s.model
-          .run(s.tokens,
-               edit<hook::attn::z>([&](const at::Tensor& z, Layer l) { return dense(z, Module::attn, l, z.flatten(2)); },
-                                   {.layers = {Layer{0}}}),
-               edit<hook::attn_out>([&](const at::Tensor& out, Layer l) { return dense(out, Module::attn, l, out); },
-                                    {.layers = {Layer{1}}}),
-               edit<hook::ln2::normalized>([&](const at::Tensor& x, Layer) { return normalized = x; }),
-               edit<hook::mlp_out>([&](const at::Tensor& out, Layer l) { return dense(out, Module::mlp, l, normalized); }))
+          .run(
+              s.tokens,
+              edit<hook::attn::z>([&](const at::Tensor& z, Layer l) { return dense(z, Module::attn, l, z.flatten(2)); },
+                                  {.layers = {Layer{0}}}),
+              edit<hook::attn_out>([&](const at::Tensor& out, Layer l) { return dense(out, Module::attn, l, out); },
+                                   {.layers = {Layer{1}}}),
+              edit<hook::ln2::normalized>([&](const at::Tensor& x, Layer) { return normalized = x; }),
+              edit<hook::mlp_out>(
+                  [&](const at::Tensor& out, Layer l) { return dense(out, Module::mlp, l, normalized); }))
           .logits;
   const auto logits = s.model.run(s.tokens, edits).logits;
   REQUIRE_CLOSE(logits, by_hand, 1e-10);

@@ -44,14 +44,16 @@ Outcome run(const nlohmann::json& entry) {
   const auto place = detail::split_hook(hook);
   const auto scale = patch.at(5).get<double>();
   if (place->second == hook::resid_pre::name) {
-    return done(model.run(tokens, ablations,
-                          add_at<hook::resid_pre>(place->first, model, dictionaries, feature_of(patch), scale, position_of(patch)),
-                          recorder));
+    return done(model.run(
+        tokens, ablations,
+        add_at<hook::resid_pre>(place->first, model, dictionaries, feature_of(patch), scale, position_of(patch)),
+        recorder));
   }
   REQUIRE(place->second == hook::resid_mid::name);
-  return done(model.run(tokens, ablations,
-                        add_at<hook::resid_mid>(place->first, model, dictionaries, feature_of(patch), scale, position_of(patch)),
-                        recorder));
+  return done(model.run(
+      tokens, ablations,
+      add_at<hook::resid_mid>(place->first, model, dictionaries, feature_of(patch), scale, position_of(patch)),
+      recorder));
 }
 
 }  // namespace
@@ -64,7 +66,8 @@ TEST_CASE("every intervention of the reference gives its logits, patterns and lo
     INFO(name);
     const auto [logits, cache] = run(entry);
     if (entry.contains("error")) continue;  // the reference failed; see the next case
-    REQUIRE_CLOSE(mean(golden::metric(), logits), at::full({}, entry.at("logit_diff").get<double>(), at::kDouble), 1e-10);
+    REQUIRE_CLOSE(mean(golden::metric(), logits), at::full({}, entry.at("logit_diff").get<double>(), at::kDouble),
+                  1e-10);
     REQUIRE_CLOSE(logits, golden::fact("intervention/" + name + "/logits"), 1e-10);
     for (const Layer l : {Layer{0}, Layer{1}, Layer{2}}) {
       REQUIRE_CLOSE(cache.get<hook::attn::pattern>(l),
@@ -118,8 +121,9 @@ TEST_CASE("running on a circuit alone gives the reference's logit differences") 
       int feature = 0;
       REQUIRE(std::sscanf(node.c_str(), "%7[a-z].%d.%d.%d", module, &layer, &position, &feature) == 4);
       if (std::string_view{module} == "metric") continue;
-      kept.features.push_back({{std::string_view{module} == "attn" ? Module::attn : Module::mlp, Layer{layer}, Feature{feature}},
-                               Position{position}});
+      kept.features.push_back(
+          {{std::string_view{module} == "attn" ? Module::attn : Module::mlp, Layer{layer}, Feature{feature}},
+           Position{position}});
     }
     REQUIRE(kept.features.size() == (entry.at("graph") == "empty" ? 0 : 47));
     const KeepCircuitOptions options{.features = outside(entry.at("feature_ablate_type")),
@@ -128,7 +132,8 @@ TEST_CASE("running on a circuit alone gives the reference's logit differences") 
     INFO(entry.at("graph") << ' ' << entry.at("feature_ablate_type") << ' ' << entry.at("error_ablate_type") << ' '
                            << options.first_layer);
     const auto logits = model.run(golden::tokens("clean"), keep_circuit(dictionaries, kept, corrupt, options)).logits;
-    REQUIRE_CLOSE(mean(golden::metric(), logits), at::full({}, entry.at("logit_diff").get<double>(), at::kDouble), 1e-10);
+    REQUIRE_CLOSE(mean(golden::metric(), logits), at::full({}, entry.at("logit_diff").get<double>(), at::kDouble),
+                  1e-10);
   }
   REQUIRE(facts.size() == 36);
 }

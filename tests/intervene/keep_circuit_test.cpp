@@ -74,11 +74,14 @@ at::Tensor run_densely(const Setting& s, const Dense& dense) {
   at::Tensor normalized;
   return s.model
       .run(s.tokens,
-           edit<hook::attn::z>([&](const at::Tensor& z, Layer l) {
-             const auto flat = z.flatten(2);
-             return dense(Module::attn, l, flat, flat).view(z.sizes());
-           }, {.layers = {Layer{0}}}),
-           edit<hook::attn_out>([&](const at::Tensor& out, Layer l) { return dense(Module::attn, l, out, out); }, {.layers = {Layer{1}}}),
+           edit<hook::attn::z>(
+               [&](const at::Tensor& z, Layer l) {
+                 const auto flat = z.flatten(2);
+                 return dense(Module::attn, l, flat, flat).view(z.sizes());
+               },
+               {.layers = {Layer{0}}}),
+           edit<hook::attn_out>([&](const at::Tensor& out, Layer l) { return dense(Module::attn, l, out, out); },
+                                {.layers = {Layer{1}}}),
            edit<hook::ln2::normalized>([&](const at::Tensor& x, Layer) { return normalized = x; }),
            edit<hook::mlp_out>([&](const at::Tensor& out, Layer l) { return dense(Module::mlp, l, normalized, out); }))
       .logits;
@@ -94,7 +97,8 @@ TEST_CASE("a circuit alone equals its dense definition, for every choice of what
       for (const auto errors : {Outside::reference_mean, Outside::zero, Outside::left}) {
         for (const Layer first : {Layer{0}, Layer{1}}) {
           const KeepCircuitOptions options{.features = features, .errors = errors, .first_layer = first};
-          INFO(static_cast<int>(features) << ' ' << static_cast<int>(errors) << ' ' << first << ' ' << kept.features.size());
+          INFO(static_cast<int>(features)
+               << ' ' << static_cast<int>(errors) << ' ' << first << ' ' << kept.features.size());
           REQUIRE_CLOSE(s.model.run(s.tokens, keep_circuit(s.dictionaries, kept, reference, options)).logits,
                         run_densely(s, {s, kept, options}), 1e-10);
         }
@@ -114,9 +118,12 @@ TEST_CASE("the circuit of all nodes is the model, and that of none the reference
       }
     }
   }
-  REQUIRE_CLOSE(s.model.run(s.tokens, keep_circuit(s.dictionaries, all, s.reference())).logits, s.model.run(s.tokens).logits, 1e-10);
-  const auto cache = s.model.run(s.tokens, keep_circuit(s.dictionaries, {}, s.reference()), record<hook::mlp_out>()).cache;
-  const auto expected = s.reference().get<hook::mlp_out>(Layer{1}).mean(0, true).expand({3, 6, s.model.config().d_model});
+  REQUIRE_CLOSE(s.model.run(s.tokens, keep_circuit(s.dictionaries, all, s.reference())).logits,
+                s.model.run(s.tokens).logits, 1e-10);
+  const auto cache =
+      s.model.run(s.tokens, keep_circuit(s.dictionaries, {}, s.reference()), record<hook::mlp_out>()).cache;
+  const auto expected =
+      s.reference().get<hook::mlp_out>(Layer{1}).mean(0, true).expand({3, 6, s.model.config().d_model});
   REQUIRE_CLOSE(cache.get<hook::mlp_out>(Layer{1}), expected, 1e-10);
 }
 

@@ -27,7 +27,8 @@ TEST_CASE("with its errors, recomputed or frozen at the same run, the replacemen
     const auto [logits, cache] = model.run(tokens, record_modules());
     const error::Frozen frozen{error_terms(dictionaries, cache)};
     REQUIRE_CLOSE(model.run(tokens, splice(dictionaries)).logits, golden::fact("folded/" + which + "/logits"), 1e-10);
-    REQUIRE_CLOSE(model.run(tokens, splice(dictionaries, frozen)).logits, golden::fact("folded/" + which + "/logits"), 1e-10);
+    REQUIRE_CLOSE(model.run(tokens, splice(dictionaries, frozen)).logits, golden::fact("folded/" + which + "/logits"),
+                  1e-10);
     REQUIRE_FALSE(difference(model.run(tokens, splice(dictionaries, error::Dropped{})).logits, logits, 1e-2).close);
   }
   const Setting s;
@@ -35,7 +36,9 @@ TEST_CASE("with its errors, recomputed or frozen at the same run, the replacemen
   REQUIRE_CLOSE(s.model.run(s.tokens, splice(s.dictionaries)).logits, logits, 1e-10);
   const error::Frozen frozen{error_terms(s.dictionaries, cache)};
   REQUIRE_CLOSE(s.model.run(s.tokens, splice(s.dictionaries, frozen)).logits, logits, 1e-10);
-  REQUIRE_FALSE(difference(s.model.run(s.others, splice(s.dictionaries, frozen)).logits, s.model.run(s.others).logits, 1e-3).close);
+  REQUIRE_FALSE(
+      difference(s.model.run(s.others, splice(s.dictionaries, frozen)).logits, s.model.run(s.others).logits, 1e-3)
+          .close);
 }
 
 TEST_CASE("errors are what a module computes minus what its dictionary makes of its input, at each site") {
@@ -43,14 +46,14 @@ TEST_CASE("errors are what a module computes minus what its dictionary makes of 
   const auto cache = s.model.run(s.tokens, record_modules()).cache;
   const auto errors = error_terms(s.dictionaries, cache);
   const auto z = cache.get<hook::attn::z>(Layer{0}).flatten(2);
-  REQUIRE_CLOSE(errors.get(Module::attn, Layer{0}), z.sub(s.dictionaries.attn(Layer{0})->decode(s.dictionaries.encode_attn(Layer{0}, z))),
-                1e-12);
+  REQUIRE_CLOSE(errors.get(Module::attn, Layer{0}),
+                z.sub(s.dictionaries.attn(Layer{0})->decode(s.dictionaries.encode_attn(Layer{0}, z))), 1e-12);
   const auto out = cache.get<hook::attn_out>(Layer{1});
   REQUIRE_CLOSE(errors.get(Module::attn, Layer{1}),
                 out.sub(s.dictionaries.attn(Layer{1})->decode(s.dictionaries.encode_attn(Layer{1}, out))), 1e-12);
   const auto acts = s.dictionaries.encode_mlp(Layer{1}, cache.get<hook::ln2::normalized>(Layer{1}));
-  REQUIRE_CLOSE(errors.get(Module::mlp, Layer{1}), cache.get<hook::mlp_out>(Layer{1}).sub(s.dictionaries.mlp(Layer{1})->decode(acts)),
-                1e-12);
+  REQUIRE_CLOSE(errors.get(Module::mlp, Layer{1}),
+                cache.get<hook::mlp_out>(Layer{1}).sub(s.dictionaries.mlp(Layer{1})->decode(acts)), 1e-12);
   REQUIRE_THROWS_AS(errors.get(Module::mlp, Layer{2}), NameError);
 }
 
@@ -60,7 +63,8 @@ TEST_CASE("dropped errors leave the reconstruction at every site") {
   const auto before = s.model.run(s.tokens, record_modules()).cache;  // layer 0's attention input is the same
   const auto z = before.get<hook::attn::z>(Layer{0}).flatten(2);
   const auto& attn = *s.dictionaries.attn(Layer{0});
-  REQUIRE_CLOSE(cache.get<hook::attn::z>(Layer{0}).flatten(2), attn.decode(s.dictionaries.encode_attn(Layer{0}, z)), 1e-12);
+  REQUIRE_CLOSE(cache.get<hook::attn::z>(Layer{0}).flatten(2), attn.decode(s.dictionaries.encode_attn(Layer{0}, z)),
+                1e-12);
   for (const Layer l : {Layer{0}, Layer{1}}) {
     const auto acts = s.dictionaries.encode_mlp(l, cache.get<hook::ln2::normalized>(l));
     REQUIRE_CLOSE(cache.get<hook::mlp_out>(l), s.dictionaries.mlp(l)->decode(acts), 1e-12);
@@ -72,7 +76,8 @@ TEST_CASE("layers without a dictionary keep their own output") {
   DictionarySet upper;
   upper.set_mlp(Layer{1}, SparseDictionary<>{*s.dictionaries.mlp(Layer{1}), {}});
   const auto own = s.model.run(s.tokens, record<hook::attn_out, hook::mlp_out>()).cache;
-  const auto spliced = s.model.run(s.tokens, splice(upper, error::Dropped{}), record<hook::attn_out, hook::mlp_out>()).cache;
+  const auto spliced =
+      s.model.run(s.tokens, splice(upper, error::Dropped{}), record<hook::attn_out, hook::mlp_out>()).cache;
   REQUIRE_CLOSE(spliced.get<hook::mlp_out>(Layer{0}), own.get<hook::mlp_out>(Layer{0}), 0.0);
   REQUIRE_CLOSE(spliced.get<hook::attn_out>(Layer{1}), own.get<hook::attn_out>(Layer{1}), 0.0);
   REQUIRE_FALSE(difference(spliced.get<hook::mlp_out>(Layer{1}), own.get<hook::mlp_out>(Layer{1}), 1e-3).close);
@@ -98,6 +103,7 @@ TEST_CASE("errors of another batch or of unrecorded modules are refused") {
   const auto shorter = s.tokens.narrow(0, 0, 2);
   const error::Frozen frozen{error_terms(s.dictionaries, s.model.run(shorter, record_modules()).cache)};
   REQUIRE_THROWS_AS(s.model.run(s.tokens, splice(s.dictionaries, frozen)), ShapeError);
-  const error::Frozen partly{error_terms(s.dictionaries, s.model.run(s.tokens, record_modules({.layers = {Layer{0}}})).cache)};
+  const error::Frozen partly{
+      error_terms(s.dictionaries, s.model.run(s.tokens, record_modules({.layers = {Layer{0}}})).cache)};
   REQUIRE_THROWS_AS(s.model.run(s.tokens, splice(s.dictionaries, partly)), NameError);
 }

@@ -12,7 +12,10 @@ LogitDifference golden_metric() { return {golden::answers("answers"), golden::an
 
 /// [2, 2, 4]: 100 * prompt + 10 * position + token squared
 at::Tensor hand_logits() {
-  return at::arange(2, at::kDouble).mul(100).view({2, 1, 1}).add(at::arange(2, at::kDouble).mul(10).view({1, 2, 1}))
+  return at::arange(2, at::kDouble)
+      .mul(100)
+      .view({2, 1, 1})
+      .add(at::arange(2, at::kDouble).mul(10).view({1, 2, 1}))
       .add(at::arange(4, at::kDouble).view({1, 1, 4}).pow(2));
 }
 
@@ -56,8 +59,8 @@ TEST_CASE("several answers count by their mean") {
 }
 
 TEST_CASE("a contrast batch brings its own answers") {
-  const ContrastBatch batch{.clean = {{1, 2}, {1, 3}}, .corrupt = {{1, 1}, {1, 1}}, .answers = {{3}, {0}},
-                            .wrong_answers = {{1}, {2}}};
+  const ContrastBatch batch{
+      .clean = {{1, 2}, {1, 3}}, .corrupt = {{1, 1}, {1, 1}}, .answers = {{3}, {0}}, .wrong_answers = {{1}, {2}}};
   const auto logits = hand_logits();
   REQUIRE(mean(LogitDifference{batch}, logits).item<double>() == 2.0);
   REQUIRE(item(CorrectLogit{batch}.per_prompt(logits), 0) == 19.0);
@@ -78,8 +81,8 @@ TEST_CASE("the batch mean and its gradient equal the reference's") {
   const auto grads = gradients_at(value, recorder.cache());
   for (const Layer l : {Layer{0}, Layer{1}, Layer{2}}) {
     const auto check = [&](auto point) {
-      REQUIRE_CLOSE(grads.template get<decltype(point)>(l), golden::fact("folded/clean/metric_grad/" + hook_name(point, l)),
-                    1e-10);
+      REQUIRE_CLOSE(grads.template get<decltype(point)>(l),
+                    golden::fact("folded/clean/metric_grad/" + hook_name(point, l)), 1e-10);
     };
     check(hook::attn_out{});
     check(hook::mlp_out{});

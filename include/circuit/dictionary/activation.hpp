@@ -29,7 +29,9 @@ struct Relu {
   [[nodiscard]] Relu of_features(const at::Tensor& /*features*/) const { return {}; }
   /// d activation / d pre-activation of features that are active
   /// pre, act  [n]  of n active features
-  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const { return act.mul(0.0).add(1.0); }
+  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const {
+    return act.mul(0.0).add(1.0);
+  }
 };
 
 }  // namespace activation

@@ -74,7 +74,8 @@ void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
   auto index = at::empty({active.size()}, at::kLong);
   auto* out = index.data_ptr<std::int64_t>();
   for (std::int64_t r = 0; r < active.rows(); ++r) {
-    for (auto i = active.begin(r); i < active.end(r); ++i) *out++ = r * d_sae + active.feature[static_cast<std::size_t>(i)];
+    for (auto i = active.begin(r); i < active.end(r); ++i)
+      *out++ = r * d_sae + active.feature[static_cast<std::size_t>(i)];
   }
   return index;
 }

@@ -22,9 +22,9 @@ enum class AttentionSite {
   attn_out,  ///< hook_attn_out; it writes into the residual stream itself
 };
 
-/// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an MLP
-/// dictionary a transcoder from ln2.hook_normalized to hook_mlp_out. Layers may have none, and may mix kinds: each entry
-/// is one of Kinds, and that choice ends at `encode`.
+/// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an
+/// MLP dictionary a transcoder from ln2.hook_normalized to hook_mlp_out. Layers may have none, and may mix kinds: each
+/// entry is one of Kinds, and that choice ends at `encode`.
 template <class... Kinds>
 class BasicDictionarySet {
  public:
@@ -89,7 +89,8 @@ class BasicDictionarySet {
     throw NameError{{.tensor = "dictionary of layer " + std::to_string(layer.value), .problem = "there is none"}};
   }
   template <class... Features>
-  [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x, const Features&... features) {
+  [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x,
+                                         const Features&... features) {
     return std::visit([&](const auto& d) { return d.encode(x, features...); }, require(slots, layer));
   }
   [[nodiscard]] static ActiveFeatures active(const Slots& slots, Layer layer, const at::Tensor& x) {
@@ -134,7 +135,7 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
   for (std::int32_t l = 0; l < layers; ++l) {
     const Layer layer{l};
     const auto read = attn(layer) != nullptr && attn_site(layer) == AttentionSite::z ? config.n_heads * config.d_head
-                                                                                    : config.d_model;
+                                                                                     : config.d_model;
     fits(attn(layer), read, read);
     fits(mlp(layer), config.d_model, config.d_model);
   }

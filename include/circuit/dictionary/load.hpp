@@ -21,15 +21,19 @@
 
 namespace circuit {
 
-/// Reads one dictionary, whichever of the formats in dictionary/load/ it has: a SAELens folder, or a .pt or .safetensors
-/// file. Bare files are placed by their name: `attn.{layer}` is an SAE on hook_z, `attn_out.{layer}` one on hook_attn_out,
-/// `mlp.{layer}` a transcoder from ln2.hook_normalized to hook_mlp_out.
-/// throws  FileError, FormatError, ConfigError (no format that this library reads); as the formats' own loaders
-[[nodiscard]] LoadedDictionary load_dictionary(const std::filesystem::path& path, const DictionaryOptions& options = {});
+/// Reads one dictionary, whichever of the formats in dictionary/load/ it has: a SAELens folder, or a .pt or
+/// .safetensors file. Bare files are placed by their name: `attn.{layer}` is an SAE on hook_z, `attn_out.{layer}` one
+/// on hook_attn_out, `mlp.{layer}` a transcoder from ln2.hook_normalized to hook_mlp_out.
+///
+/// throws  FileError    when there is no such path
+/// throws  ConfigError  for a format that this library does not read;  as the formats' own loaders
+[[nodiscard]] LoadedDictionary load_dictionary(const std::filesystem::path& path,
+                                               const DictionaryOptions& options = {});
 
-/// Reads every dictionary of two folders, which may be the same, and either empty for none: attention SAEs from the first,
-/// MLP transcoders from the second. A folder holds one dictionary per layer as load_dictionary reads them, in any mix of
-/// formats, or is itself one SAELens dictionary; files of other kinds are left alone.
+/// Reads every dictionary of two folders, which may be the same, and either empty for none: attention SAEs from the
+/// first, MLP transcoders from the second. A folder holds one dictionary per layer as load_dictionary reads them, in
+/// any mix of formats, or is itself one SAELens dictionary; files of other kinds are left alone.
+///
 /// throws  ConfigError  for a folder without such a dictionary, two dictionaries of one layer, a hook that neither kind
 ///                      reads, or dictionaries that expect different weight processings;  as load_dictionary
 [[nodiscard]] DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
@@ -86,10 +90,14 @@ struct DictionaryFound {
 
 [[nodiscard]] inline LoadedDictionary load_found(const DictionaryFound& found, const DictionaryOptions& options) {
   switch (found.format) {
-    case DictionaryFormat::sae_lens: return load_sae_lens(found.path, options);
-    case DictionaryFormat::kissane: return load_kissane(found.path, options);
-    case DictionaryFormat::dunefsky: return load_dunefsky(found.path, options);
-    case DictionaryFormat::bare: break;
+    case DictionaryFormat::sae_lens:
+      return load_sae_lens(found.path, options);
+    case DictionaryFormat::kissane:
+      return load_kissane(found.path, options);
+    case DictionaryFormat::dunefsky:
+      return load_dunefsky(found.path, options);
+    case DictionaryFormat::bare:
+      break;
   }
   const auto kind = found.hooks.in == found.hooks.out ? DictionaryKind::sae : DictionaryKind::transcoder;
   auto loaded = load_bare(found.path, kind, options);
@@ -172,16 +180,16 @@ inline LoadedDictionary load_dictionary(const std::filesystem::path& path, const
   return detail::load_found(*found, options);
 }
 
-inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder, const std::filesystem::path& mlp_folder,
-                                       const DictionaryOptions& options) {
+inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
+                                       const std::filesystem::path& mlp_folder, const DictionaryOptions& options) {
   DictionarySet set;
   std::optional<weights::Processing> expected;
   const auto load = [&](const std::filesystem::path& folder, bool mlp) {
     for (const auto& [layer, found] : detail::find_dictionaries(folder, mlp)) {
       auto loaded = detail::load_found(found, options);
       if (expected && loaded.expects && *expected != *loaded.expects) {
-        throw ConfigError{{.file = found.path,
-                           .problem = "expects another weight processing than the dictionaries before it"}};
+        throw ConfigError{
+            {.file = found.path, .problem = "expects another weight processing than the dictionaries before it"}};
       }
       if (loaded.expects) expected = loaded.expects;
       if (mlp) {

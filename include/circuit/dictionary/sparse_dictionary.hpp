@@ -9,14 +9,15 @@
 namespace circuit {
 
 /// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out.
-/// SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ.
+/// SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out
+/// differ.
 struct DictionaryWeights {
-  at::Tensor W_enc;     ///< [d_in, d_sae]
-  at::Tensor b_enc;     ///< [d_sae]
-  at::Tensor W_dec;     ///< [d_sae, d_out]
-  at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
-  at::Tensor b_out;     ///< [d_out], or undefined
-  std::string name{};   ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
+  at::Tensor W_enc;    ///< [d_in, d_sae]
+  at::Tensor b_enc;    ///< [d_sae]
+  at::Tensor W_dec;    ///< [d_sae, d_out]
+  at::Tensor b_in;     ///< [d_in], or undefined: nothing is subtracted
+  at::Tensor b_out;    ///< [d_out], or undefined
+  std::string name{};  ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
 
   [[nodiscard]] std::int64_t d_in() const { return W_enc.size(0); }
   [[nodiscard]] std::int64_t d_sae() const { return W_enc.size(1); }
@@ -52,8 +53,8 @@ struct DictionaryWeights {
   }
 };
 
-/// A sparse autoencoder (d_out = d_in: it describes the activation it reads) or a transcoder (it reads an MLP's input and
-/// describes its output). The activation is a policy.
+/// A sparse autoencoder (d_out = d_in: it describes the activation it reads) or a transcoder (it reads an MLP's input
+/// and describes its output). The activation is a policy.
 template <SparseActivation A = activation::Relu>
 struct SparseDictionary : DictionaryWeights {
   [[no_unique_address]] A activation{};

@@ -27,7 +27,8 @@ class AtModules {
 
   /// Calls `replace(module, layer, input, output)` where a module with a dictionary is complete. What it returns takes
   /// the output's place; an undefined tensor leaves it.
-  /// input   [batch, pos, d_in]   output  [batch, pos, d_out]; one tensor for an attention dictionary, heads concatenated
+  /// input   [batch, pos, d_in]   output  [batch, pos, d_out]; for an attention
+  /// dictionary they are one tensor, heads concatenated
   template <ModulePoint P, class Replace>
   void visit(P /*point*/, Layer layer, at::Tensor& value, Replace&& replace) {
     if constexpr (std::same_as<P, hook::attn::z>) {
@@ -78,7 +79,8 @@ template <class... Kinds>
     return dictionary.decode(module == Module::attn ? dictionaries.encode_attn(layer, input)
                                                     : dictionaries.encode_mlp(layer, input));
   }
-  const auto active = module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
+  const auto active =
+      module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
   auto written = decode_active(dictionary, active);
   if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
   return written.view({input.size(0), input.size(1), dictionary.d_out()});

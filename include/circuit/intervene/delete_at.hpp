@@ -51,11 +51,12 @@ struct BatchMean {
 /// return  [n, d_model]
 /// throws  NameError, IndexError
 template <Architecture A, class... Kinds>
-[[nodiscard]] at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
-                                       Module module, Layer layer, const std::vector<Feature>& features);
+[[nodiscard]] at::Tensor write_vectors(const HookedTransformer<A>& model,
+                                       const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                       const std::vector<Feature>& features);
 
-/// An attachment that subtracts features from the residual stream at one later point ("grab and delete"): how much of the
-/// metric passes through the features' direct effect on what reads there. The activation is the run's own.
+/// An attachment that subtracts features from the residual stream at one later point ("grab and delete"): how much of
+/// the metric passes through the features' direct effect on what reads there. The activation is the run's own.
 template <ResidualPoint P, class Set, DeletedAmount Amount>
 class DeleteAt {
  public:
@@ -70,10 +71,11 @@ class DeleteAt {
     if constexpr (std::same_as<Point, P>) {
       if (layer == layer_) remove(value);
     } else {
-      modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*output*/) {
-        grab(module, l, input);
-        return at::Tensor{};
-      });
+      modules_.visit(point, layer, value,
+                     [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*output*/) {
+                       grab(module, l, input);
+                       return at::Tensor{};
+                     });
     }
   }
 
@@ -107,8 +109,9 @@ class DeleteAt {
 };
 
 /// `model.run(tokens, delete_at<hook::resid_pre>(Layer{8}, model, dictionaries, features, on(S2)))`.
-/// throws  NameError for a layer without a dictionary, IndexError for a feature or layer out of range, ValueError for no
-///         features, one named twice, or one that is written only after the point
+/// throws  NameError   for a layer without a dictionary
+/// throws  IndexError  for a feature or layer out of range
+/// throws  ValueError  for no features, one named twice, or one that is written only after the point
 template <ResidualPoint P, Architecture A, class... Kinds, DeletedAmount Amount = amount::PerPrompt>
 [[nodiscard]] DeleteAt<P, BasicDictionarySet<Kinds...>, Amount> delete_at(
     Layer layer, const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
@@ -116,12 +119,14 @@ template <ResidualPoint P, Architecture A, class... Kinds, DeletedAmount Amount 
   return {layer, model, dictionaries, features, where, std::move(amount)};
 }
 
-/// An attachment that adds a fixed multiple of what a feature writes to the residual stream at one point, earlier or later
-/// than the feature's own.
-/// throws  NameError, IndexError;  ValueError for NaN or infinity
+/// An attachment that adds a fixed multiple of what a feature writes to the residual stream at one point, earlier or
+/// later than the feature's own.
+///
+/// throws  NameError, IndexError, ValueError (NaN or infinity)
 template <ResidualPoint P, Architecture A, class... Kinds>
-[[nodiscard]] auto add_at(Layer layer, const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
-                          const FeatureId& feature, double scale, const On& where) {
+[[nodiscard]] auto add_at(Layer layer, const HookedTransformer<A>& model,
+                          const BasicDictionarySet<Kinds...>& dictionaries, const FeatureId& feature, double scale,
+                          const On& where) {
   check_index(layer, model.config().n_layers);
   check_finite(at::full({}, scale, at::kDouble), "scale");
   const auto added =
@@ -143,7 +148,8 @@ template <ResidualPoint P>
 }
 /// The first point that holds what a module wrote.
 [[nodiscard]] constexpr std::int32_t residual_order(const FeatureId& id) {
-  return id.module == Module::attn ? residual_order<hook::resid_mid>(id.layer) : residual_order<hook::resid_post>(id.layer);
+  return id.module == Module::attn ? residual_order<hook::resid_mid>(id.layer)
+                                   : residual_order<hook::resid_post>(id.layer);
 }
 
 }  // namespace circuit::detail
@@ -151,8 +157,8 @@ template <ResidualPoint P>
 namespace circuit {
 
 template <Architecture A, class... Kinds>
-at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries, Module module,
-                         Layer layer, const std::vector<Feature>& features) {
+at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
+                         Module module, Layer layer, const std::vector<Feature>& features) {
   for (const auto feature : features) require_feature(dictionaries, {module, layer, feature});
   check_index(layer, model.config().n_layers);
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);

@@ -26,8 +26,8 @@ struct FeatureEdit {
   at::Tensor value{};  ///< undefined for 0; a scalar; or [batch, positions] with the positions of `where`
 };
 
-/// An attachment that edits activations of features, each as it is in the run at hand, and lets the module's output change
-/// by what the edited features write. Only their encoder columns and decoder rows are touched.
+/// An attachment that edits activations of features, each as it is in the run at hand, and lets the module's output
+/// change by what the edited features write. Only their encoder columns and decoder rows are touched.
 ///
 /// With recomputed errors this equals subtracting from (or adding to) the original model. With frozen or dropped errors
 /// every module with a dictionary gives its reconstruction and that error, as in `splice`.
@@ -92,12 +92,14 @@ namespace circuit::detail {
 }
 
 /// x with `change` [batch, positions, d] added at those positions.
-[[nodiscard]] inline at::Tensor add_on(const at::Tensor& x, const std::vector<Position>& positions, const at::Tensor& change) {
+[[nodiscard]] inline at::Tensor add_on(const at::Tensor& x, const std::vector<Position>& positions,
+                                       const at::Tensor& change) {
   return positions.empty() ? x.add(change) : x.index_add(1, index_tensor(positions, x.size(1), x), change);
 }
 
 /// Feature numbers as an index on the dictionary's device.
-[[nodiscard]] inline at::Tensor feature_index(const std::vector<Feature>& features, const DictionaryWeights& dictionary) {
+[[nodiscard]] inline at::Tensor feature_index(const std::vector<Feature>& features,
+                                              const DictionaryWeights& dictionary) {
   return index_tensor(features, dictionary.d_sae(), dictionary.W_dec);
 }
 
@@ -157,7 +159,8 @@ void FeatureEdits<Set, Errors>::make_groups() {
       values.push_back(member->value.defined() ? member->value.to(options) : at::zeros({}, options));
     }
     const auto index = detail::feature_index(features, dictionary);
-    groups_.push_back({module, layer, positions, index, dictionary.decoder_rows(index), at::stack(scales), at::stack(values, -1)});
+    groups_.push_back(
+        {module, layer, positions, index, dictionary.decoder_rows(index), at::stack(scales), at::stack(values, -1)});
   }
 }
 
@@ -182,7 +185,8 @@ at::Tensor FeatureEdits<Set, Errors>::written(const Group& group, const at::Tens
   const auto acts = encode(modules_.dictionaries(), group.module, group.layer, detail::rows_on(input, group.positions),
                            group.features);
   if (group.value.dim() > 1) {
-    check_shape(group.value, shape_of(acts), "values", {}, "values are [batch, positions] of the run they are put into");
+    check_shape(group.value, shape_of(acts), "values", {},
+                "values are [batch, positions] of the run they are put into");
   }
   const auto change = acts.mul(group.scale.sub(1)).add(group.value);
   return change.matmul(group.decoder_rows);

@@ -69,7 +69,8 @@ template <class... Kinds>
 template <class... Kinds>
 const DictionaryWeights& require_feature(const BasicDictionarySet<Kinds...>& dictionaries, const FeatureId& id) {
   const auto* dictionary = dictionary_of(dictionaries, id.module, id.layer);
-  if (dictionary == nullptr) throw NameError{{.tensor = to_string(id), .problem = "there is no dictionary at that layer"}};
+  if (dictionary == nullptr)
+    throw NameError{{.tensor = to_string(id), .problem = "there is no dictionary at that layer"}};
   check_index(id.feature, dictionary->d_sae(), to_string(id));
   return *dictionary;
 }

@@ -106,8 +106,8 @@ class CircuitOnly {
 /// throws     IndexError for a feature or position out of range
 template <ModuleCache Cache, class... Kinds>
 [[nodiscard]] CircuitOnly<BasicDictionarySet<Kinds...>> keep_circuit(const BasicDictionarySet<Kinds...>& dictionaries,
-                                                                    const KeptNodes& kept, const Cache& reference,
-                                                                    const KeepCircuitOptions& options = {}) {
+                                                                     const KeptNodes& kept, const Cache& reference,
+                                                                     const KeepCircuitOptions& options = {}) {
   return {dictionaries, kept, reference, options};
 }
 
@@ -117,7 +117,8 @@ namespace circuit {
 
 template <class Set>
 template <ModuleCache Cache>
-CircuitOnly<Set>::CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cache& reference, KeepCircuitOptions options)
+CircuitOnly<Set>::CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cache& reference,
+                              KeepCircuitOptions options)
     : modules_{std::move(dictionaries)}, options_{options} {
   const c10::AutoGradMode no_gradient{false};
   for_each_module(modules_.dictionaries(), reference,
@@ -177,8 +178,8 @@ void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module 
   here.decoder_rows = dictionary.decoder_rows(here.features);
   here.kept = at::stack(masks, -1);
   here.base_acts = options_.features == Outside::reference_mean
-                        ? encode(modules_.dictionaries(), module, layer, input, here.features).mean(0)
-                        : here.kept.mul(0);
+                       ? encode(modules_.dictionaries(), module, layer, input, here.features).mean(0)
+                       : here.kept.mul(0);
 }
 
 template <class Set>
@@ -190,10 +191,12 @@ at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer la
   if (features_left && errors_left) return {};
   for (const auto& fixed : {here.base, here.error}) {
     if (!fixed.defined()) continue;
-    check_shape(fixed, {output.size(1), output.size(2)}, "reference", {}, "the reference run has prompts of the same length");
+    check_shape(fixed, {output.size(1), output.size(2)}, "reference", {},
+                "the reference run has prompts of the same length");
   }
   at::Tensor reconstruction;
-  if (features_left || errors_left || here.kept_error.defined()) reconstruction = reconstruct(dictionaries, module, layer, input);
+  if (features_left || errors_left || here.kept_error.defined())
+    reconstruction = reconstruct(dictionaries, module, layer, input);
 
   auto result = features_left ? reconstruction : here.base.expand_as(output);
   if (here.features.defined()) {

@@ -14,8 +14,8 @@
 
 namespace circuit {
 
-/// A recording of what dictionaries read and describe, from which other runs' errors and activations are made. Any cache
-/// that holds these points will do.
+/// A recording of what dictionaries read and describe, from which other runs' errors and activations are made. Any
+/// cache that holds these points will do.
 template <class Cache>
 concept ModuleCache = Cache::template holds<hook::attn::z> && Cache::template holds<hook::attn_out> &&
                       Cache::template holds<hook::ln2::normalized> && Cache::template holds<hook::mlp_out>;
@@ -32,10 +32,11 @@ void for_each_module(const BasicDictionarySet<Kinds...>& dictionaries, const Cac
   AtModules at_modules{dictionaries};
   cache.for_each([&]<class P>(P point, Layer layer, const at::Tensor& recorded) {
     const auto show = [&](auto shown, at::Tensor value) {
-      at_modules.visit(shown, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
-        use(module, l, input, output);
-        return at::Tensor{};
-      });
+      at_modules.visit(shown, layer, value,
+                       [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+                         use(module, l, input, output);
+                         return at::Tensor{};
+                       });
     };
     if constexpr (std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out>) {
       show(point, recorded);
@@ -89,9 +90,10 @@ template <ModuleCache Cache, class... Kinds>
 [[nodiscard]] ErrorTerms error_terms(const BasicDictionarySet<Kinds...>& dictionaries, const Cache& cache) {
   const c10::AutoGradMode no_gradient{false};
   ErrorTerms errors;
-  for_each_module(dictionaries, cache, [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
-    errors.put(module, layer, output.sub(reconstruct(dictionaries, module, layer, input)));
-  });
+  for_each_module(dictionaries, cache,
+                  [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
+                    errors.put(module, layer, output.sub(reconstruct(dictionaries, module, layer, input)));
+                  });
   return errors;
 }
 

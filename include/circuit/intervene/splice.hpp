@@ -13,7 +13,8 @@ namespace circuit {
 
 /// What stands beside a dictionary's reconstruction in the replacement model.
 template <class E>
-concept ErrorPolicy = requires(const E& e, Module module, Layer layer, const at::Tensor& reconstruction, const at::Tensor& output) {
+concept ErrorPolicy = requires(const E& e, Module module, Layer layer, const at::Tensor& reconstruction,
+                               const at::Tensor& output) {
   { e.complete(module, layer, reconstruction, output) } -> std::same_as<at::Tensor>;
 };
 
@@ -35,8 +36,9 @@ struct Frozen {
   [[nodiscard]] at::Tensor complete(Module module, Layer layer, const at::Tensor& reconstruction,
                                     const at::Tensor& /*output*/) const {
     const auto& stored = errors.get(module, layer);
-    check_shape(stored, shape_of(reconstruction), "error of " + std::string{name(module)} + '.' + std::to_string(layer.value),
-                {}, "errors are frozen at a run of the same batch and length");
+    check_shape(stored, shape_of(reconstruction),
+                "error of " + std::string{name(module)} + '.' + std::to_string(layer.value), {},
+                "errors are frozen at a run of the same batch and length");
     return reconstruction.add(stored);
   }
 };

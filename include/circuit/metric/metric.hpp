@@ -24,7 +24,8 @@ template <Metric M>
 /// throws  ValueError  when the clean value is 0
 [[nodiscard]] inline double percent_reduction(double clean, double ablated) {
   if (clean == 0.0) {
-    throw ValueError{{.tensor = "clean metric", .problem = "a reduction is a share of it", .expected = "not 0", .got = "0"}};
+    throw ValueError{
+        {.tensor = "clean metric", .problem = "a reduction is a share of it", .expected = "not 0", .got = "0"}};
   }
   return 100.0 * (clean - ablated) / clean;
 }

@@ -65,7 +65,8 @@ inline TokenLogit::TokenLogit(std::vector<std::vector<std::int64_t>> ids, std::v
   if (ids_.empty()) throw ValueError{{.tensor = "answers", .problem = "the batch is empty"}};
   for (std::size_t b = 0; b < ids_.size(); ++b) {
     if (ids_[b].empty()) {
-      throw ValueError{{.tensor = "answers of prompt " + std::to_string(b), .expected = "at least one token", .got = "none"}};
+      throw ValueError{
+          {.tensor = "answers of prompt " + std::to_string(b), .expected = "at least one token", .got = "none"}};
     }
   }
   if (positions_.size() > 1 && positions_.size() != ids_.size()) {

@@ -11,10 +11,12 @@
 
 namespace circuit {
 
-/// Reads an MLP transcoder as Dunefsky, Chlenski and Nanda published them for GPT-2 small (2024): a .pt file of a pickled
-/// configuration object `cfg` and a `state_dict` of W_enc, b_enc, W_dec, b_dec and b_dec_out. Nothing in the pickle is
-/// executed. It reads ln2.hook_normalized of the processed model and describes hook_mlp_out.
-/// throws  FileError, FormatError, ConfigError; NameError, DTypeError, ShapeError, ValueError (NaN) naming the tensor
+/// Reads an MLP transcoder as Dunefsky, Chlenski and Nanda published them for GPT-2 small (2024): a .pt file of a
+/// pickled configuration object `cfg` and a `state_dict` of W_enc, b_enc, W_dec, b_dec and b_dec_out. Nothing in the
+/// pickle is executed. It reads ln2.hook_normalized of the processed model and describes hook_mlp_out.
+///
+/// throws  FileError, FormatError, ConfigError
+/// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
 [[nodiscard]] LoadedDictionary load_dunefsky(const std::filesystem::path& file, const DictionaryOptions& options = {});
 
 }  // namespace circuit

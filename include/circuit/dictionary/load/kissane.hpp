@@ -13,10 +13,12 @@
 
 namespace circuit {
 
-/// Reads an attention SAE as Kissane and others published them for GPT-2 small (2024): `{run}.pt`, a state dict of W_enc,
-/// b_enc, W_dec and b_dec, beside `{run}_cfg.json`. It reads hook_z over concatenated heads of the processed model. Without
-/// the configuration, the layer is the one that the run's name holds (`..._L5_Hcat_z_...`).
-/// throws  FileError, FormatError, ConfigError; NameError, DTypeError, ShapeError, ValueError (NaN) naming the tensor
+/// Reads an attention SAE as Kissane and others published them for GPT-2 small (2024): `{run}.pt`, a state dict of
+/// W_enc, b_enc, W_dec and b_dec, beside `{run}_cfg.json`. It reads hook_z over concatenated heads of the processed
+/// model. Without the configuration, the layer is the one that the run's name holds (`..._L5_Hcat_z_...`).
+///
+/// throws  FileError, FormatError, ConfigError
+/// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
 [[nodiscard]] LoadedDictionary load_kissane(const std::filesystem::path& file, const DictionaryOptions& options = {});
 
 }  // namespace circuit
@@ -69,7 +71,8 @@ inline LoadedDictionary load_kissane(const std::filesystem::path& file, const Di
   if (std::filesystem::exists(config)) {
     const auto json = read_json(config);
     detail::check_size("act_size", value_or(json, "act_size", config, dictionary.d_in()), dictionary.d_in(), config);
-    detail::check_size("dict_size", value_or(json, "dict_size", config, dictionary.d_sae()), dictionary.d_sae(), config);
+    detail::check_size("dict_size", value_or(json, "dict_size", config, dictionary.d_sae()), dictionary.d_sae(),
+                       config);
   }
   return {std::move(dictionary), {hook, hook}, weights::folded_and_centered};
 }

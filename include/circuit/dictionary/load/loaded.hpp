@@ -119,7 +119,8 @@ class DictionaryReader {
       const auto part = stored.narrow(0, row, count);
       check_finite(part.scalar_type() == at::kDouble ? part : part.to(at::kFloat), name, file_.path());
       auto done = view;
-      done.bytes = view.bytes.subspan(static_cast<std::size_t>(row) * row_bytes, static_cast<std::size_t>(count) * row_bytes);
+      done.bytes =
+          view.bytes.subspan(static_cast<std::size_t>(row) * row_bytes, static_cast<std::size_t>(count) * row_bytes);
       file_.release(done);
     }
   }

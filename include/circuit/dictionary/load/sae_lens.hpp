@@ -16,10 +16,13 @@
 namespace circuit {
 
 /// Reads a SAELens folder: cfg.json and sae_weights.safetensors, as written before and since its version 6. The ReLU
-/// architectures "standard" and "transcoder" are read; others, input normalisation and dictionaries on a single head are
-/// refused by name.
-/// throws  FileError, FormatError, ConfigError; NameError, DTypeError, ShapeError, ValueError (NaN) naming the tensor
-[[nodiscard]] LoadedDictionary load_sae_lens(const std::filesystem::path& folder, const DictionaryOptions& options = {});
+/// architectures "standard" and "transcoder" are read; others, input normalisation and dictionaries on a single head
+/// are refused by name.
+///
+/// throws  FileError, FormatError, ConfigError
+/// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
+[[nodiscard]] LoadedDictionary load_sae_lens(const std::filesystem::path& folder,
+                                             const DictionaryOptions& options = {});
 
 }  // namespace circuit
 
