@@ -92,7 +92,8 @@ Clusters ablate_clusters(const Experiments& experiments, Output& out) {
     print::cluster(*cluster);
     out.json["clusters"][cluster->name] = figures::of(*cluster);
   }
-  std::cout << '\n';
+  print::together(clusters);
+  if (clusters.together) out.json["clusters"]["together"] = figures::of(*clusters.together);
   print::control(clusters.c1, control);
   out.json["control"] = figures::of(control);
   const auto& c1 = clusters.c1.together;

@@ -136,6 +136,8 @@ struct Clusters {
   Cluster c2{"C2", "attention features at the last position that the final movers read by q or k"};
   Cluster c3{"C3", "attention features at the last position with the largest direct metric edges"};
 
+  std::optional<Outcome> together{};  ///< all three ablated at once
+
   [[nodiscard]] std::vector<const Cluster*> all() const { return {&c1, &c2, &c3}; }
 };
 
@@ -149,7 +151,14 @@ struct Clusters {
 }
 
 inline void ablate(const Experiments& experiments, Clusters& clusters) {
-  for (auto* cluster : {&clusters.c1, &clusters.c2, &clusters.c3}) experiments.ablate_all(*cluster);
+  std::vector<Node> every;
+  for (auto* cluster : {&clusters.c1, &clusters.c2, &clusters.c3}) {
+    experiments.ablate_all(*cluster);
+    for (const auto& node : cluster->features) {
+      if (std::ranges::find(every, node) == every.end()) every.push_back(node);
+    }
+  }
+  if (!every.empty()) clusters.together = experiments.ablate(every);
 }
 
 }  // namespace ioi

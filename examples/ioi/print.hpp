@@ -88,6 +88,12 @@ inline void cluster(const Cluster& c) {
   std::cout << table;
 }
 
+inline void together(const Clusters& clusters) {
+  if (!clusters.together) return;
+  std::cout << "\nC1, C2 and C3 together: logit diff " << fixed(clusters.together->logit_difference, 2) << ", reduction "
+            << fixed(clusters.together->percent_reduction, 1) << "%\n";
+}
+
 inline void control(const Cluster& c, const Control& control) {
   if (c.features.empty()) return;
   std::cout << "percent logit diff reduction: " << c.name << ' ' << fixed(c.together->percent_reduction, 1) << "%, control "

@@ -50,7 +50,7 @@ template <AttentionCache Before, AttentionCache After>
       for (std::int32_t h = 0; h < value.size(1); ++h) {
         for (const auto key : keys) {
           check_index(key, query.value + 1, "key");
-          const auto entry = [&](std::size_t i) { return rows[i].const_data_ptr<double>()[h * value.size(3) + key.value]; };
+          const auto entry = [&](std::size_t i) { return data_of<double>(rows[i])[h * value.size(3) + key.value]; };
           out.push_back({layer, Head{h}, key, entry(0), entry(1), entry(2), entry(3)});
         }
       }

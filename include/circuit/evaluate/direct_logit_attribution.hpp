@@ -78,7 +78,7 @@ class DirectAttributor {
       : lin_{lin}, gradient_{lin.gradients.last.to(at::kDouble)}, share_{1.0 / static_cast<double>(lin.batch())} {
     const auto read = gradient_.abs().sum(-1).sum(0).to(at::kCPU).contiguous();  // [pos]
     for (std::int64_t p = 0; p < lin.length(); ++p) {
-      if (read.const_data_ptr<double>()[p] != 0) positions_.push_back(p);
+      if (data_of<double>(read)[p] != 0) positions_.push_back(p);
     }
   }
 
@@ -98,7 +98,7 @@ class DirectAttributor {
 
   void add_rest(NodeKind kind, Layer layer, const at::Tensor& written) {
     const auto values = gradient_.mul(written).sum(-1).sum(0).mul(share_).to(at::kCPU).contiguous();  // [pos]
-    for (const auto p : positions_) put({kind, layer, position(p), Feature{0}}, values.const_data_ptr<double>()[p]);
+    for (const auto p : positions_) put({kind, layer, position(p), Feature{0}}, data_of<double>(values)[p]);
   }
   /// writes(ids) gives the write vectors [n, d_model] of features ids [n].
   template <class Writes>
@@ -131,7 +131,7 @@ class DirectAttributor {
                             .mul(share_)
                             .contiguous();
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      sums[{kind, layer, position(p), Feature{static_cast<std::int32_t>(ids[i])}}] += values.const_data_ptr<double>()[i];
+      sums[{kind, layer, position(p), Feature{static_cast<std::int32_t>(ids[i])}}] += data_of<double>(values)[i];
     }
   }
 
@@ -167,7 +167,7 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
     const auto& w = model.weights().blocks[slot].attn;
     const at::Tensor heads = attribute.heads(lin.run.get<hook::attn::z>(layer), w.W_O);
     for (std::int32_t h = 0; h < model.config().n_heads; ++h) {
-      component({ComponentKind::head, layer, Head{h}}, heads.const_data_ptr<double>()[h]);
+      component({ComponentKind::head, layer, Head{h}}, data_of<double>(heads)[h]);
     }
     if (w.b_O.defined()) component({ComponentKind::attn_bias, layer}, attribute.constant(w.b_O));
     component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));

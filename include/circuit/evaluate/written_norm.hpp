@@ -32,7 +32,7 @@ template <Architecture A, Dictionaries Set>
     for (std::int64_t b = 0; b < linearization.batch(); ++b) {
       const auto row = b * linearization.length() + position.value;
       for (auto i = active.begin(row); i < active.end(row); ++i) {
-        sums[active.feature[static_cast<std::size_t>(i)]] += std::abs(activation.const_data_ptr<double>()[i]);
+        sums[active.feature[static_cast<std::size_t>(i)]] += std::abs(data_of<double>(activation)[i]);
       }
     }
     for (const auto& [feature, sum] : sums) {
