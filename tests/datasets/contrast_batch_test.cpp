@@ -143,7 +143,8 @@ TEST_CASE("generated prompts make the same batch directly and through a file") {
                                               .distractor = data::IoiDistractor::none,
                                               .opening = 0,
                                               .action = 0,
-                                              .connective = 1}));
+                                              .connective = 1,
+                                              .aside = false}));
     for (const auto* const pieces : {&prompts.back().clean, &prompts.back().corrupt, &prompts.back().answers}) {
       words.insert(words.end(), pieces->begin(), pieces->end());
     }

@@ -87,7 +87,7 @@ inline constexpr std::array<std::string_view, 20> actions{
     // from here on: held out
     "{S} sent a {object} back to",
     "{S} decided to show a {object} to",
-    "{S} wanted to talk to",
+    "{S} wanted to give the {object} to",
 };
 inline constexpr std::size_t first_held_out_action = 17;
 
@@ -96,6 +96,10 @@ inline constexpr std::array<std::string_view, 8> mentions{
     "{X} was tired.",          "{X} liked the {place}.", "{X} looked at the {object}.", "{X} had a {object}.",
     "{X} was very happy.",     "{X} saw a {object}.",    "{X} waited for a while.",     "{X} lost the {object}.",
 };
+
+/// What may stand between the giver and the verb: one more name, so that "the last name" is not always the giver.
+inline constexpr std::array<std::string_view, 4> asides{", a friend of {N},", ", the neighbor of {N},", ", who knew {N},",
+                                                        ", not {N},"};
 
 /// Words before the giver. The empty one starts the sentence with the name.
 inline constexpr std::array<std::string_view, 5> connectives{"", "Then", "Later", "After that", "Soon"};
@@ -128,6 +132,7 @@ struct IoiOptions {
   std::optional<std::size_t> connective{};  ///< one entry of ioi::connectives
   std::optional<bool> other_pair_first{};   ///< with IoiDistractor::other_pair
   std::optional<std::size_t> other_opening{};
+  std::optional<bool> aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
   std::size_t filler_in_ten = 0;  ///< how often, out of ten, a filler sentence comes first
 };
 
@@ -142,9 +147,9 @@ class IoiStory {
   };
 
   IoiStory(Random& random, const IoiOptions& options) : random_{random}, options_{options} {
-    // Seven names: two for the pair, two for the other pair, three that the corrupt prompt uses instead.
+    // Two for the pair, two for the other pair, three that the corrupt prompt uses instead, one for asides.
     do {
-      names_ = random_.distinct(7, words::women.size() + words::men.size());
+      names_ = random_.distinct(8, words::women.size() + words::men.size());
     } while (!ioi::fits(options.pairs, ioi::is_held_out_pair(name(0), name(1))) ||
              !ioi::fits(options.pairs, ioi::is_held_out_pair(name(2), name(3))));
   }
@@ -260,7 +265,18 @@ class IoiStory {
     fillings["S"] = {giver.clean, giver.corrupt, role};
     const std::size_t chosen =
         options_.action.value_or(draw(options_.actions, ioi::actions.size(), ioi::first_held_out_action));
-    builder_.append(ioi::actions[chosen], fillings);
+    constexpr std::string_view giver_slot = "{S}";
+    builder_.append(giver_slot, fillings);
+    if (options_.aside.value_or(random_.chance(1, 4))) tell_aside(giver);
+    builder_.append(ioi::actions[chosen].substr(giver_slot.size() + 1), fillings);
+  }
+
+  /// About a stranger, or about one of the other pair where it was told of.
+  void tell_aside(const Person& giver) {
+    std::size_t who = 7;
+    if (other_told_ && random_.chance(1, 2)) who = 2 + random_.below(2);
+    if (name(who) == giver.clean) who = 7;
+    builder_.append(random_.pick(ioi::asides), {{"N", {name(who), name(who), "aside"}}});
   }
 
   Random& random_;

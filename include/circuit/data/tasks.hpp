@@ -24,16 +24,26 @@ namespace detail {
   return {std::string{word}, std::string{word}, std::move(role)};
 }
 
+[[nodiscard]] inline std::vector<std::string> people() {
+  std::vector<std::string> pool{words::women.begin(), words::women.end()};
+  pool.insert(pool.end(), words::men.begin(), words::men.end());
+  return pool;
+}
+
+[[nodiscard]] inline std::vector<std::string> things() {
+  std::vector<std::string> pool{words::objects.begin(), words::objects.end()};
+  pool.insert(pool.end(), words::places.begin(), words::places.end());
+  for (const auto& noun : words::nouns) pool.emplace_back(noun.one);
+  return pool;
+}
+
 }  // namespace detail
 
 /// A list of unrelated words starts over at one of its words, and the next word is the one that followed it.
 /// Roles: first (the word's earlier occurrence), source (the word after it, which is the answer), second, end.
 /// The corrupt prompt ends in another word of the list.
 [[nodiscard]] inline TaskPrompt make_induction(Random& random, std::size_t length = 8) {
-  std::vector<std::string> pool;
-  for (const auto word : words::objects) pool.emplace_back(word);
-  for (const auto word : words::places) pool.emplace_back(word);
-  for (const auto& noun : words::nouns) pool.emplace_back(noun.one);
+  const auto pool = detail::things();
   const auto chosen = random.distinct(length, pool.size());
   const std::size_t asked = random.below(length - 1);
   std::size_t other = random.below(length - 2);
