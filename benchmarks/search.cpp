@@ -1,5 +1,7 @@
 // LEAP at GPT-2 small's size with random weights, beside the floor: the forward passes, the backward pass and the
-// encodings that any such search needs, in plain ATen. Prints seconds by stage; --json FILE writes every figure.
+// encodings that any such search needs, in plain ATen. Weights lie in files (5 GB in a temporary folder) and are mapped, as
+// a user's are. Only features count as upstream, since random dictionaries leave errors that would fill every rank.
+// Prints seconds by stage; --json FILE writes every figure.
 #include <ATen/Parallel.h>
 #include <ATen/Context.h>
 #include <ATen/ops/randint.h>
@@ -48,47 +50,51 @@ double peak_mb() {
 
 at::Tensor normal(at::IntArrayRef shape, double scale) { return at::randn(shape, at::kFloat).mul_(scale); }
 
-HookedTransformer<Gpt2> random_gpt2(const Sizes& s) {
-  ModelConfig c;
-  c.n_layers = s.layers;
-  c.d_model = s.d_model;
-  c.n_heads = c.n_key_value_heads = s.heads;
-  c.d_head = s.d_model / s.heads;
-  c.d_mlp = 4 * s.d_model;
-  c.d_vocab = s.vocabulary;
-  c.n_ctx = 64;
-  c.score_scale = std::sqrt(static_cast<double>(c.d_head));
-  const auto d = c.d_model;
+/// A Hugging Face folder of GPT-2's architecture with random weights, large enough for every layer to matter.
+void write_random_gpt2(const Sizes& s, const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  const auto d = s.d_model;
   const double reading = 1.0 / std::sqrt(static_cast<double>(d));
-  ModelWeights w;
-  w.W_E = normal({c.d_vocab, d}, 1.0);
-  w.W_pos = normal({c.n_ctx, d}, 0.3);
-  for (std::int64_t l = 0; l < c.n_layers; ++l) {
-    BlockWeights b;
-    b.attn = {.W_Q = normal({d, d}, 1.5 * reading), .W_K = normal({d, d}, 1.5 * reading), .W_V = normal({d, d}, reading),
-              .W_O = normal({d, d}, 2 * reading), .b_Q = normal({d}, 0.1), .b_K = normal({d}, 0.1),
-              .b_V = {}, .b_O = normal({d}, 0.1)};
-    b.mlp = {.W_gate = {}, .W_in = normal({d, c.d_mlp}, reading), .W_out = normal({c.d_mlp, d}, reading), .b_gate = {},
-             .b_in = normal({c.d_mlp}, 0.1), .b_out = normal({d}, 0.1)};
-    w.blocks.push_back(std::move(b));
+  const nlohmann::json config{{"model_type", "gpt2"}, {"n_layer", s.layers}, {"n_embd", d}, {"n_head", s.heads},
+                              {"vocab_size", s.vocabulary}, {"n_positions", 1024}, {"activation_function", "gelu_new"}};
+  write_file(folder / "config.json", config.dump());
+  std::vector<TensorView> tensors;
+  const auto add = [&](const std::string& name, const at::Tensor& t) { tensors.push_back(to_view(name, t)); };
+  const auto norm = [&](const std::string& name) {
+    add(name + ".weight", at::ones({d}));
+    add(name + ".bias", normal({d}, 0.05));
+  };
+  add("wte.weight", normal({s.vocabulary, d}, 1.0));
+  add("wpe.weight", normal({1024, d}, 0.3));
+  for (std::int64_t l = 0; l < s.layers; ++l) {
+    const auto in = "h." + std::to_string(l) + '.';
+    norm(in + "ln_1");
+    add(in + "attn.c_attn.weight", at::cat({normal({d, 2 * d}, 1.5 * reading), normal({d, d}, reading)}, 1));
+    add(in + "attn.c_attn.bias", normal({3 * d}, 0.1));
+    add(in + "attn.c_proj.weight", normal({d, d}, 2 * reading));
+    add(in + "attn.c_proj.bias", normal({d}, 0.1));
+    norm(in + "ln_2");
+    add(in + "mlp.c_fc.weight", normal({d, 4 * d}, reading));
+    add(in + "mlp.c_fc.bias", normal({4 * d}, 0.1));
+    add(in + "mlp.c_proj.weight", normal({4 * d, d}, reading));
+    add(in + "mlp.c_proj.bias", normal({d}, 0.1));
   }
-  w.W_U = normal({d, c.d_vocab}, reading);
-  w.b_U = normal({c.d_vocab}, 0.1);
-  return {c, std::move(w)};
+  norm("ln_f");
+  write_safetensors(folder / "model.safetensors", tensors, {});
 }
 
-/// An encoder whose threshold leaves about `active` of its features active on inputs of unit variance.
-SparseDictionary<> random_dictionary(const Sizes& s, const at::Tensor& inputs) {
-  SparseDictionary<> d;
+/// A dictionary whose threshold leaves about `active` features active on `inputs` [batch, pos, d_model].
+void write_random_dictionary(const Sizes& s, const at::Tensor& inputs, bool transcoder, const std::filesystem::path& file) {
   const auto width = s.d_model;
-  d.W_enc = normal({width, s.features}, 1.0 / std::sqrt(static_cast<double>(width)));
-  d.W_dec = normal({s.features, width}, 0.5 / std::sqrt(static_cast<double>(width)));
-  d.b_in = normal({width}, 0.01);
-  d.b_out = normal({width}, 0.01);
-  const auto pre = inputs.flatten(0, 1).narrow(0, 0, 17).sub(d.b_in).matmul(d.W_enc);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(width));
+  const auto W_enc = normal({width, s.features}, scale);
+  const auto b_dec = normal({width}, 0.01);
+  const auto pre = inputs.flatten(0, 1).narrow(0, 0, s.length).sub(b_dec).matmul(W_enc);
   const auto threshold = std::get<0>(pre.topk(s.active, -1)).select(-1, -1).mean();
-  d.b_enc = threshold.neg().expand({s.features}).contiguous();
-  return d;
+  std::vector<TensorView> tensors{to_view("W_enc", W_enc), to_view("b_enc", threshold.neg().expand({s.features})),
+                                  to_view("W_dec", normal({s.features, width}, 0.5 * scale)), to_view("b_dec", b_dec)};
+  if (transcoder) tensors.push_back(to_view("b_dec_out", normal({width}, 0.01)));
+  write_safetensors(file, tensors, {});
 }
 
 /// Prompts of one template: names differ between prompts and between clean and corrupt, the rest is shared.
@@ -111,25 +117,37 @@ struct World {
   LogitDifference metric;
 };
 
-World make_world(const Sizes& s) {
+void write_world(const Sizes& s, const std::filesystem::path& folder) {
   auto generator = at::globalContext().defaultGenerator(at::kCPU);
   generator.set_current_seed(1);
-  auto model = random_gpt2(s);
-  const auto [clean, corrupt] = prompts(s);
-  const auto cache = model.run(clean, record<hook::attn::z, hook::ln2::normalized>()).cache;
-  DictionarySet set;
+  write_random_gpt2(s, folder / "model");
+  const auto model = load_model<Gpt2>(folder / "model");
+  const auto cache = model.run(prompts(s).first, record<hook::attn::z, hook::ln2::normalized>()).cache;
+  std::filesystem::create_directories(folder / "dictionaries");
   for (std::int32_t l = 0; l < s.layers; ++l) {
-    set.set_attn(Layer{l}, random_dictionary(s, cache.get<hook::attn::z>(Layer{l}).flatten(2)), AttentionSite::z);
-    set.set_mlp(Layer{l}, random_dictionary(s, cache.get<hook::ln2::normalized>(Layer{l})));
+    const auto file = [&](const std::string& module) {
+      return folder / "dictionaries" / (module + '.' + std::to_string(l) + ".safetensors");
+    };
+    write_random_dictionary(s, cache.get<hook::attn::z>(Layer{l}).flatten(2), false, file("attn"));
+    write_random_dictionary(s, cache.get<hook::ln2::normalized>(Layer{l}), true, file("mlp"));
   }
+}
+
+World load_world(const Sizes& s, const std::filesystem::path& folder) {
+  auto generator = at::globalContext().defaultGenerator(at::kCPU);
+  generator.set_current_seed(2);
+  const auto [clean, corrupt] = prompts(s);
   std::vector<std::vector<std::int64_t>> right;
   std::vector<std::vector<std::int64_t>> wrong;
   for (std::int64_t b = 0; b < s.prompts; ++b) {
     right.push_back({100 + b});
     wrong.push_back({200 + b});
   }
-  return {std::move(model), std::move(set), {clean, corrupt}, LogitDifference{right, wrong}};
+  return {load_model<Gpt2>(folder / "model"), load_dictionaries(folder / "dictionaries", folder / "dictionaries"),
+          {clean, corrupt}, LogitDifference{right, wrong}};
 }
+
+constexpr SourceOptions features_only{.errors = false, .embeddings = false};
 
 /// What any such search has to do, in plain ATen: two forward passes, one backward to activations, two encodings.
 struct Floor {
@@ -234,17 +252,16 @@ Timed time_search(const World& world, const Search& search) {
   return out;
 }
 
-/// Peak memory of a child process that only makes the weights and searches.
-double peak_of_child(const Sizes& s) {
+/// What `work` returns in a process of its own.
+template <class Work>
+double in_child(Work&& work) {
   int ends[2];
   if (pipe(ends) != 0) throw FileError{{.problem = "no pipe"}};
   const auto child = fork();
   if (child == 0) {
     double peak = -1;
     try {
-      const auto world = make_world(s);
-      const auto found = Leap{.keep = keep::TopPerLayer{.n = s.top}}(world.model, world.dictionaries, world.prompts, world.metric);
-      peak = found.empty() ? -1 : peak_mb();
+      peak = work();
     } catch (const std::exception& e) {
       std::cerr << e.what() << '\n';
     }
@@ -293,8 +310,10 @@ int main(int argc, char** argv) try {
   CLI::App app{"LEAP against its floor at GPT-2 small's size, random weights"};
   Sizes s;
   std::string json_file;
+  std::string scratch = std::filesystem::temp_directory_path().string();
   int repeats = 3;
   app.add_option("--json", json_file, "write every figure to this file");
+  app.add_option("--scratch", scratch, "folder for 5 GB of weights while it runs");
   app.add_option("--layers", s.layers, "layers");
   app.add_option("--features", s.features, "features per dictionary");
   app.add_option("--prompts", s.prompts, "prompts");
@@ -303,11 +322,25 @@ int main(int argc, char** argv) try {
   app.add_option("--repeats", repeats, "runs of each; the fastest counts");
   CLI11_PARSE(app, argc, argv);
 
-  const double peak = peak_of_child(s);  // before this process holds anything
-  const auto world = make_world(s);
+  const auto folder = std::filesystem::path{scratch} / ("circuit-benchmark-" + std::to_string(getpid()));
+  struct Remove {
+    std::filesystem::path folder;
+    ~Remove() {
+      std::error_code ignored;
+      std::filesystem::remove_all(folder, ignored);
+    }
+  } const remove{folder};
+  const Leap exact{.keep = keep::TopPerLayer{.n = s.top}, .sources = features_only};
+  const Leap mean{.keep = keep::TopPerLayer{.n = s.top}, .batching = batching::MeanFirst{}, .sources = features_only};
+
+  // In processes of their own, before this one holds anything.
+  if (in_child([&] { write_world(s, folder); return 0.0; }) != 0.0) return 1;
+  const double peak = in_child([&] {
+    const auto child = load_world(s, folder);
+    return exact(child.model, child.dictionaries, child.prompts, child.metric).empty() ? -1.0 : peak_mb();
+  });
+  const auto world = load_world(s, folder);
   const double weights = weights_mb(world, s);
-  const Leap exact{.keep = keep::TopPerLayer{.n = s.top}};
-  const Leap mean{.keep = keep::TopPerLayer{.n = s.top}, .batching = batching::MeanFirst{}};
 
   Floor floor;
   Timed search;
@@ -351,7 +384,7 @@ int main(int argc, char** argv) try {
   if (!json_file.empty()) write_file(json_file, figures.dump(2) + '\n');
 
   const auto edges = search.circuit.edge_count();
-  if (edges < 500 || edges > 2000 || by_type.size() != 5 || by_layer.size() != static_cast<std::size_t>(s.layers)) {
+  if (edges < 500 || edges > 2000 || by_type.size() < 5 || by_layer.size() != static_cast<std::size_t>(s.layers)) {
     std::cerr << "the search found " << edges << " edges of " << by_type.size() << " types in " << by_layer.size() << " layers\n";
     return 1;
   }
