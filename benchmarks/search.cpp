@@ -2,8 +2,10 @@
 // encodings that any such search needs, in plain ATen. Weights lie in files (5 GB in a temporary folder) and are mapped, as
 // a user's are. Only features count as upstream, since random dictionaries leave errors that would fill every rank.
 // Prints seconds by stage; --json FILE writes every figure.
-#include <ATen/Parallel.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <sys/wait.h>

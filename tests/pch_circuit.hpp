@@ -2,6 +2,9 @@
 
 // What nearly every test of tensors parses, compiled once. The check that each header stands alone runs without it.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>

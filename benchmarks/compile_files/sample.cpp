@@ -11,16 +11,17 @@ int main() {
   auto batch = load_contrast_batch("ioi_BABA.json", model.tokenizer(), {.size = 10});
   auto metric = LogitDifference{batch};
 
-  const Leap search{.chain = chain::ModelGradient{}, .keep = keep::Above{.threshold = 0.04}};
+  const Leap search{.keep = keep::Above{.threshold = 0.04}, .chain = chain::ModelGradient{}};
   Circuit found = search(model, dictionaries, batch, metric);
   std::cout << edge_counts(found);
 
 #ifdef SECOND_SEARCH
-  const Leap another{.chain = chain::ModelGradient{}, .keep = SECOND_SEARCH};
+  const Leap another{.keep = SECOND_SEARCH, .chain = chain::ModelGradient{}};
   std::cout << edge_counts(another(model, dictionaries, batch, metric));
 #endif
 
-  auto c1 = ablate(dictionaries, {attn(Layer{5}, Feature{7515}), attn(Layer{6}, Feature{17410})}, on(batch.role("S2")));
-  auto [logits, cache] = model.run(batch.clean, edit(c1), record<hook::attn::pattern>());
+  auto c1 = ablate(dictionaries, {attn_feature(Layer{5}, Feature{7515}), attn_feature(Layer{6}, Feature{17410})},
+                   on(batch.role("S2")));
+  auto [logits, cache] = model.run(PromptTensors{batch}.clean, c1, record<hook::attn::pattern>());
   std::cout << logits.sizes() << '\n';
 }

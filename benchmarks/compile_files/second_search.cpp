@@ -1,2 +1,2 @@
-#define SECOND_SEARCH (keep::TopPerTarget{.count = 10})
+#define SECOND_SEARCH (keep::TopPerTarget{.n = 10})
 #include "sample.cpp"

@@ -2,6 +2,9 @@
 
 #include "tensors.hpp"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
+
 using namespace circuit;
 
 namespace {

@@ -1,5 +1,9 @@
 #include "circuit/dictionary/load.hpp"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+
 #include <cmath>
 #include <functional>
 #include <limits>

@@ -1,5 +1,9 @@
 #include "circuit/dictionary/sparse_dictionary.hpp"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
 #include <cmath>
 #include <vector>
 

@@ -6,6 +6,8 @@
 #include "circuit/search/leap.hpp"
 #include "random_model.hpp"
 
+#include <ATen/ops/zeros_like.h>
+
 using namespace circuit;
 
 namespace {

@@ -1,5 +1,7 @@
 #include "circuit/intervene/delete_at.hpp"
 
+#include <ATen/ops/full.h>
+
 #include <limits>
 
 #include "circuit/intervene/ablate.hpp"

@@ -1,5 +1,7 @@
 #include "circuit/intervene/edit_features.hpp"
 
+#include <ATen/ops/full.h>
+
 #include <limits>
 #include <utility>
 

@@ -1,4 +1,6 @@
 // Every intervention that the reference ran, with its numbers.
+#include <ATen/ops/full.h>
+
 #include <string>
 #include <string_view>
 #include <vector>

@@ -1,5 +1,7 @@
 #include "circuit/intervene/keep_circuit.hpp"
 
+#include <ATen/ops/zeros.h>
+
 #include <functional>
 
 #include "circuit/model/edit.hpp"

@@ -4,6 +4,8 @@
 #include "golden.hpp"
 #include "tensors.hpp"
 
+#include <ATen/ops/arange.h>
+
 using namespace circuit;
 
 namespace {

@@ -1,5 +1,8 @@
 #include "circuit/model/gradient.hpp"
 
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
 #include <cmath>
 #include <future>
 

@@ -2,6 +2,11 @@
 
 #include "tensors.hpp"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
 using namespace circuit;
 
 TEST_CASE("a tensor and a host array hold the same elements in the same places, both ways") {

@@ -4,6 +4,8 @@
 #include "random_model.hpp"
 #include "tensors.hpp"
 
+#include <ATen/ops/zeros.h>
+
 using namespace circuit;
 
 namespace {

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/eye.h>
 #include <ATen/ops/inverse.h>
+#include <ATen/ops/zeros.h>
 
 #include <map>
 

@@ -1,3 +1,5 @@
+#include <ATen/ops/arange.h>
+
 #include <set>
 #include <thread>
 

@@ -62,7 +62,7 @@ template <class T>
   requires std::same_as<T, double> || std::same_as<T, float> || std::same_as<T, std::int64_t>
 at::Tensor from_host(const HostArray<T>& array) {
   const std::vector<std::int64_t> sizes(array.shape().begin(), array.shape().end());
-  auto tensor = at::empty(sizes, at::TensorOptions{}.dtype(detail::scalar_of<T>));
+  auto tensor = make::empty(sizes, at::TensorOptions{}.dtype(detail::scalar_of<T>));
   std::copy(array.begin(), array.end(), tensor.template data_ptr<T>());
   return tensor;
 }

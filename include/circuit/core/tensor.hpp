@@ -4,15 +4,6 @@
 // LibTorch's generations (1.13 and 2.x) are hidden here and nowhere else.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <cstdint>
@@ -23,6 +14,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/make.hpp"
 #include "circuit/core/id.hpp"
 
 namespace circuit {
@@ -71,7 +63,7 @@ inline void check_compute_dtype(at::ScalarType dtype, std::string_view name) {
     throw ValueError{{.tensor = "tokens", .expected = "at least one prompt of at least one token", .got = "none"}};
   }
   const auto length = rows.front().size();
-  auto tokens = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(length)}, at::kLong);
+  auto tokens = make::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(length)}, at::kLong);
   auto* out = tokens.data_ptr<std::int64_t>();
   for (std::size_t row = 0; row < rows.size(); ++row) {
     if (rows[row].size() != length) {

@@ -71,7 +71,7 @@ void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
 
 /// [entries] flat indices of the active entries into [rows, d_sae]
 [[nodiscard]] inline at::Tensor flat_indices(const ActiveFeatures& active, std::int64_t d_sae) {
-  auto index = at::empty({active.size()}, at::kLong);
+  auto index = make::empty({active.size()}, at::kLong);
   auto* out = index.data_ptr<std::int64_t>();
   for (std::int64_t r = 0; r < active.rows(); ++r) {
     for (auto i = active.begin(r); i < active.end(r); ++i)
@@ -82,7 +82,7 @@ void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
 
 /// [entries] the row of each entry
 [[nodiscard]] inline at::Tensor row_indices(const ActiveFeatures& active) {
-  auto index = at::empty({active.size()}, at::kLong);
+  auto index = make::empty({active.size()}, at::kLong);
   auto* out = index.data_ptr<std::int64_t>();
   for (std::int64_t r = 0; r < active.rows(); ++r) out = std::fill_n(out, active.end(r) - active.begin(r), r);
   return index;
@@ -90,7 +90,7 @@ void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
 
 /// A vector's ids as a tensor of their own.
 [[nodiscard]] inline at::Tensor ids_tensor(const std::vector<std::int64_t>& ids) {
-  auto index = at::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
+  auto index = make::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
   std::copy(ids.begin(), ids.end(), index.data_ptr<std::int64_t>());
   return index;
 }
@@ -119,7 +119,7 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
 }
 
 inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active) {
-  auto out = at::zeros({active.rows(), dictionary.d_out()}, dictionary.W_dec.options());
+  auto out = make::zeros({active.rows(), dictionary.d_out()}, dictionary.W_dec.options());
   if (active.size() == 0) return out;
   const auto written = dictionary.decoder_rows(detail::ids_tensor(active.feature).to(dictionary.W_dec.device()))
                            .mul(active.activation.to(dictionary.W_dec.device()).unsqueeze(-1));

@@ -26,7 +26,7 @@ template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
 template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
 [[nodiscard]] auto set_to(double value, const BasicDictionarySet<Kinds...>& dictionaries,
                           const std::vector<FeatureId>& features, const On& where, Errors errors = {}) {
-  const auto same = at::full({}, value, at::kDouble);
+  const auto same = make::full({}, value, at::kDouble);
   check_finite(same, "value");
   std::vector<FeatureEdit> edits;
   for (const auto& feature : features) edits.push_back({.feature = feature, .where = where, .value = same});
@@ -38,7 +38,7 @@ template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
 template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
 [[nodiscard]] auto scale_by(double factor, const BasicDictionarySet<Kinds...>& dictionaries,
                             const std::vector<FeatureId>& features, const On& where, Errors errors = {}) {
-  check_finite(at::full({}, factor, at::kDouble), "factor");
+  check_finite(make::full({}, factor, at::kDouble), "factor");
   std::vector<FeatureEdit> edits;
   for (const auto& feature : features) edits.push_back({.feature = feature, .where = where, .scale = factor});
   return edit_features(dictionaries, std::move(edits), std::move(errors));

@@ -128,7 +128,7 @@ template <ResidualPoint P, Architecture A, class... Kinds>
                           const BasicDictionarySet<Kinds...>& dictionaries, const FeatureId& feature, double scale,
                           const On& where) {
   check_index(layer, model.config().n_layers);
-  check_finite(at::full({}, scale, at::kDouble), "scale");
+  check_finite(make::full({}, scale, at::kDouble), "scale");
   const auto added =
       write_vectors(model, dictionaries, feature.module, feature.layer, {feature.feature}).squeeze(0).mul(scale);
   return edit<P>([added](const at::Tensor& resid, Layer) { return resid.add(added); },

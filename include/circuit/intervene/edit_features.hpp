@@ -155,12 +155,12 @@ void FeatureEdits<Set, Errors>::make_groups() {
     std::vector<at::Tensor> values;
     for (const auto* member : members) {
       features.push_back(member->feature.feature);
-      scales.push_back(at::full({}, member->scale, options));
-      values.push_back(member->value.defined() ? member->value.to(options) : at::zeros({}, options));
+      scales.push_back(make::full({}, member->scale, options));
+      values.push_back(member->value.defined() ? member->value.to(options) : make::zeros({}, options));
     }
     const auto index = detail::feature_index(features, dictionary);
     groups_.push_back(
-        {module, layer, positions, index, dictionary.decoder_rows(index), at::stack(scales), at::stack(values, -1)});
+        {module, layer, positions, index, dictionary.decoder_rows(index), make::stack(scales), make::stack(values, -1)});
   }
 }
 

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <cstdint>
 #include <cstring>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/make.hpp"
 #include "circuit/io/tensor_file.hpp"
 
 namespace circuit {
@@ -56,7 +55,7 @@ namespace circuit {
   const auto options = at::TensorOptions{}.dtype(scalar_type(view.dtype)).device(at::kCPU);
   const auto address = reinterpret_cast<std::uintptr_t>(view.bytes.data());
   if (address % item_size(view.dtype) != 0 || view.bytes.empty()) {
-    auto copy = at::empty(view.shape, options);
+    auto copy = make::empty(view.shape, options);
     if (!view.bytes.empty()) std::memcpy(copy.data_ptr(), view.bytes.data(), view.bytes.size());
     return copy;
   }

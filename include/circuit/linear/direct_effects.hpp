@@ -162,9 +162,9 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
   }
   if (rows == 0) return out;
   const auto host = [](const at::Tensor& t) { return t.to(at::kCPU).contiguous(); };
-  out.features = host(at::cat(grads, 0).matmul(source.writes.narrow(0, 0, features).t()));
-  out.rest = host(at::cat(on_rest, 0));
-  out.rest_grad = host(at::cat(on_rest_grad, 0));
+  out.features = host(make::cat(grads, 0).matmul(source.writes.narrow(0, 0, features).t()));
+  out.rest = host(make::cat(on_rest, 0));
+  out.rest_grad = host(make::cat(on_rest_grad, 0));
   return out;
 }
 

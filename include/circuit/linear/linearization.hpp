@@ -180,7 +180,7 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     check_finite(out.gradients.last, "gradient at " + hook_name(hook::resid_post{}, Layer{layers - 1}));
     const auto unembedding_constant = unembedding_constant_of(model.weights());
     out.metric_constant = unembedding_constant.defined() ? grads[2].mul(unembedding_constant).sum(-1).sum(-1)
-                                                         : at::zeros_like(out.metric);
+                                                         : make::zeros_like(out.metric);
     for (std::int32_t l = 0; l < layers; ++l) {
       const auto slot = static_cast<std::size_t>(3 + 2 * l);
       check_finite(grads[slot], "gradient at " + hook_name(hook::attn_out{}, Layer{l}));

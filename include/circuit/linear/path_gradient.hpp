@@ -32,7 +32,7 @@ namespace circuit::detail {
 /// return     [rows, d_in]
 [[nodiscard]] inline at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
                                                 const at::Tensor& on_output) {
-  auto out = at::zeros({active.rows(), dictionary.d_in()}, on_output.options());
+  auto out = make::zeros({active.rows(), dictionary.d_in()}, on_output.options());
   if (active.size() == 0) return out;
   const auto device = on_output.device();
   const auto features = ids_tensor(active.feature).to(device);
@@ -51,7 +51,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
                                const PullBack<A, Softmax>& pull_back, AttentionPaths paths) {
   const c10::AutoGradMode no_gradient{false};
   const auto layers = static_cast<std::int32_t>(model.config().n_layers);
-  const auto positions = at::arange(lin.length(), lin.gradients.last.options().dtype(at::kLong));
+  const auto positions = make::arange(lin.length(), lin.gradients.last.options().dtype(at::kLong));
   OutputGradients out;
   out.attn_out.resize(static_cast<std::size_t>(layers));
   out.mlp_out.resize(static_cast<std::size_t>(layers));
@@ -69,7 +69,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       for (std::int32_t b = 0; b < lin.batch(); ++b) {
         below.push_back(pull_back.mlp(layer, Prompt{b}, reader.select(0, b), positions).grad);
       }
-      resid = resid.add(at::stack(below));
+      resid = resid.add(make::stack(below));
     }
     out.attn_out[slot] = resid;
     if (const auto* d = dictionaries.attn(layer)) {
@@ -88,7 +88,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
         }
         below.push_back(grad);
       }
-      resid = resid.add(at::stack(below));
+      resid = resid.add(make::stack(below));
     }
   }
   out.embed = resid;

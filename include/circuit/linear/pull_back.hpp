@@ -79,7 +79,7 @@ class PullBack {
     return b.defined() ? through.add(b) : through;
   }
   [[nodiscard]] at::Tensor no_constant(const at::Tensor& readers) const {
-    return at::zeros({readers.size(0)}, readers.options());
+    return make::zeros({readers.size(0)}, readers.options());
   }
 
   const HookedTransformer<A>* model_;
@@ -156,7 +156,7 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
   if constexpr (A::Positions::rotates) {
     // The turn differs by key position, so it must be undone before W_K.
     const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));             // [n, k, H, e]
-    const auto places = at::arange(on_rotated.size(1), positions.options());
+    const auto places = make::arange(on_rotated.size(1), positions.options());
     const auto on_head = A::Positions::rotate_back(on_rotated, places, config());
     const auto on_key = on_head
                             .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads,

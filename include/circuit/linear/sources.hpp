@@ -249,7 +249,7 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
     auto& parts = parts_[p];
     std::vector<at::Tensor> writes;
     for (auto& part : parts) writes.push_back(std::move(part.writes));
-    here.writes = writes.empty() ? at::zeros({0, d_model}, like_.options()) : at::cat(writes, 0);
+    here.writes = writes.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(writes, 0);
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
         const auto n = static_cast<std::ptrdiff_t>(part.present.size()) / batch_;
@@ -261,7 +261,7 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
     const auto stacked = [&](const std::vector<at::Tensor>& rest) {
       std::vector<at::Tensor> rows;
       for (const auto& r : rest) rows.push_back(r.select(1, static_cast<std::int64_t>(p)));
-      return rows.empty() ? at::zeros({batch_, 0, d_model}, like_.options()) : at::stack(rows, 1);
+      return rows.empty() ? make::zeros({batch_, 0, d_model}, like_.options()) : make::stack(rows, 1);
     };
     here.rest_writes = stacked(rest_writes_);
     here.rest_effect = stacked(rest_effect_);

@@ -116,7 +116,7 @@ inline at::Tensor TokenLogit::per_prompt(const at::Tensor& logits) const {
   const auto at_position = logits.flatten(0, 1).index_select(0, on_device(row, at::kLong));
   const auto chosen = at_position.flatten().index_select(0, on_device(entry, at::kLong));
   const auto weighted = chosen.mul(on_device(share, at::kDouble).to(logits.scalar_type()));
-  return at::zeros({batch}, weighted.options()).index_add(0, on_device(prompt_of, at::kLong), weighted);
+  return make::zeros({batch}, weighted.options()).index_add(0, on_device(prompt_of, at::kLong), weighted);
 }
 
 }  // namespace circuit

@@ -36,11 +36,9 @@ struct Silu {
 }  // namespace activation
 }  // namespace circuit
 
-#include <ATen/ops/gelu.h>
-
 namespace circuit::activation {
 
-inline at::Tensor GeluNew::apply(const at::Tensor& x) { return at::gelu(x, "tanh"); }
-inline at::Tensor Gelu::apply(const at::Tensor& x) { return at::gelu(x, "none"); }
+inline at::Tensor GeluNew::apply(const at::Tensor& x) { return make::gelu(x, "tanh"); }
+inline at::Tensor Gelu::apply(const at::Tensor& x) { return make::gelu(x, "none"); }
 
 }  // namespace circuit::activation

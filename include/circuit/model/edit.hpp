@@ -64,7 +64,7 @@ consteval std::int64_t axis_index(Axes<Axis...> /*axes*/) {
 
 template <class Tag>
 [[nodiscard]] at::Tensor index_tensor(const std::vector<Id<Tag>>& ids, std::int64_t size, const at::Tensor& like) {
-  auto index = at::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
+  auto index = make::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
   auto* out = index.data_ptr<std::int64_t>();
   for (const auto id : ids) {
     check_index(id, size);

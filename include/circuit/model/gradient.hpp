@@ -1,6 +1,6 @@
 #pragma once
 
-#include <torch/csrc/autograd/autograd.h>
+#include <ATen/core/Tensor.h>
 
 #include <utility>
 #include <vector>
@@ -8,6 +8,17 @@
 #include "circuit/core/tensor.hpp"
 #include "circuit/hook/points.hpp"
 #include "circuit/model/record.hpp"
+
+namespace torch::autograd {
+
+// As <torch/csrc/autograd/autograd.h> declares it in both generations of LibTorch, whose optionals differ. That header
+// would cost every user two seconds and 240 MB for this one line.
+TORCH_API std::vector<at::Tensor> grad(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& inputs,
+                                       const std::vector<at::Tensor>& grad_outputs,
+                                       decltype(at::TensorOptions{}.requires_grad_opt()) retain_graph, bool create_graph,
+                                       bool allow_unused);
+
+}  // namespace torch::autograd
 
 namespace circuit {
 

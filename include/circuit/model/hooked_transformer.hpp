@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/ops/embedding.h>
-
 #include <limits>
 #include <memory>
 #include <string>
@@ -158,7 +156,7 @@ template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::embed(const at::Tensor& tokens, Attached&... attached) const {
   check_tokens(tokens);
-  auto embedded = at::embedding(weights_.W_E, tokens);
+  auto embedded = make::embedding(weights_.W_E, tokens);
   visit_point(hook::embed{}, Layer{0}, embedded, attached...);
   if constexpr (A::Positions::adds_embedding) {
     auto positions = weights_.W_pos.narrow(0, 0, tokens.size(1)).expand_as(embedded);
@@ -211,7 +209,7 @@ at::Tensor HookedTransformer<A>::attention(const at::Tensor& x, Layer layer, Att
   visit(hook::attn::k{}, k);
   auto v = detail::split_heads(affine(x, w.W_V, w.b_V), config_.n_key_value_heads);
   visit(hook::attn::v{}, v);
-  const auto places = at::arange(x.size(1), x.options().dtype(at::kLong));
+  const auto places = make::arange(x.size(1), x.options().dtype(at::kLong));
   auto rot_q = Positions::rotate(q, places, config_);
   visit(hook::attn::rot_q{}, rot_q);
   auto rot_k = Positions::rotate(k, places, config_);
@@ -221,7 +219,7 @@ at::Tensor HookedTransformer<A>::attention(const at::Tensor& x, Layer layer, Att
   auto scores = rot_q.transpose(1, 2).matmul(keys.transpose(2, 3)).div(config_.score_scale);
   if (config_.score_soft_cap > 0) scores = scores.div(config_.score_soft_cap).tanh().mul(config_.score_soft_cap);
   const auto length = x.size(1);
-  const auto future = at::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
+  const auto future = make::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
   scores = scores.masked_fill(future, -std::numeric_limits<double>::infinity());
   visit(hook::attn::attn_scores{}, scores);
   auto pattern = scores.softmax(-1);

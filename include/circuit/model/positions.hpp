@@ -57,8 +57,8 @@ namespace detail {
                                                                      const ModelConfig& config) {
   const auto half = config.rotary_dims / 2;
   const auto in_double = x.options().dtype(at::kDouble);
-  const auto frequency = at::arange(half, in_double).mul(-2.0 / static_cast<double>(config.rotary_dims));
-  const auto speed = at::full({}, config.rotary_base, in_double).pow(frequency);
+  const auto frequency = make::arange(half, in_double).mul(-2.0 / static_cast<double>(config.rotary_dims));
+  const auto speed = make::full({}, config.rotary_base, in_double).pow(frequency);
   const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speed).unsqueeze(1);
   return {angle.cos().to(x.scalar_type()), angle.sin().to(x.scalar_type())};
 }
@@ -69,7 +69,7 @@ namespace detail {
   const auto first = x.narrow(-1, 0, half);
   const auto second = x.narrow(-1, half, half);
   const auto rest = x.narrow(-1, rotary_dims, x.size(-1) - rotary_dims);
-  return at::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin)), rest}, -1);
+  return make::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin)), rest}, -1);
 }
 
 }  // namespace detail

@@ -39,7 +39,7 @@ concept CountsPrompts = KeepRule<K> && K::counts_prompts;
 
 /// The n largest of each row, zeros left out.
 [[nodiscard]] inline EdgeMask top_n_per_target(const at::Tensor& magnitude, std::int64_t n) {
-  auto kept = at::zeros(magnitude.sizes(), magnitude.options().dtype(at::kBool));
+  auto kept = make::zeros(magnitude.sizes(), magnitude.options().dtype(at::kBool));
   const auto count = std::min(n, magnitude.size(-1));
   if (count <= 0) return {kept};
   const auto best = std::get<1>(magnitude.topk(count, -1));

@@ -156,7 +156,7 @@ class LeapRun {
 
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::sum_constants() {
-  auto sum = at::zeros({model_.config().d_model}, lin_.clean.embed.options());
+  auto sum = make::zeros({model_.config().d_model}, lin_.clean.embed.options());
   const auto add = [&](const at::Tensor& constant) {
     constants_.push_back(sum);
     if (constant.defined()) sum = sum.add(constant);
@@ -305,11 +305,11 @@ template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects) {
   using Keep = std::remove_cvref_t<decltype(policies_.keep)>;
   const auto shape = std::vector<std::int64_t>{effects.targets(), effects.columns()};
-  EdgeScores scores{.type = type, .mean = at::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
+  EdgeScores scores{.type = type, .mean = make::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
   auto* mean = scores.mean.template data_ptr<double>();
   std::int32_t* passed = nullptr;
   if constexpr (CountsPrompts<Keep>) {
-    scores.passed = at::zeros(shape, at::kInt);
+    scores.passed = make::zeros(shape, at::kInt);
     passed = scores.passed.template data_ptr<std::int32_t>();
   }
   const double share = 1.0 / batch();

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "circuit/core/make.hpp"
 #include "circuit/search/edge_scores.hpp"
 
 namespace circuit::keep {
@@ -33,7 +34,7 @@ struct CumulativeShare {
 /// Every edge there is.
 struct All {
   [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const {
-    return {at::ones(scores.mean.sizes(), scores.mean.options().dtype(at::kBool))};
+    return {make::ones(scores.mean.sizes(), scores.mean.options().dtype(at::kBool))};
   }
   [[nodiscard]] bool passes(double /*score*/) const { return true; }
 };
@@ -46,7 +47,7 @@ inline EdgeMask keep::CumulativeShare::keep(const EdgeScores& scores) const {
   const auto [sorted, order] = scores.magnitude().sort(-1, /*descending=*/true);
   const auto before = sorted.cumsum(-1).sub(sorted);  // what the larger ones hold already
   const auto wanted = before.lt(sorted.sum(-1, /*keepdim=*/true).mul(share)).logical_and(sorted.gt(0));
-  auto kept = at::zeros(wanted.sizes(), wanted.options());
+  auto kept = make::zeros(wanted.sizes(), wanted.options());
   return {kept.scatter(-1, order, wanted)};
 }
 
