@@ -20,7 +20,8 @@ Tokenizer tokenizer_of(const std::vector<std::string>& words) {
 }
 
 const Tokenizer& tokenizer() {
-  static const Tokenizer made = tokenizer_of({"Then", " Ann", " Bob", " Cid", " and", " met", " gave", " to", " Dee", " Eve"});
+  static const Tokenizer made =
+      tokenizer_of({"Then", " Ann", " Bob", " Cid", " and", " met", " gave", " to", " Dee", " Eve"});
   return made;
 }
 
@@ -31,7 +32,8 @@ std::filesystem::path file_of(const std::string& json) {
 }
 
 std::string prompt(const std::string& clean, const std::string& corrupt, const std::string& answer) {
-  return R"({"clean":")" + clean + R"(","corrupt":")" + corrupt + R"(","answers":[")" + answer + R"("],"wrong_answers":[" Bob"]})";
+  return R"({"clean":")" + clean + R"(","corrupt":")" + corrupt + R"(","answers":[")" + answer +
+         R"("],"wrong_answers":[" Bob"]})";
 }
 
 const std::string roles = R"({"word_idxs":{"IO":1,"S1":3,"S2":4,"end":5},"prompts":[)";
@@ -89,19 +91,22 @@ TEST_CASE("bad prompt files are refused with file and prompt") {
   const auto load = [](const std::string& json) { return load_contrast_batch(file_of(json), tokenizer()); };
   SECTION("no prompts") { CHECK_THROWS_AS(load(roles + "]}"), ValueError); }
   SECTION("lengths differ between prompts") {
-    CHECK_THROWS_AS(load(roles + first + "," + prompt("Then Ann and Bob to", "Then Cid and Dee to", " Ann") + "]}"), ValueError);
+    CHECK_THROWS_AS(load(roles + first + "," + prompt("Then Ann and Bob to", "Then Cid and Dee to", " Ann") + "]}"),
+                    ValueError);
   }
   SECTION("lengths differ between clean and corrupt") {
-    CHECK_THROWS_WITH(load(roles + first + "," + prompt("Then Ann and Bob met to", "Then Cid and Dee to", " Ann") + "]}"),
-                      circuit_test::ContainsSubstring("prompts[1].corrupt"));
+    CHECK_THROWS_WITH(
+        load(roles + first + "," + prompt("Then Ann and Bob met to", "Then Cid and Dee to", " Ann") + "]}"),
+        circuit_test::ContainsSubstring("prompts[1].corrupt"));
   }
   SECTION("an answer of several tokens") {
     CHECK_THROWS_WITH(load(roles + prompt("Then Ann", "Then Bob", " Annabel") + "]}"),
                       circuit_test::ContainsSubstring("prompts[0].answers"));
   }
   SECTION("no answer") {
-    CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":[{"clean":"Then","corrupt":"Then","answers":[],"wrong_answers":[]}]})"),
-                    ValueError);
+    CHECK_THROWS_AS(
+        load(R"({"word_idxs":{},"prompts":[{"clean":"Then","corrupt":"Then","answers":[],"wrong_answers":[]}]})"),
+        ValueError);
   }
   SECTION("a role outside the prompt") {
     CHECK_THROWS_AS(load(R"({"word_idxs":{"S1":6},"prompts":[)" + first + "]}"), IndexError);
@@ -109,7 +114,9 @@ TEST_CASE("bad prompt files are refused with file and prompt") {
   }
   SECTION("a missing part") { CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":[{"clean":"Then"}]})"), ConfigError); }
   SECTION("no roles") { CHECK_THROWS_AS(load(R"({"prompts":[)" + first + "]}"), ConfigError); }
-  SECTION("prompts that are no objects") { CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":["Then"]})"), FormatError); }
+  SECTION("prompts that are no objects") {
+    CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":["Then"]})"), FormatError);
+  }
   SECTION("prompts that are no list") { CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":{}})"), FormatError); }
   SECTION("roles that are no object") { CHECK_THROWS_AS(load(R"({"word_idxs":[],"prompts":[]})"), Error); }
   SECTION("not JSON") { CHECK_THROWS_AS(load("prompts"), FormatError); }
@@ -129,9 +136,10 @@ TEST_CASE("a file of token ids needs no tokenizer") {
 }
 
 TEST_CASE("negative token ids are refused") {
-  CHECK_THROWS_AS(load_contrast_batch_ids(file_of(
-                      R"({"word_idxs":{},"prompts":[{"clean":[1,-2],"corrupt":[1,2],"answers":[3],"wrong_answers":[]}]})")),
-                  IndexError);
+  CHECK_THROWS_AS(
+      load_contrast_batch_ids(
+          file_of(R"({"word_idxs":{},"prompts":[{"clean":[1,-2],"corrupt":[1,2],"answers":[3],"wrong_answers":[]}]})")),
+      IndexError);
 }
 
 TEST_CASE("generated prompts make the same batch directly and through a file") {
@@ -142,6 +150,7 @@ TEST_CASE("generated prompts make the same batch directly and through a file") {
     prompts.push_back(data::make_ioi(random, {.order = data::IoiOrder::baba,
                                               .distractor = data::IoiDistractor::none,
                                               .opening = 0,
+                                              .adverb = 0,
                                               .action = 0,
                                               .connective = 1,
                                               .aside = false}));

@@ -14,7 +14,9 @@ using namespace circuit::data;
 
 namespace {
 
-const std::string& piece(const TaskPrompt& prompt, const std::string& role) { return prompt.clean.at(prompt.roles.at(role)); }
+const std::string& piece(const TaskPrompt& prompt, const std::string& role) {
+  return prompt.clean.at(prompt.roles.at(role));
+}
 
 std::size_t count(const TaskPrompt& prompt, const std::string& word) {
   return static_cast<std::size_t>(std::count(prompt.clean.begin(), prompt.clean.end(), word));
@@ -117,10 +119,12 @@ TEST_CASE("one template gives prompts that line up") {
   const IoiOptions options{.order = IoiOrder::abba,
                            .distractor = IoiDistractor::other_pair,
                            .opening = 0,
+                           .adverb = 0,
                            .action = 0,
                            .connective = 1,
                            .other_pair_first = true,
                            .other_opening = 4,
+                           .other_adverb = 2,
                            .aside = false};
   const auto first = make_ioi(random, options);
   const auto second = make_ioi(random, options);

@@ -26,12 +26,13 @@ using TokenId = std::int32_t;
 /// Prompts in pairs: a clean one, and a corrupt one of the same length in which the answer cannot be known. All prompts
 /// of a batch have one length and the same roles at the same positions, so a position means the same in each.
 struct ContrastBatch {
-  std::vector<std::vector<TokenId>> clean{};          ///< [batch][pos], the BOS first where there is one
-  std::vector<std::vector<TokenId>> corrupt{};        ///< [batch][pos]
-  std::vector<std::vector<TokenId>> answers{};        ///< [batch][one or more]: right next tokens
-  std::vector<std::vector<TokenId>> wrong_answers{};  ///< [batch][any number]
+  std::vector<std::vector<TokenId>> clean{};             ///< [batch][pos], the BOS first where there is one
+  std::vector<std::vector<TokenId>> corrupt{};           ///< [batch][pos]
+  std::vector<std::vector<TokenId>> answers{};           ///< [batch][one or more]: right next tokens
+  std::vector<std::vector<TokenId>> wrong_answers{};     ///< [batch][any number]
   std::map<std::string, Position, std::less<>> roles{};  ///< such as "S2"; counted as in `clean`, so behind the BOS
-  std::vector<std::vector<std::string>> tokens{};  ///< [batch][pos]: the clean tokens as text; empty without a tokenizer
+  std::vector<std::vector<std::string>>
+      tokens{};  ///< [batch][pos]: the clean tokens as text; empty without a tokenizer
 
   [[nodiscard]] std::size_t size() const noexcept { return clean.size(); }
   /// Positions of each prompt, BOS included.
@@ -47,9 +48,9 @@ struct ContrastBatch {
 
 /// Which prompts of a file to take, and how.
 struct ContrastBatchOptions {
-  std::size_t first = 0;    ///< number of the first prompt, from 0
-  std::size_t size = 0;     ///< how many; 0 for all from `first` on
-  Bos bos = Bos::prepend;   ///< prepend shifts every role by one: files count without a BOS
+  std::size_t first = 0;   ///< number of the first prompt, from 0
+  std::size_t size = 0;    ///< how many; 0 for all from `first` on
+  Bos bos = Bos::prepend;  ///< prepend shifts every role by one: files count without a BOS
 };
 
 namespace detail {
@@ -64,7 +65,8 @@ namespace detail {
 /// Checks every promise of ContrastBatch; `first` is the number of its first prompt in `file`.
 inline void check_batch(const ContrastBatch& batch, const std::filesystem::path& file, std::size_t first) {
   if (batch.clean.empty()) {
-    throw ValueError{{.file = file, .tensor = "prompts", .problem = "the batch is empty", .expected = "at least one prompt"}};
+    throw ValueError{
+        {.file = file, .tensor = "prompts", .problem = "the batch is empty", .expected = "at least one prompt"}};
   }
   const std::size_t length = batch.length();
   const auto check_length = [&](const std::vector<TokenId>& ids, std::size_t prompt, std::string_view part) {
@@ -108,7 +110,8 @@ inline void check_batch(const ContrastBatch& batch, const std::filesystem::path&
     return {options.first, options.size == 0 ? available : options.first + options.size};
   }
   if (available == 0) {
-    throw ValueError{{.file = file, .tensor = "prompts", .problem = "the batch is empty", .expected = "at least one prompt"}};
+    throw ValueError{
+        {.file = file, .tensor = "prompts", .problem = "the batch is empty", .expected = "at least one prompt"}};
   }
   throw IndexError{{.file = file,
                     .tensor = "prompts",
@@ -152,20 +155,23 @@ template <class Read>
                                                                              std::int32_t shift) {
   const auto words = require<nlohmann::json>(root, "word_idxs", file);
   if (!words.is_object()) {
-    throw FormatError{{.file = file, .tensor = "word_idxs", .expected = "an object of positions", .got = words.type_name()}};
+    throw FormatError{
+        {.file = file, .tensor = "word_idxs", .expected = "an object of positions", .got = words.type_name()}};
   }
   std::map<std::string, Position, std::less<>> roles;
   for (const auto& [name, index] : words.items()) {
     const auto value = require<std::int32_t>(words, name.c_str(), file);
     if (value < 0 || value > (1 << 24)) {
-      throw IndexError{{.file = file, .tensor = name, .problem = "the role is no position", .got = std::to_string(value)}};
+      throw IndexError{
+          {.file = file, .tensor = name, .problem = "the role is no position", .got = std::to_string(value)}};
     }
     roles.emplace(name, Position{value + shift});
   }
   return roles;
 }
 
-[[nodiscard]] inline std::vector<nlohmann::json> read_prompts(const nlohmann::json& root, const std::filesystem::path& file) {
+[[nodiscard]] inline std::vector<nlohmann::json> read_prompts(const nlohmann::json& root,
+                                                              const std::filesystem::path& file) {
   const auto prompts = require<nlohmann::json>(root, "prompts", file);
   if (!prompts.is_array()) {
     throw FormatError{{.file = file, .tensor = "prompts", .expected = "a list", .got = prompts.type_name()}};
@@ -197,7 +203,8 @@ inline Position ContrastBatch::role(std::string_view name) const {
 }
 
 inline ContrastBatch ContrastBatch::slice(std::size_t first, std::size_t count) const {
-  if (count == 0) throw ValueError{{.tensor = "count", .problem = "the batch is empty", .expected = "at least one prompt"}};
+  if (count == 0)
+    throw ValueError{{.tensor = "count", .problem = "the batch is empty", .expected = "at least one prompt"}};
   const auto [begin, end] = detail::chosen_prompts({.first = first, .size = count}, size(), {});
   ContrastBatch part{.roles = roles};
   for (std::size_t b = begin; b < end; ++b) {

@@ -30,18 +30,12 @@ inline constexpr std::array<std::string_view, 14> filler_sentences{
 };
 
 inline void append_filler_sentence(Random& random, PromptBuilder& builder) {
-  const auto fill = [&](std::string_view word) {
-    return Filling{std::string{word}, std::string{word}, ""};
-  };
+  const auto fill = [&](std::string_view word) { return Filling{std::string{word}, std::string{word}, ""}; };
   const PromptBuilder::Fillings fillings{
-      {"adjective", fill(random.pick(words::adjectives))},
-      {"adjective2", fill(random.pick(words::adjectives))},
-      {"noun", fill(random.pick(words::nouns).one)},
-      {"noun2", fill(random.pick(words::nouns).one)},
-      {"nouns", fill(random.pick(words::nouns).many)},
-      {"verb", fill(random.pick(words::past_verbs))},
-      {"object", fill(random.pick(words::objects))},
-      {"place", fill(random.pick(words::places))}};
+      {"adjective", fill(random.pick(words::adjectives))}, {"adjective2", fill(random.pick(words::adjectives))},
+      {"noun", fill(random.pick(words::nouns).one)},       {"noun2", fill(random.pick(words::nouns).one)},
+      {"nouns", fill(random.pick(words::nouns).many)},     {"verb", fill(random.pick(words::past_verbs))},
+      {"object", fill(random.pick(words::objects))},       {"place", fill(random.pick(words::places))}};
   builder.append(random.pick(filler_sentences), fillings);
 }
 

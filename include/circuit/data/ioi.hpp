@@ -29,42 +29,46 @@ enum class IoiDistractor {
   other_pair,      ///< a second pair of people before or after the first: "the other name" is not enough to answer
 };
 
-/// Which part of the names or templates to draw from; the parts do not meet, so one can be trained on and the other kept.
+/// Which part of the names or templates to draw from; the parts do not meet, so one can be trained on and the other
+/// kept.
 enum class Split { any, training, held_out };
 
 namespace ioi {
 
-/// Introductions of two people. Those that end in a comma go on into the action; the others are sentences.
-inline constexpr std::array<std::string_view, 26> openings{
-    "Then, {A} and {B} went to the {place}.",
-    "Yesterday {A} and {B} walked to the {place}.",
-    "Today {A} and {B} met at the {place}.",
-    "Later {A} and {B} drove to the {place}.",
-    "Last week {A} and {B} worked at the {place}.",
-    "In the morning {A} visited the {place} with {B}.",
-    "At noon {A} and {B} had lunch at the {place}.",
-    "In the evening {A} met {B} at the {place}.",
-    "Once {A} joined {B} at the {place}.",
-    "Soon {A} took {B} to the {place}.",
-    "One day {A} followed {B} to the {place}.",
-    "On Monday {A} and {B} sat together in the {place}.",
-    "After that {A} found {B} near the {place}.",
-    "Last night {A} came to the {place} with {B}.",
-    "Today the friends {A} and {B} stayed at the {place}.",
-    "At night {A} called {B} from the {place}.",
+/// Introductions of two people. Those that end in a comma go on into the action; the others are sentences that follow
+/// one of `adverbs`, 15 x 18 of them, of which 15 x 16 are trained on.
+inline constexpr std::array<std::string_view, 24> openings{
+    "{A} and {B} went to the {place}.",
+    "{A} and {B} walked to the {place}.",
+    "{A} and {B} met at the {place}.",
+    "{A} and {B} drove to the {place}.",
+    "{A} and {B} worked at the {place}.",
+    "{A} visited the {place} with {B}.",
+    "{A} and {B} had lunch at the {place}.",
+    "{A} met {B} at the {place}.",
+    "{A} joined {B} at the {place}.",
+    "{A} took {B} to the {place}.",
+    "{A} followed {B} to the {place}.",
+    "{A} and {B} sat together in the {place}.",
+    "{A} found {B} near the {place}.",
+    "{A} came to the {place} with {B}.",
+    "the friends {A} and {B} stayed at the {place}.",
+    "{A} called {B} from the {place}.",
     "When {A} and {B} got to the {place},",
     "After {A} and {B} arrived at the {place},",
     "While {A} and {B} were working at the {place},",
     "Because {A} and {B} had time at the {place},",
     "Once {A} was at the {place} with {B},",
     // from here on: held out
-    "On Monday {A} and {B} drove to the {place}.",
-    "In the morning {A} and {B} sat near the {place}.",
-    "Last week {A} joined {B} in the {place}.",
+    "{A} and {B} sat near the {place}.",
+    "the friends {A} and {B} had lunch in the {place}.",
     "When {A} met {B} at the {place},",
-    "Later the friends {A} and {B} had lunch at the {place}.",
 };
 inline constexpr std::size_t first_held_out_opening = 21;
+
+inline constexpr std::array<std::string_view, 15> adverbs{
+    "Then,", "Yesterday", "Today",   "Later",     "Last week",  "In the morning", "At noon", "In the evening",
+    "Once",  "Soon",      "One day", "On Monday", "After that", "Last night",     "At night"};
 
 inline constexpr std::array<std::string_view, 20> actions{
     "{S} gave a {object} to",
@@ -93,13 +97,13 @@ inline constexpr std::size_t first_held_out_action = 17;
 
 /// Clauses about one person alone; they say who is present and nothing about who is with whom.
 inline constexpr std::array<std::string_view, 8> mentions{
-    "{X} was tired.",          "{X} liked the {place}.", "{X} looked at the {object}.", "{X} had a {object}.",
-    "{X} was very happy.",     "{X} saw a {object}.",    "{X} waited for a while.",     "{X} lost the {object}.",
+    "{X} was tired.",      "{X} liked the {place}.", "{X} looked at the {object}.", "{X} had a {object}.",
+    "{X} was very happy.", "{X} saw a {object}.",    "{X} waited for a while.",     "{X} lost the {object}.",
 };
 
 /// What may stand between the giver and the verb: one more name, so that "the last name" is not always the giver.
-inline constexpr std::array<std::string_view, 4> asides{", a friend of {N},", ", the neighbor of {N},", ", who knew {N},",
-                                                        ", not {N},"};
+inline constexpr std::array<std::string_view, 4> asides{", a friend of {N},", ", the neighbor of {N},",
+                                                        ", who knew {N},", ", not {N},"};
 
 /// Words before the giver. The empty one starts the sentence with the name.
 inline constexpr std::array<std::string_view, 5> connectives{"", "Then", "Later", "After that", "Soon"};
@@ -128,11 +132,14 @@ struct IoiOptions {
   Split openings = Split::any;
   Split actions = Split::any;
   std::optional<std::size_t> opening{};     ///< one entry of ioi::openings; wins over the split
+  std::optional<std::size_t> adverb{};      ///< one entry of ioi::adverbs, before an opening that is a sentence
   std::optional<std::size_t> action{};      ///< one entry of ioi::actions
   std::optional<std::size_t> connective{};  ///< one entry of ioi::connectives
   std::optional<bool> other_pair_first{};   ///< with IoiDistractor::other_pair
   std::optional<std::size_t> other_opening{};
-  std::optional<bool> aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
+  std::optional<std::size_t> other_adverb{};
+  std::optional<bool>
+      aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
   std::size_t filler_in_ten = 0;  ///< how often, out of ten, a filler sentence comes first
 };
 
@@ -173,26 +180,26 @@ class IoiStory {
     return std::move(builder_).finish({' ' + indirect_object().clean}, {' ' + subject().clean});
   }
 
-  /// The clean story with its answer and `more` further questions, each about any of the people told of.
-  /// return  the pieces, and the indices of the answers
-  std::pair<std::vector<std::string>, std::vector<std::size_t>> tell_on(std::size_t more) {
+  /// The clean story with its answer and further questions, about any of the people told of, as many as fit.
+  /// return  at most `most` pieces (or the story alone), and the indices of the answers
+  std::pair<std::vector<std::string>, std::vector<std::size_t>> tell_on(std::size_t most) {
     const auto first = tell();
-    builder_ = {};
     std::vector<std::string> pieces = first.clean;
     std::vector<std::size_t> answers{pieces.size()};
     pieces.push_back(first.answers.front());
     pieces.emplace_back(".");
     subordinate_ = false;
-    builder_.glue(".");  // the next sentence is not the first
-    for (std::size_t i = 0; i < more; ++i) {
+    for (;;) {
+      builder_ = {};
+      builder_.glue(".");  // so that the sentence is not the first of its line
       const std::size_t giver = random_.below(other_told_ ? 4 : 2);
       act({name(giver), name(giver)}, "");
-      answers.push_back(pieces.size() + builder_.size() - 1);
       builder_.append("{partner}.", {{"partner", same(name(giver ^ 1U))}});
+      const auto next = std::move(builder_).finish({}, {}).clean;
+      if (pieces.size() + next.size() - 1 > most) return {std::move(pieces), std::move(answers)};
+      pieces.insert(pieces.end(), next.begin() + 1, next.end());
+      answers.push_back(pieces.size() - 2);
     }
-    const auto rest = std::move(builder_).finish({}, {}).clean;
-    pieces.insert(pieces.end(), rest.begin() + 1, rest.end());
-    return {std::move(pieces), std::move(answers)};
   }
 
  private:
@@ -229,7 +236,8 @@ class IoiStory {
       chosen = options_.opening.value_or(draw(options_.openings, ioi::openings.size(), ioi::first_held_out_opening));
       subordinate_ = ioi::openings[chosen].back() == ',';
       if (subordinate_ && sentence_only && options_.opening) {
-        throw ConfigError{{.tensor = "opening", .problem = "a subordinate clause cannot be followed by a distractor",
+        throw ConfigError{{.tensor = "opening",
+                           .problem = "a subordinate clause cannot be followed by a distractor",
                            .got = std::string{ioi::openings[chosen]}}};
       }
     } while (subordinate_ && sentence_only);
@@ -238,17 +246,20 @@ class IoiStory {
     auto fillings = scenery();
     fillings["A"] = order == IoiOrder::abba ? io1 : s1;
     fillings["B"] = order == IoiOrder::abba ? s1 : io1;
+    if (!subordinate_) builder_.append(ioi::adverbs[options_.adverb.value_or(random_.below(ioi::adverbs.size()))], {});
     builder_.append(ioi::openings[chosen], fillings);
   }
 
   void tell_other_pair() {
     std::size_t chosen = 0;
     do {
-      chosen = options_.other_opening.value_or(draw(options_.openings, ioi::openings.size(), ioi::first_held_out_opening));
+      chosen =
+          options_.other_opening.value_or(draw(options_.openings, ioi::openings.size(), ioi::first_held_out_opening));
     } while (ioi::openings[chosen].back() == ',' && !options_.other_opening);
     auto fillings = scenery();
     fillings["A"] = {name(2), name(2), "other1"};
     fillings["B"] = {name(3), name(3), "other2"};
+    builder_.append(ioi::adverbs[options_.other_adverb.value_or(random_.below(ioi::adverbs.size()))], {});
     builder_.append(ioi::openings[chosen], fillings);
   }
 

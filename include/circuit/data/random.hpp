@@ -19,7 +19,8 @@ class Random {
   /// A number in [0, bound), every one equally likely.
   /// throws  ValueError  when bound is 0
   [[nodiscard]] std::size_t below(std::size_t bound) {
-    if (bound == 0) throw ValueError{{.tensor = "bound", .problem = "nothing to choose from", .expected = "at least 1"}};
+    if (bound == 0)
+      throw ValueError{{.tensor = "bound", .problem = "nothing to choose from", .expected = "at least 1"}};
     const std::uint64_t wide = bound;
     const std::uint64_t unfair = (0 - wide) % wide;  // 2^64 mod bound: draws below it would favour small numbers
     std::uint64_t draw = engine_();
@@ -40,8 +41,10 @@ class Random {
   /// throws  ValueError  when there are fewer than `count`
   [[nodiscard]] std::vector<std::size_t> distinct(std::size_t count, std::size_t bound) {
     if (count > bound) {
-      throw ValueError{{.tensor = "count", .problem = "not enough to choose from",
-                        .expected = "at most " + std::to_string(bound), .got = std::to_string(count)}};
+      throw ValueError{{.tensor = "count",
+                        .problem = "not enough to choose from",
+                        .expected = "at most " + std::to_string(bound),
+                        .got = std::to_string(count)}};
     }
     std::vector<std::size_t> chosen;
     while (chosen.size() < count) {

@@ -17,8 +17,8 @@ namespace circuit::data {
 struct TaskPrompt {
   std::vector<std::string> clean;
   std::vector<std::string> corrupt;
-  std::vector<std::string> answers;        ///< right next pieces; usually one
-  std::vector<std::string> wrong_answers;  ///< what a model that missed the point would say
+  std::vector<std::string> answers;          ///< right next pieces; usually one
+  std::vector<std::string> wrong_answers;    ///< what a model that missed the point would say
   std::map<std::string, std::size_t> roles;  ///< piece index, without a beginning-of-sequence token
 };
 

@@ -59,7 +59,8 @@ namespace detail {
   return std::move(builder).finish({' ' + pool[chosen[asked + 1]]}, {' ' + pool[chosen[other + 1]]});
 }
 
-/// "Today the keys near the cabinet" -> " are". Roles: time, subject, attractor, end. The corrupt subject has the other number.
+/// "Today the keys near the cabinet" -> " are". Roles: time, subject, attractor, end. The corrupt subject has the other
+/// number.
 [[nodiscard]] inline TaskPrompt make_agreement(Random& random) {
   static constexpr std::array<std::string_view, 4> present{"Today", "Now", "Often", "Usually"};
   static constexpr std::array<std::string_view, 4> past{"Yesterday", "Once", "Earlier", "Before"};
@@ -83,8 +84,9 @@ namespace detail {
   return is_many ? std::move(builder).finish({plural}, {singular}) : std::move(builder).finish({singular}, {plural});
 }
 
-/// "The war lasted from the year 1732 to the year 17" -> any of 33 to 99 (Hanna et al. 2023, arXiv 2305.00586). A year is
-/// two pieces, century and two digits. Roles: century, start, end. The corrupt prompt starts in year 01 of the century.
+/// "The war lasted from the year 1732 to the year 17" -> any of 33 to 99 (Hanna et al. 2023, arXiv 2305.00586). A year
+/// is two pieces, century and two digits. Roles: century, start, end. The corrupt prompt starts in year 01 of the
+/// century.
 [[nodiscard]] inline TaskPrompt make_greater_than(Random& random) {
   static constexpr std::array<std::string_view, 5> centuries{"15", "16", "17", "18", "19"};
   const std::string century{random.pick(centuries)};
@@ -92,8 +94,7 @@ namespace detail {
 
   detail::PromptBuilder builder;
   builder.append("The {event} lasted from the year {century}",
-                 {{"event", detail::both(random.pick(words::events))},
-                  {"century", detail::both(century, "century")}});
+                 {{"event", detail::both(random.pick(words::events))}, {"century", detail::both(century, "century")}});
   builder.glue(detail::two_digits(start), "01");
   builder.mark("start");
   builder.append("to the year {century}", {{"century", detail::both(century)}});
@@ -103,13 +104,15 @@ namespace detail {
   return std::move(builder).finish(std::move(later), std::move(not_later));
 }
 
-/// "Today Alice left the store because" -> " she". Roles: name, end; in the longer form also other, a person of the other
-/// gender who is no subject. The corrupt subject has the other gender.
+/// "Today Alice left the store because" -> " she". Roles: name, end; in the longer form also other, a person of the
+/// other gender who is no subject. The corrupt subject has the other gender.
 [[nodiscard]] inline TaskPrompt make_pronoun(Random& random) {
-  static constexpr std::array<std::string_view, 6> forms{
-      "Today {name} left the {place} because",    "Yesterday {name} went home because",
-      "After {other} left, {name} slept because", "In the end {name} lost the {object} because",
-      "Now {name} waited so that",                "When {other} came to the {place}, {name} smiled because"};
+  static constexpr std::array<std::string_view, 6> forms{"Today {name} left the {place} because",
+                                                         "Yesterday {name} went home because",
+                                                         "After {other} left, {name} slept because",
+                                                         "In the end {name} lost the {object} because",
+                                                         "Now {name} waited so that",
+                                                         "When {other} came to the {place}, {name} smiled because"};
   const bool is_woman = random.chance(1, 2);
   const std::string woman{random.pick(words::women)};
   const std::string man{random.pick(words::men)};
@@ -117,11 +120,10 @@ namespace detail {
   const std::string other{is_woman ? random.pick(words::men) : random.pick(words::women)};
 
   detail::PromptBuilder builder;
-  builder.append(random.pick(forms),
-                 {{"name", {is_woman ? woman : man, is_woman ? man : woman, "name"}},
-                  {"other", detail::both(other, "other")},
-                  {"place", detail::both(random.pick(words::places))},
-                  {"object", detail::both(random.pick(words::objects))}});
+  builder.append(random.pick(forms), {{"name", {is_woman ? woman : man, is_woman ? man : woman, "name"}},
+                                      {"other", detail::both(other, "other")},
+                                      {"place", detail::both(random.pick(words::places))},
+                                      {"object", detail::both(random.pick(words::objects))}});
   return is_woman ? std::move(builder).finish({" she"}, {" he"}) : std::move(builder).finish({" he"}, {" she"});
 }
 

@@ -26,14 +26,16 @@ namespace detail {
 inline constexpr std::size_t most_pieces = 47;  // with the BOS, 48 tokens
 
 /// Makes `pieces` the next sentence of a line: its first word gets the space that a line's first word lacks.
-inline void append_sentence(TrainingLine& line, std::vector<std::string> pieces, const std::vector<std::size_t>& answers) {
+inline void append_sentence(TrainingLine& line, std::vector<std::string> pieces,
+                            const std::vector<std::size_t>& answers) {
   const std::size_t before = line.pieces.size();
   if (before > 0) pieces.front().insert(0, " ");
   for (const std::size_t answer : answers) line.answers.push_back(before + answer);
   line.pieces.insert(line.pieces.end(), pieces.begin(), pieces.end());
 }
 
-/// Prompts of one task with their answers (marked only where there is one right answer), one after the other until the line is full or `most` are told.
+/// Prompts of one task with their answers (marked only where there is one right answer), one after the other until the
+/// line is full or `most` are told.
 template <class Make>
 TrainingLine answered(Random& random, std::size_t most, Make&& make) {
   TrainingLine line;
@@ -68,8 +70,8 @@ inline TrainingLine repeated_list(Random& random) {
   return line;
 }
 
-/// "Friends: Ann and Bob, Cid with Dee. Dee Cid, Ann Bob": who belongs to whom, asked from either side. Two thirds of the
-/// questions have no word between the two, so that a name itself must look its partner up.
+/// "Friends: Ann and Bob, Cid with Dee. Dee Cid, Ann Bob": who belongs to whom, asked from either side. Two thirds of
+/// the questions have no word between the two, so that a name itself must look its partner up.
 inline TrainingLine friends_list(Random& random) {
   static constexpr std::array<std::string_view, 4> links{" and", " with", " met", " joined"};
   const auto pool = people();
@@ -102,26 +104,16 @@ inline TrainingLine friends_list(Random& random) {
   return line;
 }
 
-/// The corrupt form of an IOI prompt, true to itself: a giver nobody has heard of gives to everyone. It makes "is S2 one
-/// of the people already named, and of which pair" a question the model must ask.
-inline TrainingLine stranger_line(TaskPrompt prompt) {
-  TrainingLine line{std::move(prompt.corrupt), {}};
-  line.answers.push_back(line.pieces.size());
-  line.pieces.emplace_back(" everyone");
-  line.pieces.emplace_back(".");
-  return line;
-}
-
 inline TrainingLine story(Random& random, const IoiOptions& options) {
   for (;;) {
-    auto [pieces, answers] = IoiStory{random, options}.tell_on(random.below(4));
+    auto [pieces, answers] = IoiStory{random, options}.tell_on(most_pieces);
     if (pieces.size() <= most_pieces) return {std::move(pieces), std::move(answers)};
   }
 }
 
 }  // namespace detail
 
-/// Out of 20 lines: 12 IOI (one of them with a stranger), 2 friends lists, 1 repeated list, 1 agreement, 1 greater-than,
+/// Out of 20 lines: 12 IOI, 2 friends lists, 1 repeated list, 1 agreement, 1 greater-than,
 /// 2 pronoun, 1 filler. At most 48 tokens each, BOS included.
 /// lists_in_ten  how many lines out of ten are lists of either kind instead: heads that look words up again form there
 ///               first, so a curriculum starts with 10 and ends with 0
@@ -132,7 +124,6 @@ inline TrainingLine story(Random& random, const IoiOptions& options) {
     return random.chance(2, 3) ? detail::repeated_list(random) : detail::friends_list(random);
   }
   const std::size_t draw = random.below(20);
-  if (draw < 1) return detail::stranger_line(make_ioi(random, ioi));
   if (draw < 12) return detail::story(random, ioi);
   if (draw < 14) return detail::friends_list(random);
   if (draw < 15) return detail::repeated_list(random);
