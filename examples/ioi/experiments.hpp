@@ -144,9 +144,13 @@ struct Clusters {
 [[nodiscard]] inline Clusters find_clusters(const Study& study, std::size_t most) {
   Clusters found;
   found.c1.features = attention_features_at(study.circuit, study.batch.role("S2"), most);
-  found.c3.features = largest_into_metric(study.circuit, study.last(), most);
+  const auto movers = largest_into_metric(study.circuit, study.last());
+  found.c3.features = {movers.begin(), movers.begin() + static_cast<std::ptrdiff_t>(std::min(most, movers.size()))};
   constexpr std::array by_query_or_key{EdgeType::q, EdgeType::k};
-  found.c2.features = attention_features_read_by(study.circuit, found.c3.features, by_query_or_key, study.last(), most);
+  for (const auto& node : attention_features_read_by(study.circuit, movers, by_query_or_key, study.last())) {
+    const bool in_c3 = std::ranges::find(found.c3.features, node) != found.c3.features.end();
+    if (!in_c3 && found.c2.features.size() < most) found.c2.features.push_back(node);
+  }
   return found;
 }
 

@@ -21,7 +21,7 @@ struct Options {
   bool token_ids = false;
   bool float64 = false;
 
-  double threshold = 0.04;
+  double threshold = 0.005;
   bool no_qk = false;
   bool contrast = true;
   bool path_chain = false;
@@ -29,7 +29,7 @@ struct Options {
   bool all_edges = false;
   bool per_prompt = false;
 
-  std::size_t cluster_size = 3;
+  std::size_t cluster_size = 8;
   std::uint64_t seed = 1;
   bool lens = false;
   std::optional<std::int32_t> head;

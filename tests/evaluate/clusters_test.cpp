@@ -70,10 +70,10 @@ TEST_CASE("features that write into the metric come by size of that edge, whatev
   REQUIRE(largest_into_metric(made_up(), last, 2) == Nodes{mover, other_mover});
 }
 
-TEST_CASE("readers' upstream features are summed over targets and edge types, without the targets themselves") {
+TEST_CASE("readers' upstream features are summed over targets and edge types") {
   const std::array targets{mover, other_mover};
   const std::array by_query_or_key{EdgeType::q, EdgeType::k};
-  REQUIRE(attention_features_read_by(made_up(), targets, by_query_or_key, last) == Nodes{steering, weak_steering});
+  REQUIRE(attention_features_read_by(made_up(), targets, by_query_or_key, last) == Nodes{other_mover, steering, weak_steering});
   const std::array by_key{EdgeType::k};
   REQUIRE(attention_features_read_by(made_up(), targets, by_key, last) == Nodes{weak_steering});
   const std::array by_output{EdgeType::ov};

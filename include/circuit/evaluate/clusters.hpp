@@ -26,8 +26,8 @@ inline constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
 [[nodiscard]] std::vector<Node> largest_into_metric(const Circuit& circuit, Position position,
                                                     std::size_t most = no_limit);
 
-/// The attention features at a position that some targets read by edges of these types, but for the targets themselves;
-/// those with the largest sum of |em attributions| into the targets first.
+/// The attention features at a position that some targets read by edges of these types, those with the largest sum of
+/// |em attributions| into the targets first. A target that another one reads is among them.
 [[nodiscard]] std::vector<Node> attention_features_read_by(const Circuit& circuit, std::span<const Node> targets,
                                                            std::span<const EdgeType> types, Position position,
                                                            std::size_t most = no_limit);
@@ -94,7 +94,7 @@ inline std::vector<Node> attention_features_read_by(const Circuit& circuit, std:
   const auto contains = [](const auto& range, const auto& value) { return std::ranges::find(range, value) != range.end(); };
   std::map<Node, double> weights;
   for (const auto& [up, down, edge] : circuit.edges()) {
-    if (contains(targets, down) && contains(types, edge.type) && !contains(targets, up) &&
+    if (contains(targets, down) && contains(types, edge.type) &&
         detail::is_active_attention_feature(circuit.bundle(up), position)) {
       weights[up] += magnitude(edge, Attribution::em);
     }
