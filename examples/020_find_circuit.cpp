@@ -15,5 +15,6 @@ int main() {
 
   std::cout << found << '\n';
   for (const auto& [layer, counts] : edge_counts_by_layer(found)) std::cout << layer << ": " << counts << '\n';
-  if (const auto path = strongest_path(found, Node::embedding(batch.role("S2")), Node::metric())) std::cout << *path << '\n';
+  if (const auto path = strongest_path(found, Node::embedding(batch.role("S2")), Node::metric()))
+    std::cout << *path << '\n';
 }

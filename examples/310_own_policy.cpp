@@ -27,6 +27,7 @@ int main() {
       load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders", {.dtype = at::kDouble});
   const auto batch = load_contrast_batch(CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json", model.tokenizer(), {.size = 10});
 
-  const Leap mine{.keep = TenLargestAbove{.threshold = 0.1}, .chain = chain::GraphPath{}, .contrast = SilencedByCorruption{}};
+  const Leap mine{
+      .keep = TenLargestAbove{.threshold = 0.1}, .chain = chain::GraphPath{}, .contrast = SilencedByCorruption{}};
   std::cout << edge_counts(mine(model, dictionaries, batch, LogitDifference{batch})) << '\n';
 }

@@ -1,7 +1,7 @@
 // Finds the circuit for indirect object identification ("When Mary and John went to the store, John gave a drink to"
 // Mary) and takes it apart: which features it reads at the second mention of the subject, how they steer the last
-// position's attention, and what writes the answer. Works on the small model in examples/data or on any GPT-2 folder with
-// attention SAEs and transcoders. docs/ioi.md explains every step.
+// position's attention, and what writes the answer. Works on the small model in examples/data or on any GPT-2 folder
+// with attention SAEs and transcoders. docs/ioi.md explains every step.
 
 #include <iostream>
 
@@ -73,10 +73,9 @@ void show_paths(const Study& study, Output& out) {
   print::title("Paths");
   const auto longest = longest_path(study.circuit);
   const auto reading = strongest_path(
-      study.circuit, {NodeKind::embedding,
-                      {{{}, NodeKind::attn_feature},
-                       {{EdgeType::q, EdgeType::k}, NodeKind::attn_feature},
-                       {{}, NodeKind::metric}}});
+      study.circuit,
+      {NodeKind::embedding,
+       {{{}, NodeKind::attn_feature}, {{EdgeType::q, EdgeType::k}, NodeKind::attn_feature}, {{}, NodeKind::metric}}});
   print::paths(longest, reading);
   out.json["longest_path"] = figures::of(longest);
   out.json["reading_path"] = reading ? figures::of(*reading) : Json(nullptr);
@@ -100,7 +99,8 @@ Clusters ablate_clusters(const Experiments& experiments, Output& out) {
   out.json["logit_difference"] = {{"clean", experiments.clean()},
                                   {"corrupt", experiments.corrupt()},
                                   {"ablated", c1 ? Json(c1->logit_difference) : Json(nullptr)}};
-  out.json["percent_reduction"] = {{"C1", c1 ? Json(c1->percent_reduction) : Json(nullptr)}, {"control", control.mean()}};
+  out.json["percent_reduction"] = {{"C1", c1 ? Json(c1->percent_reduction) : Json(nullptr)},
+                                   {"control", control.mean()}};
   return clusters;
 }
 
@@ -157,7 +157,8 @@ void show_lens(const Experiments& experiments, Output& out) {
 void summarize(const Session& session, const Study& study, const Clusters& clusters, Output& out) {
   print::title("Summary");
   const auto& json = out.json;
-  std::cout << "edges: " << edge_counts(study.circuit) << "; longest kept path " << json["longest_path"]["length"] << '\n'
+  std::cout << "edges: " << edge_counts(study.circuit) << "; longest kept path " << json["longest_path"]["length"]
+            << '\n'
             << "logit diff: clean " << fixed(json["logit_difference"]["clean"], 2) << ", corrupt "
             << fixed(json["logit_difference"]["corrupt"], 2);
   if (clusters.c1.together) std::cout << ", C1 ablated " << fixed(clusters.c1.together->logit_difference, 2);

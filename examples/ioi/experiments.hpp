@@ -78,7 +78,8 @@ class Experiments {
   [[nodiscard]] Outcome delete_before(Layer layer, std::span<const Node> features) const {
     std::vector<FeatureId> ids;
     for (const auto& node : features) ids.push_back(id_of(node));
-    auto remove = delete_at<hook::resid_pre>(layer, session_.model, session_.dictionaries, ids, on(features.front().position));
+    auto remove =
+        delete_at<hook::resid_pre>(layer, session_.model, session_.dictionaries, ids, on(features.front().position));
     return outcome(session_.model.run(tokens_.clean, std::move(remove)).logits, {});
   }
 
@@ -92,7 +93,8 @@ class Experiments {
   [[nodiscard]] Control control_of(const Cluster& cluster, std::uint64_t seed) const {
     Control control;
     if (cluster.features.empty()) return control;
-    const auto all = written_attention_features(session_.model, session_.dictionaries, linear_, cluster.features.front().position);
+    const auto all =
+        written_attention_features(session_.model, session_.dictionaries, linear_, cluster.features.front().position);
     std::vector<WrittenFeature> members;
     for (const auto& node : cluster.features) {
       members.push_back(*std::ranges::find(all, node, &WrittenFeature::node));

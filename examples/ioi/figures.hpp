@@ -36,7 +36,8 @@ using Json = nlohmann::ordered_json;
   Json steps = Json::array();
   if (path.empty()) return {{"length", 0}, {"nodes", steps}};
   steps.push_back(to_string(path.edges.front().up));
-  for (const auto& [up, down, edge] : path.edges) steps.push_back({{"by", name(edge.type)}, {"to", to_string(down)}, {"em_attrib", edge.em_attrib}});
+  for (const auto& [up, down, edge] : path.edges)
+    steps.push_back({{"by", name(edge.type)}, {"to", to_string(down)}, {"em_attrib", edge.em_attrib}});
   return {{"length", path.length()}, {"nodes", steps}};
 }
 
@@ -68,27 +69,39 @@ using Json = nlohmann::ordered_json;
     for (const auto* const known : {"IO", "S1", "S2"}) {
       if (study.batch.role(known) == c.key) role = known;
     }
-    json.push_back({{"layer", c.layer.value}, {"head", c.head.value}, {"towards", role},
-                    {"score_clean", c.score_before}, {"score_ablated", c.score_after},
-                    {"pattern_clean", c.pattern_before}, {"pattern_ablated", c.pattern_after}});
+    json.push_back({{"layer", c.layer.value},
+                    {"head", c.head.value},
+                    {"towards", role},
+                    {"score_clean", c.score_before},
+                    {"score_ablated", c.score_after},
+                    {"pattern_clean", c.pattern_before},
+                    {"pattern_ablated", c.pattern_after}});
   }
   return json;
 }
 
 [[nodiscard]] inline std::string text_of(const Component& part) {
   switch (part.kind) {
-    case ComponentKind::embedding: return "embed";
-    case ComponentKind::position_embedding: return "pos_embed";
-    case ComponentKind::head: return "head." + std::to_string(part.layer.value) + '.' + std::to_string(part.head.value);
-    case ComponentKind::attn_bias: return "b_O." + std::to_string(part.layer.value);
-    case ComponentKind::mlp: return "mlp." + std::to_string(part.layer.value);
-    case ComponentKind::unembedding_bias: return "b_U";
+    case ComponentKind::embedding:
+      return "embed";
+    case ComponentKind::position_embedding:
+      return "pos_embed";
+    case ComponentKind::head:
+      return "head." + std::to_string(part.layer.value) + '.' + std::to_string(part.head.value);
+    case ComponentKind::attn_bias:
+      return "b_O." + std::to_string(part.layer.value);
+    case ComponentKind::mlp:
+      return "mlp." + std::to_string(part.layer.value);
+    case ComponentKind::unembedding_bias:
+      return "b_U";
   }
   return {};
 }
 
 [[nodiscard]] inline Json of(const DirectLogitAttribution& direct) {
-  Json json{{"metric", direct.metric}, {"component_sum", direct.component_sum()}, {"node_sum", direct.node_sum()},
+  Json json{{"metric", direct.metric},
+            {"component_sum", direct.component_sum()},
+            {"node_sum", direct.node_sum()},
             {"constants", direct.constants}};
   for (const auto& [part, value] : direct.components) json["components"][text_of(part)] = value;
   for (const auto& [node, value] : direct.nodes) json["nodes"][to_string(node)] = value;
@@ -98,8 +111,10 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] inline Json of(const std::vector<LogitLensRow>& rows) {
   Json json = Json::array();
   for (const auto& row : rows) {
-    json.push_back({{"blocks_done", row.blocks_done}, {"logit_difference", row.metric},
-                    {"answer_probability", row.answer_probability}, {"answer_rank", row.answer_rank}});
+    json.push_back({{"blocks_done", row.blocks_done},
+                    {"logit_difference", row.metric},
+                    {"answer_probability", row.answer_probability},
+                    {"answer_rank", row.answer_rank}});
   }
   return json;
 }
@@ -107,8 +122,12 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] inline Json of(const Study& study, const Options& options) {
   Json roles = Json::object();
   for (const auto& [role, position] : study.batch.roles) roles[role] = position.value;
-  return {{"file", study.file.string()}, {"first", options.first_batch}, {"count", study.batch.size()},
-          {"length", study.batch.length()}, {"roles", roles}, {"edges", of(study.circuit)}};
+  return {{"file", study.file.string()},
+          {"first", options.first_batch},
+          {"count", study.batch.size()},
+          {"length", study.batch.length()},
+          {"roles", roles},
+          {"edges", of(study.circuit)}};
 }
 
 [[nodiscard]] inline Json of(const std::vector<CommonFeature>& common) {
@@ -119,8 +138,11 @@ using Json = nlohmann::ordered_json;
     return list;
   };
   for (const auto& [site, first, second] : common) {
-    json.push_back({{"kind", name(site.kind)}, {"layer", site.layer.value}, {"feature", site.feature.value},
-                    {"in_first", numbers(first)}, {"in_second", numbers(second)}});
+    json.push_back({{"kind", name(site.kind)},
+                    {"layer", site.layer.value},
+                    {"feature", site.feature.value},
+                    {"in_first", numbers(first)},
+                    {"in_second", numbers(second)}});
   }
   return json;
 }

@@ -43,7 +43,8 @@ inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "Hugging Face folder of a GPT-2")->capture_default_str();
   app.add_option("--attn-saes", o.attn_saes, "folder of attention SAEs, one per layer")->capture_default_str();
   app.add_option("--transcoders", o.transcoders, "folder of MLP transcoders, one per layer")->capture_default_str();
-  app.add_option("--prompts", o.prompts, "prompt files; the first is studied, the others are searched and compared with it")
+  app.add_option("--prompts", o.prompts,
+                 "prompt files; the first is studied, the others are searched and compared with it")
       ->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "prompts to take; 0: all")->capture_default_str();
   app.add_option("--first-batch", o.first_batch, "number of the first prompt to take")->capture_default_str();
@@ -58,15 +59,15 @@ inline void add_flags(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_flag("--no-qk", o.no_qk, "search no q and k edges");
   auto* contrast = app.add_option_function<std::string>(
-         "--contrast", [&o](const std::string& word) { o.contrast = word == "on"; },
-         "on: activations count as clean minus corrupt")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->default_str("on");
+                          "--contrast", [&o](const std::string& word) { o.contrast = word == "on"; },
+                          "on: activations count as clean minus corrupt")
+                       ->check(CLI::IsMember({"on", "off"}))
+                       ->default_str("on");
   auto* chain = app.add_option_function<std::string>(
-         "--chain", [&o](const std::string& word) { o.path_chain = word == "path"; },
-         "a target's effect on the metric: one backward pass of the model, or the paths of kept edges")
-      ->check(CLI::IsMember({"model", "path"}))
-      ->default_str("model");
+                       "--chain", [&o](const std::string& word) { o.path_chain = word == "path"; },
+                       "a target's effect on the metric: one backward pass of the model, or the paths of kept edges")
+                    ->check(CLI::IsMember({"model", "path"}))
+                    ->default_str("model");
   auto* seed_policies = app.add_flag("--seed-policies", o.seed_policies,
                                      "the Python original's choices: batch averaged first, positive attributions only")
                             ->excludes(contrast)

@@ -6,21 +6,23 @@
 #include <string>
 #include <vector>
 
+#include "charts.hpp"
 #include "circuit/graph/compare.hpp"
 #include "circuit/report/table.hpp"
-#include "charts.hpp"
 #include "experiments.hpp"
 #include "figures.hpp"
 
 /// What the program says on standard output.
 namespace ioi::print {
 
-inline void title(const std::string& words) { std::cout << '\n' << words << '\n' << std::string(text_width(words), '=') << '\n'; }
+inline void title(const std::string& words) {
+  std::cout << '\n' << words << '\n' << std::string(text_width(words), '=') << '\n';
+}
 
 inline void loaded(const Session& session) {
   const auto& c = session.model.config();
-  std::cout << "model " << session.options.model.string() << ": " << c.n_layers << " layers, " << c.n_heads << " heads, width "
-            << c.d_model << ", " << at::toString(session.model.dtype()) << '\n';
+  std::cout << "model " << session.options.model.string() << ": " << c.n_layers << " layers, " << c.n_heads
+            << " heads, width " << c.d_model << ", " << at::toString(session.model.dtype()) << '\n';
   const auto describe = [&](Module module, const char* what) {
     std::int64_t features = 0;
     int layers = 0;
@@ -42,7 +44,8 @@ inline void prompts(const Study& study) {
 }
 
 inline void edges(const Study& study) {
-  std::cout << study.name() << ": " << study.circuit.node_count() << " nodes, num edges: " << study.circuit.edge_count() << '\n'
+  std::cout << study.name() << ": " << study.circuit.node_count() << " nodes, num edges: " << study.circuit.edge_count()
+            << '\n'
             << edge_summary(study.circuit) << '\n';
   TextTable table{{"layer", "ov", "q", "k", "mlp", "metric"}};
   for (const auto& [layer, counts] : edge_counts_by_layer(study.circuit)) {
@@ -63,14 +66,16 @@ inline void common(const Study& first, const Study& second, const std::vector<Co
   };
   TextTable table{{"feature", "positions in " + first.name(), "positions in " + second.name()}};
   for (const auto& [site, in_first, in_second] : features) {
-    table.add_row({std::string{name(site.kind)} + '.' + std::to_string(site.layer.value) + ".*." + std::to_string(site.feature.value),
+    table.add_row({std::string{name(site.kind)} + '.' + std::to_string(site.layer.value) + ".*." +
+                       std::to_string(site.feature.value),
                    numbers(in_first), numbers(in_second)});
   }
   std::cout << table;
 }
 
 inline void runs(const Experiments& e) {
-  std::cout << "clean logit diff = " << fixed(e.clean(), 2) << "\ncorrupt logit diff = " << fixed(e.corrupt(), 2) << '\n';
+  std::cout << "clean logit diff = " << fixed(e.clean(), 2) << "\ncorrupt logit diff = " << fixed(e.corrupt(), 2)
+            << '\n';
 }
 
 inline void cluster(const Cluster& c) {
@@ -90,16 +95,17 @@ inline void cluster(const Cluster& c) {
 
 inline void together(const Clusters& clusters) {
   if (!clusters.together) return;
-  std::cout << "\nC1, C2 and C3 together: logit diff " << fixed(clusters.together->logit_difference, 2) << ", reduction "
-            << fixed(clusters.together->percent_reduction, 1) << "%\n";
+  std::cout << "\nC1, C2 and C3 together: logit diff " << fixed(clusters.together->logit_difference, 2)
+            << ", reduction " << fixed(clusters.together->percent_reduction, 1) << "%\n";
 }
 
 inline void control(const Cluster& c, const Control& control) {
   if (c.features.empty()) return;
-  std::cout << "percent logit diff reduction: " << c.name << ' ' << fixed(c.together->percent_reduction, 1) << "%, control "
-            << fixed(control.mean(), 1) << "% (mean of " << control_draws
+  std::cout << "percent logit diff reduction: " << c.name << ' ' << fixed(c.together->percent_reduction, 1)
+            << "%, control " << fixed(control.mean(), 1) << "% (mean of " << control_draws
             << " draws of other active attention features at S2, same layers, nearest written norm"
-            << (control.fewest < c.features.size() ? "; some draws had only " + std::to_string(control.fewest) : std::string{})
+            << (control.fewest < c.features.size() ? "; some draws had only " + std::to_string(control.fewest)
+                                                   : std::string{})
             << ")\n";
 }
 
@@ -130,17 +136,18 @@ inline void attention(const Cluster& c, const std::vector<AttentionChange>& chan
     const auto& to_io = changes[i];
     const auto& to_s1 = changes[i + 1];
     const auto& to_s2 = changes[i + 2];
-    table.add_row({std::to_string(to_io.layer.value) + '.' + std::to_string(to_io.head.value), fixed(to_io.pattern_before),
-                   signed_text(to_io.pattern_change(), 3), fixed(to_s1.pattern_before + to_s2.pattern_before),
-                   signed_text(to_s1.pattern_change() + to_s2.pattern_change(), 3), signed_text(to_io.score_change(), 2),
-                   signed_text(to_s1.score_change(), 2), signed_text(to_s2.score_change(), 2)});
+    table.add_row(
+        {std::to_string(to_io.layer.value) + '.' + std::to_string(to_io.head.value), fixed(to_io.pattern_before),
+         signed_text(to_io.pattern_change(), 3), fixed(to_s1.pattern_before + to_s2.pattern_before),
+         signed_text(to_s1.pattern_change() + to_s2.pattern_change(), 3), signed_text(to_io.score_change(), 2),
+         signed_text(to_s1.score_change(), 2), signed_text(to_s2.score_change(), 2)});
     io += to_io.pattern_change();
     s += to_s1.pattern_change() + to_s2.pattern_change();
   }
   constexpr double clear = 0.01;
-  std::cout << table << "sum over these heads: IO " << signed_text(io, 3) << ", S " << signed_text(s, 3) << ": " << c.name
-            << (io < -clear ? " boosts IO" : " does not boost IO") << (s > clear ? " and suppresses S" : " and does not suppress S")
-            << '\n';
+  std::cout << table << "sum over these heads: IO " << signed_text(io, 3) << ", S " << signed_text(s, 3) << ": "
+            << c.name << (io < -clear ? " boosts IO" : " does not boost IO")
+            << (s > clear ? " and suppresses S" : " and does not suppress S") << '\n';
 }
 
 inline void deletions(const Cluster& c, const std::vector<Deletion>& deletions) {
@@ -171,12 +178,14 @@ inline void lens(const DirectLogitAttribution& direct, const std::vector<LogitLe
   largest_parts(direct.components, figures::text_of, 12);
   std::cout << "sum " << fixed(direct.component_sum(), 4) << ", metric " << fixed(direct.metric, 4)
             << "\n\nby feature, error and embedding:\n";
-  largest_parts(direct.nodes, [](const Node& node) { return to_string(node); }, 16);
+  largest_parts(
+      direct.nodes, [](const Node& node) { return to_string(node); }, 16);
   std::cout << "constants " << fixed(direct.constants) << ", sum " << fixed(direct.node_sum(), 4) << ", metric "
             << fixed(direct.metric, 4) << "\n\nlogit lens at the last position:\n";
   TextTable table{{"after", "logit diff", "p(answer)", "rank", "top token of the first prompt"}};
   for (const auto& row : rows) {
-    const auto place = row.blocks_done == 0 ? std::string{"embeddings"} : "layer " + std::to_string(row.blocks_done - 1);
+    const auto place =
+        row.blocks_done == 0 ? std::string{"embeddings"} : "layer " + std::to_string(row.blocks_done - 1);
     const auto top = session.options.token_ids ? std::to_string(row.top_token)
                                                : '"' + session.model.tokenizer().token_text(row.top_token) + '"';
     table.add_row({place, fixed(row.metric, 2), fixed(row.answer_probability), fixed(row.answer_rank, 1), top});

@@ -47,13 +47,15 @@ Ended run(const Folder& folder, const std::string& flags) {
   const auto golden = fs::path{CIRCUIT_TEST_DATA} / "golden";
   for (const auto& entry : fs::directory_iterator{golden / "dictionaries"}) {
     if (entry.path().extension() != ".safetensors") continue;
-    fs::copy_file(entry.path(), folder.path / "dictionaries" / entry.path().filename(), fs::copy_options::skip_existing);
+    fs::copy_file(entry.path(), folder.path / "dictionaries" / entry.path().filename(),
+                  fs::copy_options::skip_existing);
   }
   const auto in = [&](const fs::path& file) { return '"' + file.string() + '"'; };
   const auto command = "OMP_NUM_THREADS=1 " + in(IOI_PROGRAM) + " --model " + in(golden / "model") + " --attn-saes " +
                        in(folder.path / "dictionaries") + " --transcoders " + in(folder.path / "dictionaries") +
                        " --token-ids --batch-size 4 --out " + in(folder.path / "out") + ' ' + flags + " --prompts " +
-                       in(golden / "prompts.json") + " > " + in(folder.path / "stdout") + " 2> " + in(folder.path / "stderr");
+                       in(golden / "prompts.json") + " > " + in(folder.path / "stdout") + " 2> " +
+                       in(folder.path / "stderr");
   const int status = std::system(command.c_str());
   return {status >= 256 ? status / 256 : status, read(folder.path / "stdout"), read(folder.path / "stderr")};
 }
@@ -98,7 +100,8 @@ std::string edges_flag(const Folder& folder) { return " --edges \"" + (folder.pa
 
 TEST_CASE("with every edge, attributions into the metric and its bias row add to the clean logit difference") {
   const Folder folder;
-  const auto ended = run(folder, "--all-edges --contrast off --dtype float64 --lens" + json_flag(folder) + edges_flag(folder));
+  const auto ended =
+      run(folder, "--all-edges --contrast off --dtype float64 --lens" + json_flag(folder) + edges_flag(folder));
   INFO(ended.err);
   REQUIRE(ended.code == 0);
   const auto json = figures(folder);
@@ -156,8 +159,8 @@ TEST_CASE("the figures agree with each other and with the files") {
 
 TEST_CASE("per prompt, every prompt has rows of its own, and their mean is the batch's metric") {
   const Folder folder;
-  const auto ended =
-      run(folder, "--per-prompt --all-edges --no-qk --contrast off --dtype float64" + json_flag(folder) + edges_flag(folder));
+  const auto ended = run(folder, "--per-prompt --all-edges --no-qk --contrast off --dtype float64" + json_flag(folder) +
+                                     edges_flag(folder));
   INFO(ended.err);
   REQUIRE(ended.code == 0);
   const auto rows = rows_of(folder.path / "edges.csv");
@@ -170,7 +173,8 @@ TEST_CASE("per prompt, every prompt has rows of its own, and their mean is the b
 }
 
 TEST_CASE("what is wrong with the input is one line on standard error, and the exit code is 1") {
-  for (const auto* const flags : {"--head 99", "--threshold -1", "--chain sideways", "--first-batch 7", "--no-such-flag"}) {
+  for (const auto* const flags :
+       {"--head 99", "--threshold -1", "--chain sideways", "--first-batch 7", "--no-such-flag"}) {
     const Folder folder;
     const auto ended = run(folder, flags + json_flag(folder));
     INFO(flags << ": " << ended.err);

@@ -38,7 +38,8 @@ class Search {
  public:
   explicit Search(const Options& options) : options_{options} {}
 
-  [[nodiscard]] Circuit operator()(const Model& model, const DictionarySet& dictionaries, const ContrastBatch& batch) const {
+  [[nodiscard]] Circuit operator()(const Model& model, const DictionarySet& dictionaries,
+                                   const ContrastBatch& batch) const {
     const auto run = [&](const auto& search) {
       return search(model, dictionaries, batch, LogitDifference{batch}, show_progress);
     };
@@ -51,7 +52,9 @@ class Search {
   [[nodiscard]] std::map<std::string, std::string> settings() const {
     return {{"threshold", options_.all_edges ? "none" : detail::exact_text(options_.threshold)},
             {"targets", options_.all_edges ? "every active feature" : "features that a kept edge leaves"},
-            {"contrast", seed() ? "positive" : options_.contrast ? "signed" : "none"},
+            {"contrast", seed()              ? "positive"
+                         : options_.contrast ? "signed"
+                                             : "none"},
             {"chain", options_.path_chain && !seed() ? "paths of kept edges" : "gradient of the model"},
             {"batch", seed() ? "averaged before the products" : "exact"},
             {"q and k edges", options_.no_qk ? "no" : "yes"},
@@ -76,7 +79,8 @@ class Search {
       return run(search);
     }
     if (options_.path_chain) {
-      return options_.contrast ? with(chain::GraphPath{}, contrast::Signed{}) : with(chain::GraphPath{}, contrast::None{});
+      return options_.contrast ? with(chain::GraphPath{}, contrast::Signed{})
+                               : with(chain::GraphPath{}, contrast::None{});
     }
     return options_.contrast ? with(chain::ModelGradient{}, contrast::Signed{})
                              : with(chain::ModelGradient{}, contrast::None{});

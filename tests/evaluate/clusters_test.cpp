@@ -26,7 +26,8 @@ const Node other_mover = Node::attn_feature(Layer{2}, last, Feature{6});
 Circuit made_up() {
   Circuit c;
   const auto node = [&](const Node& n, double attribution, double activation = 1) {
-    c.add_node({.node = n, .activation = activation, .contrast_activation = 0, .attribution = attribution, .nodegrad = 1});
+    c.add_node(
+        {.node = n, .activation = activation, .contrast_activation = 0, .attribution = attribution, .nodegrad = 1});
   };
   node(Node::metric(), 5);
   node(early, 0.5);
@@ -73,7 +74,8 @@ TEST_CASE("features that write into the metric come by size of that edge, whatev
 TEST_CASE("readers' upstream features are summed over targets and edge types") {
   const std::array targets{mover, other_mover};
   const std::array by_query_or_key{EdgeType::q, EdgeType::k};
-  REQUIRE(attention_features_read_by(made_up(), targets, by_query_or_key, last) == Nodes{other_mover, steering, weak_steering});
+  REQUIRE(attention_features_read_by(made_up(), targets, by_query_or_key, last) ==
+          Nodes{other_mover, steering, weak_steering});
   const std::array by_key{EdgeType::k};
   REQUIRE(attention_features_read_by(made_up(), targets, by_key, last) == Nodes{weak_steering});
   const std::array by_output{EdgeType::ov};
@@ -81,11 +83,13 @@ TEST_CASE("readers' upstream features are summed over targets and edge types") {
 }
 
 TEST_CASE("a control takes for each member one other feature of its layer, of similar length") {
-  const auto feature = [](std::int32_t layer, std::int32_t f) { return Node::attn_feature(Layer{layer}, s2, Feature{f}); };
+  const auto feature = [](std::int32_t layer, std::int32_t f) {
+    return Node::attn_feature(Layer{layer}, s2, Feature{f});
+  };
   const std::vector<WrittenFeature> cluster{{feature(1, 0), 1.0}, {feature(2, 0), 4.0}};
-  const std::vector<WrittenFeature> others{{feature(1, 0), 1.0}, {feature(1, 1), 0.9}, {feature(1, 2), 1.2},
+  const std::vector<WrittenFeature> others{{feature(1, 0), 1.0},  {feature(1, 1), 0.9},  {feature(1, 2), 1.2},
                                            {feature(1, 3), 50.0}, {feature(1, 4), 0.01}, {feature(2, 1), 3.0},
-                                           {feature(2, 2), 0.0}, {feature(3, 1), 1.0}};
+                                           {feature(2, 2), 0.0},  {feature(3, 1), 1.0}};
   data::Random random{3};
   std::set<Node> in_first;
   for (int i = 0; i < 40; ++i) {

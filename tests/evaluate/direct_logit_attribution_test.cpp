@@ -1,12 +1,12 @@
 #include "circuit/evaluate/direct_logit_attribution.hpp"
 
+#include <ATen/ops/zeros_like.h>
+
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/leap.hpp"
 #include "random_model.hpp"
-
-#include <ATen/ops/zeros_like.h>
 
 using namespace circuit;
 
@@ -35,8 +35,7 @@ double of(const DirectLogitAttribution& direct, const Component& part) {
 /// The metric when one head writes nothing and all else stays as it was, the final scale too.
 template <class A>
 double without_head(const Setup<A>& s, Layer layer, Head head) {
-  const auto clean =
-      s.model.run(s.tokens, record<hook::attn_out, hook::mlp_out, hook::ln_final::scale>()).cache;
+  const auto clean = s.model.run(s.tokens, record<hook::attn_out, hook::mlp_out, hook::ln_final::scale>()).cache;
   const auto silence = edit<hook::attn::z>([](const at::Tensor& z, Layer) { return at::zeros_like(z); },
                                            {.layers = {layer}, .heads = {head}});
   const auto later = edit<hook::attn_out>(
@@ -61,7 +60,8 @@ TEMPLATE_TEST_CASE("features, errors, embeddings and constants sum to the metric
   REQUIRE(s.direct.node_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
-TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2, Llama) {
+TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2,
+                   Llama) {
   const Setup<TestType> s;
   for (const auto layer : {Layer{0}, Layer{1}}) {
     for (std::int32_t h = 0; h < s.model.config().n_heads; ++h) {
@@ -87,5 +87,6 @@ TEST_CASE("the nodes are the search's metric edges over everything") {
   }
   REQUIRE(compared > 20);
   for (const auto& [node, value] : s.direct.nodes) edges.erase(node);
-  for (const auto& [node, value] : edges) REQUIRE(value == Approx(0.0).margin(1e-12));  // positions the metric does not read
+  for (const auto& [node, value] : edges)
+    REQUIRE(value == Approx(0.0).margin(1e-12));  // positions the metric does not read
 }

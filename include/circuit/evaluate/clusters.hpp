@@ -12,8 +12,8 @@
 #include "circuit/data/random.hpp"
 #include "circuit/graph/circuit.hpp"
 
-/// Groups of features that do one thing together, found in a circuit, and other features to compare them with. A feature
-/// that is active on corrupt prompts alone is in no group: there is nothing of it to ablate on the clean ones.
+/// Groups of features that do one thing together, found in a circuit, and other features to compare them with. A
+/// feature that is active on corrupt prompts alone is in no group: there is nothing of it to ablate on the clean ones.
 namespace circuit {
 
 inline constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
@@ -91,7 +91,9 @@ inline std::vector<Node> largest_into_metric(const Circuit& circuit, Position po
 inline std::vector<Node> attention_features_read_by(const Circuit& circuit, std::span<const Node> targets,
                                                     std::span<const EdgeType> types, Position position,
                                                     std::size_t most) {
-  const auto contains = [](const auto& range, const auto& value) { return std::ranges::find(range, value) != range.end(); };
+  const auto contains = [](const auto& range, const auto& value) {
+    return std::ranges::find(range, value) != range.end();
+  };
   std::map<Node, double> weights;
   for (const auto& [up, down, edge] : circuit.edges()) {
     if (contains(targets, down) && contains(types, edge.type) &&

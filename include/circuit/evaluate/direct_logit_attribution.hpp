@@ -16,12 +16,12 @@ namespace circuit {
 
 /// What adds to the residual stream, without dictionaries.
 enum class ComponentKind : std::uint8_t {
-  embedding,           ///< of tokens
+  embedding,  ///< of tokens
   position_embedding,
-  head,                ///< one attention head
-  attn_bias,           ///< a layer's b_O
-  mlp,                 ///< a whole MLP
-  unembedding_bias,    ///< what the metric reads from no residual stream
+  head,              ///< one attention head
+  attn_bias,         ///< a layer's b_O
+  mlp,               ///< a whole MLP
+  unembedding_bias,  ///< what the metric reads from no residual stream
 };
 
 struct Component {
@@ -61,11 +61,12 @@ struct DirectLogitAttribution {
   }
 };
 
-/// Direct logit attribution from a linearization with frozen final norm (`linearize<final_norm::Frozen>`). Positions that
-/// the metric does not read have no nodes in it.
-/// source  nostalgebraist's and Elhage et al.'s direct path; the node form is LEAP's metric edges over all nodes
+/// Direct logit attribution from a linearization with frozen final norm (`linearize<final_norm::Frozen>`). Positions
+/// that the metric does not read have no nodes in it. source  nostalgebraist's and Elhage et al.'s direct path; the
+/// node form is LEAP's metric edges over all nodes
 template <Architecture A, Dictionaries Set>
-[[nodiscard]] DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model, const Set& dictionaries,
+[[nodiscard]] DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model,
+                                                              const Set& dictionaries,
                                                               const Linearization& linearization);
 
 }  // namespace circuit
@@ -122,7 +123,8 @@ class DirectAttributor {
     const auto row = b * lin_.length() + p;
     const auto count = active.end(row) - active.begin(row);
     if (count == 0) return;
-    const std::vector<std::int64_t> ids{active.feature.begin() + active.begin(row), active.feature.begin() + active.end(row)};
+    const std::vector<std::int64_t> ids{active.feature.begin() + active.begin(row),
+                                        active.feature.begin() + active.end(row)};
     const at::Tensor written = writes(ids_tensor(ids));
     const auto values = written.to(at::kDouble)
                             .matmul(gradient_[b][p])
@@ -151,7 +153,9 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
                                                 const Linearization& lin) {
   const c10::AutoGradMode no_gradient{false};
   detail::DirectAttributor attribute{lin};
-  const auto mean = [](const at::Tensor& per_prompt) { return per_prompt.to(at::kDouble).mean().template item<double>(); };
+  const auto mean = [](const at::Tensor& per_prompt) {
+    return per_prompt.to(at::kDouble).mean().template item<double>();
+  };
   DirectLogitAttribution out{.metric = mean(lin.metric)};
   const auto component = [&](const Component& part, double value) { out.components.push_back({part, value}); };
 
@@ -173,12 +177,14 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
     component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));
 
     const bool reads_attn = dictionaries.attn(layer) != nullptr;
-    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot].features,
-                           [&](const at::Tensor& ids) { return attn_writes(model, dictionaries, layer, ids.to(model.device())); });
+    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot].features, [&](const at::Tensor& ids) {
+      return attn_writes(model, dictionaries, layer, ids.to(model.device()));
+    });
     attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, lin.clean.attn[slot].rest);
     const bool reads_mlp = dictionaries.mlp(layer) != nullptr;
-    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot].features,
-                           [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });
+    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot].features, [&](const at::Tensor& ids) {
+      return mlp_writes(dictionaries, layer, ids.to(model.device()));
+    });
     attribute.add_rest(reads_mlp ? NodeKind::mlp_error : NodeKind::mlp_output, layer, lin.clean.mlp[slot].rest);
     out.constants += attribute.constant(lin.attn_constant[slot]) + attribute.constant(lin.mlp_constant[slot]);
   }

@@ -13,13 +13,14 @@
 
 namespace circuit {
 
-/// What the model would say if the residual stream at one place were its last: means over prompts, at the last position.
+/// What the model would say if the residual stream at one place were its last: means over prompts, at the last
+/// position.
 struct LogitLensRow {
   std::int32_t blocks_done{};  ///< 0: only the embeddings are there
   double metric{};
   double answer_probability{};
-  double answer_rank{};        ///< 0: the answer has the largest logit of all
-  std::int32_t top_token{};    ///< of the first prompt
+  double answer_rank{};      ///< 0: the answer has the largest logit of all
+  std::int32_t top_token{};  ///< of the first prompt
 };
 
 /// The logit lens at every layer: the residual stream before the first block and after each, through the model's own
@@ -33,8 +34,10 @@ template <Architecture A, Metric M>
   const c10::AutoGradMode no_gradient{false};
   auto resid = run.get<hook::embed>();
   if constexpr (A::Positions::adds_embedding) resid = resid.add(run.get<hook::pos_embed>());
-  const auto wanted = at::from_blob(const_cast<std::int64_t*>(answers.data()), {static_cast<std::int64_t>(answers.size()), 1},
-                                    at::kLong).clone().to(model.device());
+  const auto wanted = at::from_blob(const_cast<std::int64_t*>(answers.data()),
+                                    {static_cast<std::int64_t>(answers.size()), 1}, at::kLong)
+                          .clone()
+                          .to(model.device());
   check_shape(wanted, {resid.size(0), 1}, "answers", {}, "one answer for each prompt");
   std::vector<LogitLensRow> rows;
   for (std::int32_t done = 0; done <= model.config().n_layers; ++done) {

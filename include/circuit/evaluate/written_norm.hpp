@@ -12,8 +12,8 @@
 
 namespace circuit {
 
-/// The attention features that are active at a position on at least one clean prompt, each with the mean over prompts of
-/// the length of what it writes into the residual stream.
+/// The attention features that are active at a position on at least one clean prompt, each with the mean over prompts
+/// of the length of what it writes into the residual stream.
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<WrittenFeature> written_attention_features(const HookedTransformer<A>& model,
                                                                      const Set& dictionaries,
