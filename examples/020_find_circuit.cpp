@@ -10,7 +10,7 @@ int main() {
       load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders", {.dtype = at::kDouble});
   const auto batch = load_contrast_batch(CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json", model.tokenizer(), {.size = 10});
 
-  const Leap search{.keep = keep::Above{.threshold = 0.1}};  // name what you change; the rest is the default
+  const Leap search{.keep = keep::Above{.threshold = 0.02}};  // name what you change; the rest is the default
   const Circuit found = search(model, dictionaries, batch, LogitDifference{batch});
 
   std::cout << found << '\n';

@@ -28,6 +28,6 @@ int main() {
   const auto batch = load_contrast_batch(CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json", model.tokenizer(), {.size = 10});
 
   const Leap mine{
-      .keep = TenLargestAbove{.threshold = 0.1}, .chain = chain::GraphPath{}, .contrast = SilencedByCorruption{}};
+      .keep = TenLargestAbove{.threshold = 0.02}, .chain = chain::GraphPath{}, .contrast = SilencedByCorruption{}};
   std::cout << edge_counts(mine(model, dictionaries, batch, LogitDifference{batch})) << '\n';
 }
