@@ -33,6 +33,7 @@ struct Settings {
   std::filesystem::path out = "embedded";
   std::filesystem::path model_folder{};
   int more_steps = 1600;
+  int hard_steps = 1200;
   bool only_measure = false;
   std::uint64_t seed = 1;
   int threads = 1;
@@ -46,7 +47,7 @@ struct Settings {
   double answer_weight = 5.0;
   LanguageModelOptions model{};
   DictionaryOptions dictionary{};
-  std::size_t exam_size = 1000;
+  std::size_t exam_size = 2000;
   std::size_t demo_prompts = 128;
 };
 
@@ -70,6 +71,9 @@ Settings parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--steps", s.model.steps, "of the language model")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--more-steps", s.more_steps, "of a second cycle at 0.6 times the rates")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--hard-steps", s.hard_steps, "of a third cycle, with more hard text")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--hidden-rate", s.model.hidden_rate, "learning rate of the hidden matrices")->capture_default_str();
@@ -217,14 +221,16 @@ void make_model(const Settings& s, const std::vector<Exam>& exams, at::Generator
     round_to_half(weights);
   };
   train_on(s.model, s.seed + 3000);
-  if (s.more_steps > 0) {  // a second, cooler cycle, for what is rare
-    auto cooler = s.model;
-    cooler.steps = s.more_steps;
-    cooler.lists_first = false;
-    cooler.hidden_rate *= 0.6;
-    cooler.other_rate *= 0.6;
-    train_on(cooler, s.seed + 3500);
-  }
+  // Cooler cycles, for what is rare: one on the same text, one on more of what is hard.
+  auto cooler = s.model;
+  cooler.lists_first = false;
+  cooler.hidden_rate *= 0.6;
+  cooler.other_rate *= 0.6;
+  cooler.steps = s.more_steps;
+  if (cooler.steps > 0) train_on(cooler, s.seed + 3500);
+  cooler.steps = s.hard_steps;
+  cooler.hard = true;
+  if (cooler.steps > 0) train_on(cooler, s.seed + 3700);
   save_gpt2(folder, config, weights, *tokenizer.bos_id());
 }
 

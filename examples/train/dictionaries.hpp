@@ -23,7 +23,7 @@ using Dictionary = circuit::SparseDictionary<>;
 struct DictionaryOptions {
   std::int64_t attn_features = 768;  ///< of an attention SAE, before those that never fire are left out
   std::int64_t mlp_features = 512;   ///< of a transcoder
-  int steps = 2200;
+  int steps = 1800;
   double rate = 3e-3;
   double active = 13.0;      ///< wished mean number of active features per token
   std::int64_t free = 10;    ///< the strongest features per token, which pay no price for being active

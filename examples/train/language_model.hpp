@@ -225,6 +225,7 @@ struct FarAttention {
 struct LanguageModelOptions {
   int steps = 3600;
   bool lists_first = true;    ///< a curriculum, for weights that know nothing yet
+  bool hard = false;          ///< text with more of what is hard
   double hidden_rate = 0.02;  ///< Muon, for matrices between hidden layers
   double other_rate = 2e-3;   ///< Adam, for embeddings, unembedding, gains and biases
   double far_price = 2.0;     ///< loss per unit of attention that lower layers send further back than `near`
@@ -281,7 +282,9 @@ void train_language_model(const circuit::ModelConfig& config, const circuit::Mod
   double smooth = 0.0;
   for (int step = 0; step < options.steps; ++step) {
     const auto [value, grads] = loss_and_gradient(
-        config, weights, text.next(options.lists_first ? curriculum(step, options.steps) : 0), all, options);
+        config, weights,
+        text.next({.lists_in_ten = options.lists_first ? curriculum(step, options.steps) : 0, .hard = options.hard}),
+        all, options);
     const double rate = schedule(step, options.steps, 100);
     muon.step(grads, 0, rate * options.hidden_rate);
     adam.step(grads, parameters.hidden.size(), rate * options.other_rate);

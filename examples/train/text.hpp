@@ -37,8 +37,9 @@ struct Exam {
     }
     return prompts;
   };
-  const IoiOptions pairs{
-      .pairs = Split::held_out, .openings = Split::training, .actions = Split::training, .filler_in_ten = 1};
+  const IoiOptions pairs{.pairs = Split::held_out, .openings = Split::training, .actions = Split::training};
+  auto later = pairs;
+  later.filler_in_ten = 10;
   const IoiOptions openings{.openings = Split::held_out, .filler_in_ten = 1};
   const IoiOptions actions{.actions = Split::held_out, .filler_in_ten = 1};
   return {{"ioi, unseen pairs", 0.99, many([&](std::size_t) { return make_ioi(random, pairs); })},
@@ -47,7 +48,8 @@ struct Exam {
           {"induction", 0.90, many([&](std::size_t) { return make_induction(random); })},
           {"agreement", 0.90, many([&](std::size_t) { return make_agreement(random); })},
           {"greater-than", 0.90, many([&](std::size_t) { return make_greater_than(random); })},
-          {"pronoun", 0.90, many([&](std::size_t) { return make_pronoun(random); })}};
+          {"pronoun", 0.90, many([&](std::size_t) { return make_pronoun(random); })},
+          {"ioi, behind filler", 0.95, many([&](std::size_t) { return make_ioi(random, later); })}};
 }
 
 /// A byte-level BPE in which every word of the generators is one token, with counts from the training text.
@@ -88,11 +90,10 @@ class TextStream {
 
   /// One batch in parts: short lines and long lines apart, so that little is spent on padding while every step still
   /// sees all tasks.
-  std::vector<Batch> next(std::size_t lists_in_ten = 0) {
+  std::vector<Batch> next(const circuit::data::TrainingMix& mix = {}) {
     constexpr std::size_t parts = 2;
     std::vector<Line> lines;
-    for (std::size_t i = 0; i < batch_size_; ++i)
-      lines.push_back(circuit::data::make_training_line(random_, lists_in_ten));
+    for (std::size_t i = 0; i < batch_size_; ++i) lines.push_back(circuit::data::make_training_line(random_, mix));
     std::stable_sort(lines.begin(), lines.end(),
                      [](const Line& a, const Line& b) { return a.pieces.size() < b.pieces.size(); });
     std::vector<Batch> batches;

@@ -148,7 +148,7 @@ TEST_CASE("an aside puts one more name behind the giver, the same in the clean a
 TEST_CASE("lists ask for what they said, and no held-out pair are friends") {
   Random random{14};
   for (int i = 0; i < 300; ++i) {
-    const auto line = make_training_line(random, /*lists_in_ten=*/10);
+    const auto line = make_training_line(random, {.lists_in_ten = 10});
     CHECK_FALSE(line.answers.empty());
     for (const auto answer : line.answers) {
       const auto& word = line.pieces[answer];

@@ -113,18 +113,28 @@ inline TrainingLine story(Random& random, const IoiOptions& options) {
 
 }  // namespace detail
 
-/// Out of 20 lines: 12 IOI, 2 friends lists, 1 repeated list, 1 agreement, 1 greater-than,
-/// 2 pronoun, 1 filler. At most 48 tokens each, BOS included.
-/// lists_in_ten  how many lines out of ten are lists of either kind instead: heads that look words up again form there
-///               first, so a curriculum starts with 10 and ends with 0
-[[nodiscard]] inline TrainingLine make_training_line(Random& random, std::size_t lists_in_ten = 0) {
-  static const IoiOptions ioi{
+/// What training lines are made of.
+struct TrainingMix {
+  std::size_t lists_in_ten = 0;  ///< lines that are lists of either kind instead: heads that look words up again form
+                                 ///< there first, so a curriculum starts with 10 and ends with 0
+  bool hard = false;             ///< more stories with two pairs of people and with a sentence before
+};
+
+/// Out of 20 lines: 12 IOI, 2 friends lists, 1 repeated list, 1 agreement, 1 greater-than, 2 pronoun, 1 filler. At most
+/// 48 tokens each, BOS included.
+[[nodiscard]] inline TrainingLine make_training_line(Random& random, const TrainingMix& mix = {}) {
+  static const IoiOptions usual{
       .pairs = Split::training, .openings = Split::training, .actions = Split::training, .filler_in_ten = 1};
-  if (random.chance(lists_in_ten, 10)) {
+  static const IoiOptions hard{.distractor = IoiDistractor::other_pair,
+                               .pairs = Split::training,
+                               .openings = Split::training,
+                               .actions = Split::training,
+                               .filler_in_ten = 4};
+  if (random.chance(mix.lists_in_ten, 10)) {
     return random.chance(2, 3) ? detail::repeated_list(random) : detail::friends_list(random);
   }
   const std::size_t draw = random.below(20);
-  if (draw < 12) return detail::story(random, ioi);
+  if (draw < 12) return detail::story(random, mix.hard && draw < 6 ? hard : usual);
   if (draw < 14) return detail::friends_list(random);
   if (draw < 15) return detail::repeated_list(random);
   if (draw < 16) return detail::answered(random, 3, [&] { return make_agreement(random); });
