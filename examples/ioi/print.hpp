@@ -61,7 +61,10 @@ inline void common(const Study& first, const Study& second, const std::vector<Co
   if (features.empty()) return;
   const auto numbers = [](const std::vector<Position>& positions) {
     std::string text;
-    for (const auto p : positions) text += (text.empty() ? "" : " ") + std::to_string(p.value);
+    for (const auto p : positions) {
+      if (!text.empty()) text += ' ';
+      text += std::to_string(p.value);
+    }
     return text;
   };
   TextTable table{{"feature", "positions in " + first.name(), "positions in " + second.name()}};
