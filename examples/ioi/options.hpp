@@ -29,7 +29,7 @@ struct Options {
   bool all_edges = false;
   bool per_prompt = false;
 
-  std::size_t cluster_size = 8;
+  std::size_t cluster_size = 12;
   std::uint64_t seed = 1;
   bool lens = false;
   std::optional<std::int32_t> head;
