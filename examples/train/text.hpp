@@ -49,7 +49,7 @@ struct Exam {
           {"agreement", 0.90, many([&](std::size_t) { return make_agreement(random); })},
           {"greater-than", 0.90, many([&](std::size_t) { return make_greater_than(random); })},
           {"pronoun", 0.90, many([&](std::size_t) { return make_pronoun(random); })},
-          {"ioi, behind filler", 0.95, many([&](std::size_t) { return make_ioi(random, later); })}};
+          {"ioi, behind filler", 0.90, many([&](std::size_t) { return make_ioi(random, later); })}};
 }
 
 /// A byte-level BPE in which every word of the generators is one token, with counts from the training text.
