@@ -304,7 +304,7 @@ inline ContrastBatch ContrastBatch::slice(std::size_t first, std::size_t count) 
 /// throws  ValueError  no prompts, or roles that do not line up; FileError when `path` cannot be written
 inline void save_prompts(const std::filesystem::path& path, std::span<const data::TaskPrompt> prompts) {
   if (prompts.empty()) throw ValueError{{.file = path, .tensor = "prompts", .problem = "the batch is empty"}};
-  nlohmann::ordered_json root;
+  nlohmann::json root;
   for (const auto& [name, index] : prompts[0].roles) root["word_idxs"][name] = index;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (prompts[i].roles != prompts[0].roles || prompts[i].clean.size() != prompts[0].clean.size()) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
@@ -153,24 +154,43 @@ class CircuitReader {
 /// The circuit as JSON text; numbers read back exactly, and `parse_circuit` makes an equal circuit of it. Bytes of a
 /// token that are not UTF-8 (a token may be part of a character) become U+FFFD, since JSON cannot hold them.
 [[nodiscard]] inline std::string circuit_json(const Circuit& circuit) {
-  using json = nlohmann::ordered_json;
-  json root{{"format", detail::circuit_format},
-            {"version", detail::circuit_format_version},
-            {"prompts", circuit.info().prompts},
-            {"tokens", circuit.info().tokens},
-            {"settings", circuit.info().settings},
-            {"nodes", json::array()},
-            {"edges", json::array()},
-            {"biases", json::array()}};
+  using json = nlohmann::json;
+  // The top level is joined by hand, so that the format stands first. (ordered_json would do that, but be instantiated for
+  // this alone: a second more for every program.)
+  const auto text_of = [](const json& value, std::string_view indent) {
+    std::string result;
+    for (const char c : value.dump(1, ' ', false, json::error_handler_t::replace)) {
+      result += c;
+      if (c == '\n') result += indent;  // JSON text has no line breaks inside strings
+    }
+    return result;
+  };
+  std::string text = "{";
+  const auto part = [&text](std::string_view key, std::string_view value) {
+    text.append(text.size() > 1 ? ",\n \"" : "\n \"").append(key).append("\": ").append(value);
+  };
+  const auto list = [&text_of](const std::vector<json>& items) {
+    std::string all = "[";
+    for (const auto& item : items) all.append(all.size() > 1 ? ",\n  " : "\n  ").append(text_of(item, "  "));
+    return all + (items.empty() ? "]" : "\n ]");
+  };
+  part("format", text_of(detail::circuit_format, ""));
+  part("version", text_of(detail::circuit_format_version, ""));
+  part("prompts", text_of(circuit.info().prompts, " "));
+  part("tokens", text_of(circuit.info().tokens, " "));
+  part("settings", text_of(circuit.info().settings, " "));
+  std::vector<json> nodes;
   for (const auto& bundle : circuit.nodes()) {
-    root["nodes"].push_back({{"node", to_string(bundle.node)},
+    nodes.push_back({{"node", to_string(bundle.node)},
                              {"activation", bundle.activation},
                              {"contrast_activation", bundle.contrast_activation},
                              {"attribution", bundle.attribution},
                              {"nodegrad", bundle.nodegrad}});
   }
+  part("nodes", list(nodes));
+  std::vector<json> edges;
   for (const auto& [up, down, edge] : circuit.edges()) {
-    root["edges"].push_back({{"up", to_string(up)},
+    edges.push_back({{"up", to_string(up)},
                              {"down", to_string(down)},
                              {"type", name(edge.type)},
                              {"nn_grad", edge.nn_grad},
@@ -179,13 +199,16 @@ class CircuitReader {
                              {"em_attrib", edge.em_attrib},
                              {"prompts", edge.prompts}});
   }
+  part("edges", list(edges));
+  std::vector<json> biases;
   for (const auto& row : circuit.biases()) {
-    root["biases"].push_back({{"target", to_string(row.target)},
+    biases.push_back({{"target", to_string(row.target)},
                               {"type", name(row.type)},
                               {"nn_attrib", row.nn_attrib},
                               {"em_attrib", row.em_attrib}});
   }
-  return root.dump(1, ' ', false, json::error_handler_t::replace) + '\n';
+  part("biases", list(biases));
+  return text + "\n}\n";
 }
 
 /// The circuit that `circuit_json` wrote. `file` only appears in error messages.

@@ -201,7 +201,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   std::stable_sort(ordered.begin(), ordered.end(),
                    [](const TensorView* a, const TensorView* b) { return item_size(a->dtype) > item_size(b->dtype); });
 
-  auto header = nlohmann::ordered_json::object();
+  auto header = nlohmann::json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::size_t offset = 0;
   for (const auto* tensor : ordered) {
