@@ -145,29 +145,4 @@ template <HookPoint P>
   }
 }
 
-/// Calls `visit(P{})` for every point that a layer has, in the order of the forward pass.
-template <class Visitor>
-constexpr void for_each_layer_point(Visitor&& visit) {
-  visit(hook::resid_pre{});
-  visit(hook::ln1::scale{});
-  visit(hook::ln1::normalized{});
-  visit(hook::attn::q{});
-  visit(hook::attn::k{});
-  visit(hook::attn::v{});
-  visit(hook::attn::rot_q{});
-  visit(hook::attn::rot_k{});
-  visit(hook::attn::attn_scores{});
-  visit(hook::attn::pattern{});
-  visit(hook::attn::z{});
-  visit(hook::attn_out{});
-  visit(hook::resid_mid{});
-  visit(hook::ln2::scale{});
-  visit(hook::ln2::normalized{});
-  visit(hook::mlp::pre{});
-  visit(hook::mlp::pre_linear{});
-  visit(hook::mlp::post{});
-  visit(hook::mlp_out{});
-  visit(hook::resid_post{});
-}
-
 }  // namespace circuit

@@ -26,8 +26,4 @@ void visit_point(P point, Layer layer, at::Tensor& value, Attached&... attached)
   (one(attached), ...);
 }
 
-/// True if any of the attachments looks at P.
-template <class P, class... Attached>
-inline constexpr bool any_attached_to = (AttachedTo<Attached, P> || ...);
-
 }  // namespace circuit

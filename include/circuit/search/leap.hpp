@@ -196,7 +196,6 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   const auto* dictionary = dictionaries_.mlp(layer);
   if (dictionary == nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
-  policies_.targets.add(frontier_, NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features, lin_.length());
   auto targets = targets_of(NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features,
                             chains_by_edges ? at::Tensor{} : outputs_.mlp_out[slot],
                             [&](const at::Tensor& ids) { return mlp_writes(dictionaries_, layer, ids); });
@@ -211,7 +210,6 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
   const auto* dictionary = dictionaries_.attn(layer);
   if (dictionary == nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
-  policies_.targets.add(frontier_, NodeKind::attn_feature, layer, lin_.clean.attn[slot].features, lin_.length());
   auto targets = targets_of(NodeKind::attn_feature, layer, lin_.clean.attn[slot].features,
                             chains_by_edges ? at::Tensor{} : outputs_.attn_out[slot],
                             [&](const at::Tensor& ids) { return attn_writes(model_, dictionaries_, layer, ids); });
@@ -239,6 +237,7 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
 template <class Policies, Architecture A, Dictionaries Set>
 StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
                                                   const at::Tensor& writes_gradient, const auto& writes) {
+  policies_.targets.add(frontier_, kind, layer, features, lin_.length());
   auto targets = frontier_.take(kind, layer, features, batch(), lin_.length());
   if (targets.size() == 0) return targets;
   if constexpr (chains_by_edges) {
