@@ -118,51 +118,62 @@ namespace detail {
 
 }  // namespace detail
 
-/// The tensors of one file, in the file's order, with its free-form metadata. Nothing is copied: views point into the
-/// mapped file and keep it alive.
-class TensorFile {
+/// The named tensors of one model, in the file's order, with its free-form metadata. Nothing is copied: views point
+/// into the mapped files (one, or several shards) and keep them alive.
+template <class View, class Metadata>
+class BasicTensorFile {
  public:
   /// throws  FormatError  when two tensors have one name
-  TensorFile(std::shared_ptr<const Mapping> mapping, std::vector<TensorView> tensors,
-             std::map<std::string, std::string> metadata = {})
-      : mapping_{std::move(mapping)}, tensors_{std::move(tensors)}, metadata_{std::move(metadata)} {
+  BasicTensorFile(std::shared_ptr<const Mapping> mapping, std::vector<View> tensors, Metadata metadata = {})
+      : BasicTensorFile{mapping->path(), {mapping}, std::move(tensors), std::move(metadata)} {}
+
+  /// Tensors of several files, which `path` names in errors.
+  BasicTensorFile(std::filesystem::path path, std::vector<std::shared_ptr<const Mapping>> mappings,
+                  std::vector<View> tensors, Metadata metadata = {})
+      : path_{std::move(path)},
+        mappings_{std::move(mappings)},
+        tensors_{std::move(tensors)},
+        metadata_{std::move(metadata)} {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (!index_.emplace(tensors_[i].name, i).second) {
-        throw FormatError{{.file = path(), .tensor = tensors_[i].name, .problem = "is there twice"}};
+        throw FormatError{{.file = path_, .tensor = tensors_[i].name, .problem = "is there twice"}};
       }
     }
   }
 
-  [[nodiscard]] const std::filesystem::path& path() const noexcept { return mapping_->path(); }
-  [[nodiscard]] std::span<const TensorView> tensors() const noexcept { return tensors_; }
-  [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  [[nodiscard]] std::span<const View> tensors() const noexcept { return tensors_; }
+  [[nodiscard]] const Metadata& metadata() const noexcept { return metadata_; }
 
   /// return  the tensor, or nullptr; valid as long as this file object
-  [[nodiscard]] const TensorView* find(const std::string& name) const {
+  [[nodiscard]] const View* find(const std::string& name) const {
     const auto found = index_.find(name);
     return found == index_.end() ? nullptr : &tensors_[found->second];
   }
 
   /// throws  NameError  naming the nearest tensors when there is none called `name`
-  [[nodiscard]] const TensorView& get(const std::string& name) const {
+  [[nodiscard]] const View& get(const std::string& name) const {
     if (const auto* found = find(name)) return *found;
     std::vector<std::string_view> names;
     names.reserve(tensors_.size());
     for (const auto& tensor : tensors_) names.push_back(tensor.name);
-    throw NameError{{.file = path(),
-                     .tensor = name,
-                     .problem = "there is no such tensor",
-                     .hint = detail::near_names(name, names)}};
+    throw NameError{
+        {.file = path_, .tensor = name, .problem = "there is no such tensor", .hint = detail::near_names(name, names)}};
   }
 
   /// Gives the pages of a tensor that will not be read soon back to the system; reading it again is slow, not wrong.
-  void release(const TensorView& tensor) const noexcept { mapping_->release(tensor.bytes); }
+  void release(const View& tensor) const noexcept {
+    for (const auto& mapping : mappings_) mapping->release(tensor.bytes);  // other files' bytes are left alone
+  }
 
  private:
-  std::shared_ptr<const Mapping> mapping_;
-  std::vector<TensorView> tensors_;
-  std::map<std::string, std::string> metadata_;
+  std::filesystem::path path_;
+  std::vector<std::shared_ptr<const Mapping>> mappings_;
+  std::vector<View> tensors_;
+  Metadata metadata_;
   std::unordered_map<std::string, std::size_t> index_;
 };
+
+using TensorFile = BasicTensorFile<TensorView, std::map<std::string, std::string>>;
 
 }  // namespace circuit
