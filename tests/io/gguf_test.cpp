@@ -129,6 +129,20 @@ TEST_CASE("gguf: metadata of every type is read into every type that holds it") 
   CHECK_FALSE(m.contains("absent"));
 }
 
+TEST_CASE("gguf: metadata as the Python package writes it is read") {
+  const auto file = open_gguf(std::filesystem::path{CIRCUIT_TEST_DATA} / "gguf/blocks.gguf");
+  const auto& m = file.metadata();
+  CHECK(m.require<std::string>("general.architecture") == "none");
+  CHECK(m.require<std::uint64_t>("test.uint64") == std::numeric_limits<std::uint64_t>::max());
+  CHECK(m.require<std::int64_t>("test.int64") == std::numeric_limits<std::int64_t>::max());
+  CHECK(m.require<int>("test.int8") == 127);
+  CHECK(m.require<float>("test.float32") == 0.1F);
+  CHECK(m.require<double>("test.float64") == 0.1);
+  CHECK(m.require<bool>("test.bool"));
+  CHECK(m.require<std::vector<std::string>>("test.texts") == std::vector<std::string>{"a", "", "\xC3\xA9\xE4\xB8\xAD"});
+  CHECK(m.require<std::vector<std::int64_t>>("test.numbers") == std::vector<std::int64_t>{-1, 0, 2147483647});
+}
+
 TEST_CASE("gguf: metadata that is missing or of another type is refused by key, with the nearest ones") {
   const auto file = open_bytes(rich().bytes());
   const auto& m = file.metadata();
