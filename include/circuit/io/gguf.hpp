@@ -29,7 +29,7 @@ struct GgufTensor {
   GgmlType type = GgmlType::f32;
   std::vector<std::int64_t> shape{};   ///< row-major as everywhere here, so the reverse of the file's order
   std::span<const std::byte> bytes{};  ///< not necessarily aligned
-  std::shared_ptr<const void> owner{};
+  std::shared_ptr<const Mapping> owner{};
 
   /// Values per row, the unit in which a quantised tensor can be read: the last axis.
   [[nodiscard]] std::size_t row_size() const noexcept {

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -78,16 +79,26 @@ using Readable = Types<F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K,
 /// return  whether `dequantize` knows the type
 [[nodiscard]] constexpr bool can_dequantize(GgmlType type) noexcept { return ggml::detail::Readable::hold(type); }
 
+namespace detail {
+
+/// throws  DTypeError  naming file and tensor, where they are known, unless `type` can be widened
+inline void check_dequantizable(GgmlType type, const std::filesystem::path& file = {}, const std::string& tensor = {}) {
+  if (can_dequantize(type)) return;
+  throw DTypeError{{.file = file,
+                    .tensor = tensor,
+                    .problem = "cannot be widened to float32",
+                    .expected = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K",
+                    .got = std::string{type_name(type)},
+                    .hint = "quantise the model to one of these"}};
+}
+
+}  // namespace detail
+
 /// The values of whole blocks as float32, equal bit for bit to those of the Python package `gguf`; NaN stays NaN.
 /// throws  DTypeError  for a type that this library cannot widen
 /// throws  ValueError  when `blocks` are not exactly the blocks of out.size() values
 inline void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<float> out) {
-  if (!can_dequantize(type)) {
-    throw DTypeError{{.problem = "cannot be widened to float32",
-                      .expected = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K",
-                      .got = std::string{type_name(type)},
-                      .hint = "quantise the model to one of these"}};
-  }
+  detail::check_dequantizable(type);
   const auto [_, name, values, bytes] = layout(type);
   if (out.size() % values != 0 || out.size() / values * bytes != blocks.size()) {
     throw ValueError{{.problem = "these are not whole blocks of " + std::string{name},
