@@ -18,7 +18,7 @@
 #include "circuit/data/contrast_batch.hpp"
 #include "circuit/data/ioi.hpp"
 #include "circuit/dictionary/load/sae_lens.hpp"
-#include "circuit/model/load.hpp"
+#include "circuit/model/load/gpt2.hpp"
 #include "train/dictionaries.hpp"
 #include "train/evaluation.hpp"
 #include "train/language_model.hpp"

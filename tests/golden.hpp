@@ -7,7 +7,7 @@
 #include "circuit/io/json.hpp"
 #include "circuit/io/safetensors.hpp"
 #include "circuit/io/to_tensor.hpp"
-#include "circuit/model/load.hpp"
+#include "circuit/model/load/gpt2.hpp"
 
 /// The numbers that a Python reference computed on a tiny random GPT-2; see tests/data/golden.
 namespace golden {

@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/model/architecture/gpt2.hpp"
+#include "circuit/model/architecture/llama.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 #include "tensors.hpp"
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
-#include "circuit/model/architecture.hpp"
+#include "circuit/model/architecture/gpt2.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 #include "circuit/model/process_weights.hpp"

@@ -15,7 +15,7 @@
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/model/hooked_transformer.hpp"
-#include "circuit/model/load.hpp"
+#include "circuit/model/load/gpt2.hpp"
 #include "circuit/search/keep/prompts.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/leap.hpp"

@@ -12,7 +12,7 @@ namespace {
 
 template <Architecture A>
 HookedTransformer<A> processed(const HookedTransformer<A>& raw, const weights::Processing& processing) {
-  return {raw.config(), process_weights<typename A::Norm>(raw.weights(), raw.config(), processing), processing};
+  return {raw.config(), process_weights<A>(raw.weights(), raw.config(), processing), processing};
 }
 
 at::Tensor without_mean(const at::Tensor& x) { return x.sub(x.mean(-1, true)); }

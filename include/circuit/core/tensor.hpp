@@ -84,6 +84,11 @@ inline void check_compute_dtype(at::ScalarType dtype, std::string_view name) {
   return b.defined() ? out.add(b) : out;
 }
 
+/// `cap tanh(x / cap)`; a cap of 0 leaves x as it is.
+[[nodiscard]] inline at::Tensor soft_cap(const at::Tensor& x, double cap) {
+  return cap > 0 ? x.div(cap).tanh().mul(cap) : x;
+}
+
 /// throws  IndexError  unless 0 <= index < size
 template <class Tag>
 void check_index(Id<Tag> index, std::int64_t size, std::string_view what = Tag::name) {

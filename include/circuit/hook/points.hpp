@@ -66,11 +66,29 @@ struct k : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::
 struct v : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
   static constexpr std::string_view name = "attn.hook_v";
 };
-/// Queries after the rotary map; equal to `q` where there is none.
+/// The norm on each query, where a model has one. (TransformerLens' tensor has batch, position and head as one axis.)
+namespace q_norm {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::One> {
+  static constexpr std::string_view name = "attn.q_norm.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
+  static constexpr std::string_view name = "attn.q_norm.hook_normalized";
+};
+}  // namespace q_norm
+/// The norm on each key.
+namespace k_norm {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::One> {
+  static constexpr std::string_view name = "attn.k_norm.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
+  static constexpr std::string_view name = "attn.k_norm.hook_normalized";
+};
+}  // namespace k_norm
+/// Queries after their norm and the rotary map, where there are any.
 struct rot_q : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
   static constexpr std::string_view name = "attn.hook_rot_q";
 };
-/// Keys after the rotary map; equal to `k` where there is none.
+/// Keys after their norm and the rotary map.
 struct rot_k : detail::LayerPoint<axis::Batch, axis::Pos, axis::KeyValueHead, axis::DHead> {
   static constexpr std::string_view name = "attn.hook_rot_k";
 };
@@ -86,6 +104,17 @@ struct z : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DHead> {
 };
 }  // namespace attn
 
+/// The norm that what attention adds passes in some models.
+namespace ln1_post {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln1_post.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "ln1_post.hook_normalized";
+};
+}  // namespace ln1_post
+
+/// What attention adds to the residual stream.
 struct attn_out : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
   static constexpr std::string_view name = "hook_attn_out";
 };
@@ -116,6 +145,17 @@ struct post : detail::LayerPoint<axis::Batch, axis::Pos, axis::DMlp> {
 };
 }  // namespace mlp
 
+/// The norm that what the MLP adds passes in some models.
+namespace ln2_post {
+struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln2_post.hook_scale";
+};
+struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "ln2_post.hook_normalized";
+};
+}  // namespace ln2_post
+
+/// What the MLP adds to the residual stream.
 struct mlp_out : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
   static constexpr std::string_view name = "hook_mlp_out";
 };

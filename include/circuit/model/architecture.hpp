@@ -3,33 +3,25 @@
 #include <concepts>
 #include <string_view>
 
+#include "circuit/model/attention.hpp"
 #include "circuit/model/mlp.hpp"
 #include "circuit/model/norm.hpp"
 #include "circuit/model/positions.hpp"
+#include "circuit/model/wiring.hpp"
 
 namespace circuit {
 
-/// What differs in kind between transformer families; sizes and numbers are in ModelConfig.
+/// What differs in kind between transformer families, part by part; sizes and numbers are in ModelConfig. The families
+/// this library brings lie in `architecture/`, one of your own is a struct like them (examples/320_own_architecture.cpp).
 template <class A>
-concept Architecture = Norm<typename A::Norm> && Positions<typename A::Positions> && requires {
-  { A::Mlp::gated } -> std::convertible_to<bool>;
-  { A::name } -> std::convertible_to<std::string_view>;
-};
+concept Architecture = Norm<typename A::Norm> && Positions<typename A::Positions> &&
+                       AttentionKind<typename A::Attention> && MlpKind<typename A::Mlp> &&
+                       BlockWiring<typename A::Wiring> && requires {
+                         { A::name } -> std::convertible_to<std::string_view>;
+                       };
 
-/// GPT-2 (Radford et al. 2019): LayerNorm before each module, learned positions, tanh-GELU MLP.
-struct Gpt2 {
-  static constexpr std::string_view name = "gpt2";
-  using Norm = norm::LayerNorm;
-  using Positions = positions::Learned;
-  using Mlp = mlp::Plain<activation::GeluNew>;
-};
-
-/// Llama's blocks (Touvron et al. 2023): RMSNorm, rotary positions, grouped queries, SiLU-gated MLP.
-struct Llama {
-  static constexpr std::string_view name = "llama";
-  using Norm = norm::RmsNorm;
-  using Positions = positions::Rotary;
-  using Mlp = mlp::Gated<activation::Silu>;
-};
+/// Whether blocks have an MLP at all.
+template <Architecture A>
+inline constexpr bool has_mlp = !std::same_as<typename A::Mlp, mlp::None>;
 
 }  // namespace circuit

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/id.hpp"
 
 namespace circuit {
 
@@ -14,15 +17,34 @@ struct ModelConfig {
   std::int64_t n_heads = 0;
   std::int64_t n_key_value_heads = 0;  ///< equal to n_heads unless queries are grouped
   std::int64_t d_head = 0;
-  std::int64_t d_mlp = 0;
+  std::int64_t d_mlp = 0;              ///< 0 where blocks have no MLP
   std::int64_t d_vocab = 0;
   std::int64_t n_ctx = 0;
   double norm_eps = 1e-5;
   double score_scale = 1.0;       ///< scores are divided by this: sqrt(d_head) for most models
   double score_soft_cap = 0.0;    ///< scores become cap tanh(score / cap); 0: no cap
-  double rotary_base = 10000.0;   ///< rotary positions only
-  std::int64_t rotary_dims = 0;   ///< leading dimensions of a head that are rotated; rotary positions only
+  double logit_soft_cap = 0.0;    ///< the same for logits
+  double embed_scale = 1.0;       ///< token embeddings are multiplied by this
+  std::vector<std::int64_t> windows{};  ///< by layer: how far back a query sees, itself counted; 0, or none at all: no limit
 
+  // Rotary positions only.
+  std::int64_t rotary_dims = 0;         ///< leading dimensions of a head that are rotated
+  double rotary_base = 10000.0;         ///< pair i of n turns by base^(-i / n) radians per position, unless ...
+  std::vector<double> rotary_speeds{};  ///< ... [rotary_dims / 2] says otherwise
+  double rotary_gain = 1.0;             ///< what a turned dimension is multiplied by (YaRN)
+
+  // Which weights a file must hold.
+  bool tied_unembedding = false;  ///< W_U is the transpose of W_E
+  bool attn_bias = false;         ///< b_Q, b_K, b_V
+  bool attn_out_bias = false;     ///< b_O
+  bool head_norms = false;        ///< q_gain, k_gain
+  bool mlp_bias = false;
+
+  /// How far back queries of a layer see; 0: no limit.
+  [[nodiscard]] std::int64_t window(Layer layer) const {
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return slot < windows.size() ? windows[slot] : 0;
+  }
   /// Query heads that share one key/value head.
   [[nodiscard]] std::int64_t group_size() const { return n_heads / n_key_value_heads; }
 
@@ -44,10 +66,19 @@ struct ModelConfig {
                          .expected = "a divisor of n_heads = " + std::to_string(n_heads),
                          .got = std::to_string(n_key_value_heads)}};
     }
-    if (!(norm_eps >= 0) || !(score_scale > 0) || !(score_soft_cap >= 0) || rotary_dims < 0 || rotary_dims > d_head ||
-        rotary_dims % 2 != 0) {
-      throw ConfigError{{.file = file, .problem = "norm_eps, score_scale, score_soft_cap or rotary_dims out of range"}};
-    }
+    const auto in_range = [&](const char* name, bool holds) {
+      if (!holds) throw ConfigError{{.file = file, .tensor = name, .problem = "is out of range"}};
+    };
+    in_range("norm_eps", norm_eps >= 0);
+    in_range("score_scale", score_scale > 0);
+    in_range("score_soft_cap", score_soft_cap >= 0);
+    in_range("logit_soft_cap", logit_soft_cap >= 0);
+    in_range("windows", windows.empty() || (static_cast<std::int64_t>(windows.size()) == n_layers &&
+                                            std::all_of(windows.begin(), windows.end(), [](auto w) { return w >= 0; })));
+    in_range("rotary_base", rotary_base > 0);
+    in_range("rotary_dims", rotary_dims >= 0 && rotary_dims <= d_head && rotary_dims % 2 == 0);
+    in_range("rotary_speeds",
+             rotary_speeds.empty() || static_cast<std::int64_t>(rotary_speeds.size()) == rotary_dims / 2);
   }
 };
 

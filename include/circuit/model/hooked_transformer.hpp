@@ -1,6 +1,5 @@
 #pragma once
 
-#include <limits>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -57,20 +56,21 @@ class HookedTransformer {
   /// Logits [batch, pos, d_vocab]; differentiable under the caller's gradient mode.
   template <class... Attached>
   [[nodiscard]] at::Tensor forward(const at::Tensor& tokens, Attached&... attached) const;
+  /// The same before their soft cap, which most models do not have.
+  template <class... Attached>
+  [[nodiscard]] at::Tensor uncapped_logits(const at::Tensor& tokens, Attached&... attached) const;
 
-  /// The three parts of `forward`: the residual stream [batch, pos, d_model] before block 0, ...
+  /// The three parts of `uncapped_logits`: the residual stream [batch, pos, d_model] before block 0, ...
   template <class... Attached>
   [[nodiscard]] at::Tensor embed(const at::Tensor& tokens, Attached&... attached) const;
   /// ... after block `layer`, given it before, ...
   template <class... Attached>
   [[nodiscard]] at::Tensor block(at::Tensor resid, Layer layer, Attached&... attached) const;
-  /// ... and the logits [batch, pos, d_vocab], given it after the last block.
+  /// ... and the logits [batch, pos, d_vocab] before any soft cap, given it after the last block.
   template <class... Attached>
   [[nodiscard]] at::Tensor unembed(const at::Tensor& resid, Attached&... attached) const;
 
  private:
-  template <class... Attached>
-  [[nodiscard]] at::Tensor attention(const at::Tensor& x, Layer layer, Attached&... attached) const;
   void check_tokens(const at::Tensor& tokens) const;
 
   ModelConfig config_;
@@ -100,15 +100,14 @@ auto take_cache(First& first, Rest&... rest) {
   }
 }
 
-/// [batch, pos, heads * d_head] -> [batch, pos, heads, d_head]
-[[nodiscard]] inline at::Tensor split_heads(const at::Tensor& x, std::int64_t heads) {
-  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
-}
-
-/// [batch, pos, key_value_heads, d_head] -> [batch, heads, pos, d_head], shared heads repeated as views where possible
-[[nodiscard]] inline at::Tensor per_query_head(const at::Tensor& x, std::int64_t group) {
-  const auto by_head = x.transpose(1, 2);
-  return group == 1 ? by_head : by_head.repeat_interleave(group, 1);
+/// A norm in its two steps, shown at Scale and Normalized, and what its reader gets.
+template <Norm N, HookPoint Scale, HookPoint Normalized, class Visit>
+[[nodiscard]] at::Tensor normalize(const at::Tensor& x, const NormWeights& w, double eps, Visit&& visit) {
+  auto scale = N::scale(x, eps);
+  visit(Scale{}, scale);
+  auto normalized = N::normalized(x, scale, w);
+  visit(Normalized{}, normalized);
+  return N::output(normalized, w);
 }
 
 }  // namespace circuit::detail
@@ -118,9 +117,14 @@ namespace circuit {
 template <Architecture A>
 HookedTransformer<A>::HookedTransformer(ModelConfig config, ModelWeights weights, weights::Processing processing,
                                         std::shared_ptr<const Tokenizer> tokenizer)
-    : config_{config}, weights_{std::move(weights)}, processing_{processing}, tokenizer_{std::move(tokenizer)} {
+    : config_{std::move(config)}, weights_{std::move(weights)}, processing_{processing}, tokenizer_{std::move(tokenizer)} {
   config_.check();
   weights_.check(config_);
+  if (has_mlp<A> != (config_.d_mlp > 0)) {
+    throw ConfigError{{.tensor = "d_mlp",
+                       .expected = has_mlp<A> ? "> 0" : "0: the architecture has no MLP",
+                       .got = std::to_string(config_.d_mlp)}};
+  }
   check_compute_dtype(dtype(), "W_E");
   if (weights_.W_E.is_inference()) {
     throw ConfigError{{.tensor = "W_E",
@@ -147,6 +151,12 @@ auto HookedTransformer<A>::run(const at::Tensor& tokens, Attached&&... attached)
 template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::forward(const at::Tensor& tokens, Attached&... attached) const {
+  return soft_cap(uncapped_logits(tokens, attached...), config_.logit_soft_cap);
+}
+
+template <Architecture A>
+template <class... Attached>
+at::Tensor HookedTransformer<A>::uncapped_logits(const at::Tensor& tokens, Attached&... attached) const {
   auto resid = embed(tokens, attached...);
   for (std::int32_t l = 0; l < config_.n_layers; ++l) resid = block(std::move(resid), Layer{l}, attached...);
   return unembed(resid, attached...);
@@ -157,6 +167,7 @@ template <class... Attached>
 at::Tensor HookedTransformer<A>::embed(const at::Tensor& tokens, Attached&... attached) const {
   check_tokens(tokens);
   auto embedded = make::embedding(weights_.W_E, tokens);
+  if (config_.embed_scale != 1.0) embedded = embedded.mul(config_.embed_scale);
   visit_point(hook::embed{}, Layer{0}, embedded, attached...);
   if constexpr (A::Positions::adds_embedding) {
     auto positions = weights_.W_pos.narrow(0, 0, tokens.size(1)).expand_as(embedded);
@@ -171,74 +182,42 @@ template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&... attached) const {
   using Norm = typename A::Norm;
+  using Wiring = typename A::Wiring;
   const auto& w = weights_.blocks[static_cast<std::size_t>(layer.value)];
+  const auto eps = config_.norm_eps;
   const auto visit = [&](auto point, at::Tensor& value) { visit_point(point, layer, value, attached...); };
 
   visit(hook::resid_pre{}, resid);
-  auto scale1 = Norm::scale(resid, config_.norm_eps);
-  visit(hook::ln1::scale{}, scale1);
-  auto normalized1 = Norm::normalized(resid, scale1, w.ln1);
-  visit(hook::ln1::normalized{}, normalized1);
-  auto attn_out = attention(Norm::output(normalized1, w.ln1), layer, attached...);
+  const auto attn_in = detail::normalize<Norm, hook::ln1::scale, hook::ln1::normalized>(resid, w.ln1, eps, visit);
+  auto attn_out = attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer, visit);
+  if constexpr (Wiring::post_norms) {
+    attn_out = detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
+  }
   visit(hook::attn_out{}, attn_out);
 
   auto mid = resid.add(attn_out);
-  visit(hook::resid_mid{}, mid);
-  auto scale2 = Norm::scale(mid, config_.norm_eps);
-  visit(hook::ln2::scale{}, scale2);
-  auto normalized2 = Norm::normalized(mid, scale2, w.ln2);
-  visit(hook::ln2::normalized{}, normalized2);
-  auto mlp_out = A::Mlp::forward(Norm::output(normalized2, w.ln2), w.mlp, visit);
-  visit(hook::mlp_out{}, mlp_out);
-
-  auto post = mid.add(mlp_out);
-  visit(hook::resid_post{}, post);
-  return post;
-}
-
-template <Architecture A>
-template <class... Attached>
-at::Tensor HookedTransformer<A>::attention(const at::Tensor& x, Layer layer, Attached&... attached) const {
-  const auto& w = weights_.blocks[static_cast<std::size_t>(layer.value)].attn;
-  const auto visit = [&](auto point, at::Tensor& value) { visit_point(point, layer, value, attached...); };
-  using Positions = typename A::Positions;
-
-  auto q = detail::split_heads(affine(x, w.W_Q, w.b_Q), config_.n_heads);
-  visit(hook::attn::q{}, q);
-  auto k = detail::split_heads(affine(x, w.W_K, w.b_K), config_.n_key_value_heads);
-  visit(hook::attn::k{}, k);
-  auto v = detail::split_heads(affine(x, w.W_V, w.b_V), config_.n_key_value_heads);
-  visit(hook::attn::v{}, v);
-  const auto places = make::arange(x.size(1), x.options().dtype(at::kLong));
-  auto rot_q = Positions::rotate(q, places, config_);
-  visit(hook::attn::rot_q{}, rot_q);
-  auto rot_k = Positions::rotate(k, places, config_);
-  visit(hook::attn::rot_k{}, rot_k);
-
-  const auto keys = detail::per_query_head(rot_k, config_.group_size());
-  auto scores = rot_q.transpose(1, 2).matmul(keys.transpose(2, 3)).div(config_.score_scale);
-  if (config_.score_soft_cap > 0) scores = scores.div(config_.score_soft_cap).tanh().mul(config_.score_soft_cap);
-  const auto length = x.size(1);
-  const auto future = make::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
-  scores = scores.masked_fill(future, -std::numeric_limits<double>::infinity());
-  visit(hook::attn::attn_scores{}, scores);
-  auto pattern = scores.softmax(-1);
-  visit(hook::attn::pattern{}, pattern);
-
-  auto z = pattern.matmul(detail::per_query_head(v, config_.group_size())).transpose(1, 2).contiguous();
-  visit(hook::attn::z{}, z);
-  return affine(z.flatten(2), w.W_O, w.b_O);
+  if constexpr (has_mlp<A>) {
+    if constexpr (!Wiring::parallel) visit(hook::resid_mid{}, mid);
+    const auto& read = Wiring::parallel ? resid : mid;
+    const auto mlp_in = detail::normalize<Norm, hook::ln2::scale, hook::ln2::normalized>(read, w.ln2, eps, visit);
+    auto mlp_out = A::Mlp::forward(mlp_in, w.mlp, visit);
+    if constexpr (Wiring::post_norms) {
+      mlp_out = detail::normalize<Norm, hook::ln2_post::scale, hook::ln2_post::normalized>(mlp_out, w.ln2_post, eps, visit);
+    }
+    visit(hook::mlp_out{}, mlp_out);
+    mid = mid.add(mlp_out);
+  }
+  visit(hook::resid_post{}, mid);
+  return mid;
 }
 
 template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::unembed(const at::Tensor& resid, Attached&... attached) const {
-  using Norm = typename A::Norm;
-  auto scale = Norm::scale(resid, config_.norm_eps);
-  visit_point(hook::ln_final::scale{}, Layer{0}, scale, attached...);
-  auto normalized = Norm::normalized(resid, scale, weights_.ln_final);
-  visit_point(hook::ln_final::normalized{}, Layer{0}, normalized, attached...);
-  return affine(Norm::output(normalized, weights_.ln_final), weights_.W_U, weights_.b_U);
+  const auto visit = [&](auto point, at::Tensor& value) { visit_point(point, Layer{0}, value, attached...); };
+  const auto x = detail::normalize<typename A::Norm, hook::ln_final::scale, hook::ln_final::normalized>(
+      resid, weights_.ln_final, config_.norm_eps, visit);
+  return affine(x, weights_.W_U, weights_.b_U);
 }
 
 template <Architecture A>

@@ -1,11 +1,28 @@
 #pragma once
 
+#include <concepts>
+
 #include "circuit/core/tensor.hpp"
 #include "circuit/hook/points.hpp"
 #include "circuit/model/activation.hpp"
 #include "circuit/model/weights.hpp"
 
+namespace circuit {
+
+/// What stands between an MLP's input and its output.
+template <class M>
+concept MlpKind = requires {
+  { M::gated } -> std::convertible_to<bool>;
+};
+
+}  // namespace circuit
+
 namespace circuit::mlp {
+
+/// No MLP: blocks are attention alone, without ln2.
+struct None {
+  static constexpr bool gated = false;
+};
 
 /// act(x W_in + b_in) W_out + b_out.
 template <MlpActivation Act>

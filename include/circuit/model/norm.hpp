@@ -79,5 +79,27 @@ struct RmsNorm {
   }
 };
 
+/// No norm: readers see the stream itself, and hook_scale is 1.
+struct None {
+  static constexpr bool centers = false;
+
+  [[nodiscard]] static at::Tensor scale(const at::Tensor& x, double /*eps*/) {
+    return make::ones({1}, x.options()).expand(x.sizes().slice(0, static_cast<std::size_t>(x.dim()) - 1)).unsqueeze(-1);
+  }
+  [[nodiscard]] static at::Tensor normalized(const at::Tensor& x, const at::Tensor& /*scale*/,
+                                             const NormWeights& /*w*/) {
+    return x;
+  }
+  [[nodiscard]] static at::Tensor output(const at::Tensor& normalized, const NormWeights& /*w*/) { return normalized; }
+  [[nodiscard]] static at::Tensor pull_back(const at::Tensor& grad, const at::Tensor& /*scale*/,
+                                            const NormWeights& /*w*/) {
+    return grad;
+  }
+  [[nodiscard]] static at::Tensor pull_back_normalized(const at::Tensor& grad, const at::Tensor& /*scale*/,
+                                                       const NormWeights& /*w*/) {
+    return grad;
+  }
+};
+
 }  // namespace norm
 }  // namespace circuit

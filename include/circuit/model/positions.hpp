@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
@@ -41,9 +43,9 @@ struct Rotary {
 
   /// x          [..., n, head, d_head]
   /// positions  [n] int64   where each entry of the axis n stands in its prompt
-  /// return     x's shape, each entry turned by its position's angle
+  /// return     x's shape, the first rotary_dims of each entry turned by its position's angles
   [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const ModelConfig& config);
-  /// The transpose of `rotate`, which is its inverse.
+  /// The transpose of `rotate`; its inverse where the gain is 1.
   [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const at::Tensor& positions,
                                               const ModelConfig& config);
 };
@@ -52,15 +54,28 @@ struct Rotary {
 
 namespace detail {
 
-/// Cosine and sine of every (position, pair), [n, 1, rotary_dims / 2] in x's type.
+/// By how much each pair turns per position, in radians: [rotary_dims / 2] of float64.
+[[nodiscard]] inline at::Tensor rotary_speeds(const ModelConfig& config) {
+  const auto pairs = config.rotary_dims / 2;
+  auto speeds = make::empty({pairs}, at::kDouble);
+  auto* out = speeds.data_ptr<double>();
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    out[i] = config.rotary_speeds.empty()
+                 ? std::pow(config.rotary_base, -static_cast<double>(i) / static_cast<double>(pairs))
+                 : config.rotary_speeds[static_cast<std::size_t>(i)];
+  }
+  return speeds;
+}
+
+/// Cosine and sine of every (position, pair), [n, 1, rotary_dims / 2] in x's type, times the gain.
 [[nodiscard]] inline std::pair<at::Tensor, at::Tensor> rotary_angles(const at::Tensor& x, const at::Tensor& positions,
                                                                      const ModelConfig& config) {
-  const auto half = config.rotary_dims / 2;
-  const auto in_double = x.options().dtype(at::kDouble);
-  const auto frequency = make::arange(half, in_double).mul(-2.0 / static_cast<double>(config.rotary_dims));
-  const auto speed = make::full({}, config.rotary_base, in_double).pow(frequency);
-  const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speed).unsqueeze(1);
-  return {angle.cos().to(x.scalar_type()), angle.sin().to(x.scalar_type())};
+  const auto speeds = rotary_speeds(config).to(x.device());
+  const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speeds).unsqueeze(1);
+  const auto scaled = [&](const at::Tensor& t) {
+    return (config.rotary_gain == 1.0 ? t : t.mul(config.rotary_gain)).to(x.scalar_type());
+  };
+  return {scaled(angle.cos()), scaled(angle.sin())};
 }
 
 [[nodiscard]] inline at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,

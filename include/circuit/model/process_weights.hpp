@@ -1,21 +1,40 @@
 #pragma once
 
 #include "circuit/core/tensor.hpp"
+#include "circuit/model/architecture.hpp"
 #include "circuit/model/weights.hpp"
 
 namespace circuit {
 
 /// The weights with TransformerLens' processings applied (its `fold_layer_norm`, `center_writing_weights`,
 /// `center_unembed`, `fold_value_biases`, in that order). What needs no change is shared with `raw`, not copied.
-/// N       the architecture's norm: only one that subtracts the mean may have its readers and writers centred
-/// throws  ConfigError  when a processing would change the function (centring beside a norm that does not centre)
-template <class N>
+/// Post-norms stay: they stand behind a module, so no reader could take them in.
+/// throws  ConfigError  when a processing would change the function: centred writers beside a norm that does not subtract
+///                      the mean or before a post-norm, a centred unembedding below a soft cap
+template <Architecture A>
 [[nodiscard]] ModelWeights process_weights(ModelWeights raw, const ModelConfig& config,
                                            const weights::Processing& processing);
 
 }  // namespace circuit
 
 namespace circuit::detail {
+
+/// throws  ConfigError  saying why a processing is not exact for this model
+template <Architecture A>
+void check_processing(const ModelConfig& config, const weights::Processing& processing) {
+  const auto refuse = [](const char* what, const char* why) {
+    throw ConfigError{{.tensor = what, .problem = why, .hint = "leave it off for this model"}};
+  };
+  if (processing.center_writing && !A::Norm::centers) {
+    refuse("center_writing", "writers cannot be centred: the norm does not subtract the mean");
+  }
+  if (processing.center_writing && A::Wiring::post_norms) {
+    refuse("center_writing", "writers cannot be centred: what they write passes a post-norm");
+  }
+  if (processing.center_unembed && config.logit_soft_cap > 0) {
+    refuse("center_unembed", "the unembedding cannot be centred: the soft cap on logits sees their mean");
+  }
+}
 
 /// Folds gain and bias of a norm into one matrix that reads it: W := gain W, b := b + bias W, then W's mean over the
 /// rows is removed where the norm centres (its output has no component along 1).
@@ -47,23 +66,18 @@ inline void fold_value_bias(AttentionWeights& attn, const ModelConfig& config) {
 
 namespace circuit {
 
-template <class N>
+template <Architecture A>
 ModelWeights process_weights(ModelWeights w, const ModelConfig& config, const weights::Processing& processing) {
+  using N = typename A::Norm;
   const c10::AutoGradMode no_gradient{false};
-  if (processing.center_writing && !N::centers) {
-    throw ConfigError{{.tensor = "center_writing",
-                       .problem = "writers cannot be centred: the norm does not subtract the mean",
-                       .hint = "leave center_writing off for this architecture"}};
-  }
+  detail::check_processing<A>(config, processing);
   if (processing.fold_norms) {
     for (auto& block : w.blocks) {
       detail::fold_into_reader(block.ln1, N::centers, block.attn.W_Q, block.attn.b_Q);
       detail::fold_into_reader(block.ln1, N::centers, block.attn.W_K, block.attn.b_K);
       detail::fold_into_reader(block.ln1, N::centers, block.attn.W_V, block.attn.b_V);
-      detail::fold_into_reader(block.ln2, N::centers, block.mlp.W_in, block.mlp.b_in);
-      if (block.mlp.W_gate.defined()) {
-        detail::fold_into_reader(block.ln2, N::centers, block.mlp.W_gate, block.mlp.b_gate);
-      }
+      if constexpr (has_mlp<A>) detail::fold_into_reader(block.ln2, N::centers, block.mlp.W_in, block.mlp.b_in);
+      if constexpr (A::Mlp::gated) detail::fold_into_reader(block.ln2, N::centers, block.mlp.W_gate, block.mlp.b_gate);
       block.ln1 = block.ln2 = NormWeights{};
     }
     detail::fold_into_reader(w.ln_final, N::centers, w.W_U, w.b_U);

@@ -18,6 +18,8 @@ struct AttentionWeights {
   at::Tensor b_K;
   at::Tensor b_V;
   at::Tensor b_O;  ///< [d_model], or undefined
+  at::Tensor q_gain{};  ///< [d_head] of the norm on each query, or undefined
+  at::Tensor k_gain{};
 };
 
 /// MLP weights; `W_gate` is undefined unless the MLP is gated.
@@ -34,7 +36,9 @@ struct BlockWeights {
   NormWeights ln1;
   AttentionWeights attn;
   NormWeights ln2;
-  MlpWeights mlp;
+  MlpWeights mlp;            ///< all undefined where blocks have no MLP
+  NormWeights ln1_post{};    ///< of what attention adds; all undefined unless the wiring has post-norms
+  NormWeights ln2_post{};    ///< of what the MLP adds
 };
 
 /// Every weight of a model, all of one dtype and device.
@@ -88,7 +92,7 @@ inline void ModelWeights::check(const ModelConfig& c) const {
   for (std::size_t l = 0; l < blocks.size(); ++l) {
     const auto& b = blocks[l];
     const auto in = "blocks." + std::to_string(l) + '.';
-    for (const auto* norm : {&b.ln1, &b.ln2}) {
+    for (const auto* norm : {&b.ln1, &b.ln2, &b.ln1_post, &b.ln2_post}) {
       has(norm->gain, {c.d_model}, in + "ln.gain");
       has(norm->bias, {c.d_model}, in + "ln.bias");
     }
@@ -100,9 +104,13 @@ inline void ModelWeights::check(const ModelConfig& c) const {
     has(b.attn.b_K, {keys}, in + "attn.b_K");
     has(b.attn.b_V, {keys}, in + "attn.b_V");
     has(b.attn.b_O, {c.d_model}, in + "attn.b_O");
+    has(b.attn.q_gain, {c.d_head}, in + "attn.q_gain");
+    has(b.attn.k_gain, {c.d_head}, in + "attn.k_gain");
     has(b.mlp.W_gate, {c.d_model, c.d_mlp}, in + "mlp.W_gate");
-    check_shape(b.mlp.W_in, {c.d_model, c.d_mlp}, in + "mlp.W_in");
-    check_shape(b.mlp.W_out, {c.d_mlp, c.d_model}, in + "mlp.W_out");
+    if (c.d_mlp > 0) {
+      check_shape(b.mlp.W_in, {c.d_model, c.d_mlp}, in + "mlp.W_in");
+      check_shape(b.mlp.W_out, {c.d_mlp, c.d_model}, in + "mlp.W_out");
+    }
     has(b.mlp.b_gate, {c.d_mlp}, in + "mlp.b_gate");
     has(b.mlp.b_in, {c.d_mlp}, in + "mlp.b_in");
     has(b.mlp.b_out, {c.d_model}, in + "mlp.b_out");
