@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "circuit/io/ggml/dequantize.hpp"
 #include "circuit/io/safetensors.hpp"
 #include "files.hpp"
 
@@ -214,4 +215,23 @@ TEST_CASE("torch: entries that share bytes are refused") {
   const auto last = bytes.rfind("PK\x01\x02");
   bytes.replace(last + 42, 4, raw(std::uint32_t{0}));
   CHECK_THAT(error(bytes), ContainsSubstring("overlap"));
+}
+
+TEST_CASE("torch: the state dict of a module, as models are distributed in .bin files") {
+  const auto folder = fs::path{CIRCUIT_TEST_DATA} / "state_dict";
+  const auto file = open_torch(folder / "pytorch_model.bin");
+  CHECK(file.tensors().size() == 7);
+  CHECK(file.get("wte.weight").shape == std::vector<std::int64_t>{5, 4});
+  CHECK(floats(file.get("wte.weight")).at(19) == 19);
+  CHECK(file.get("head.weight").bytes.data() == file.get("wte.weight").bytes.data());  // tied
+  CHECK(floats(file.get("ln.bias")) == std::vector<float>{0, 10, 20, 30});
+  const auto& half = file.get("proj.weight");  // [2, 4], stored as its transpose
+  CHECK(half.shape == std::vector<std::int64_t>{2, 4});
+  std::vector<float> values(8);
+  dequantize(GgmlType::f16, half.bytes, values);
+  CHECK(values == std::vector<float>{0, 2, 4, 6, 1, 3, 5, 7});
+  CHECK(file.get("proj.bias").dtype == DType::bf16);
+  CHECK(file.get("mask").dtype == DType::boolean);
+  CHECK_THAT(said<FormatError>([&] { (void)open_torch(folder / "legacy.bin"); }),
+             ContainsSubstring("legacy.bin") && ContainsSubstring("before 1.6"));
 }

@@ -144,6 +144,7 @@ class BasicTensorFile {
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
   [[nodiscard]] std::span<const View> tensors() const noexcept { return tensors_; }
   [[nodiscard]] const Metadata& metadata() const noexcept { return metadata_; }
+  [[nodiscard]] std::span<const std::shared_ptr<const Mapping>> mappings() const noexcept { return mappings_; }
 
   /// return  the tensor, or nullptr; valid as long as this file object
   [[nodiscard]] const View* find(const std::string& name) const {
