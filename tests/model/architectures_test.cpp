@@ -1,6 +1,8 @@
 #include <functional>
 #include <set>
 
+#include "circuit/model/load/gemma2.hpp"
+#include "circuit/model/load/gpt_neox.hpp"
 #include "circuit/model/load/llama.hpp"
 #include "circuit/model/record.hpp"
 #include "golden.hpp"
@@ -92,4 +94,142 @@ TEST_CASE("Llama and its descendants equal transformers at every hook point") {
 
 TEST_CASE("every kind of rotary scaling equals transformers'") {
   compare<Llama>({"llama_linear", "llama_dynamic", "llama_yarn"});
+}
+
+TEST_CASE("GPT-NeoX with either wiring equals transformers at every hook point") {
+  compare<GptNeox>({"pythia"});
+  compare<SequentialGptNeox>({"gpt_neox_sequential"});
+}
+
+TEST_CASE("Gemma 2 equals transformers at every hook point") { compare<Gemma2>({"gemma2"}); }
+
+namespace {
+
+/// A copy of a family's folder, to be changed.
+struct Changed {
+  Folder folder;
+  nlohmann::json config;
+  std::map<std::string, at::Tensor> tensors;
+
+  explicit Changed(const std::string& family) : config(read_json(folder_of(family) / "config.json")) {
+    const auto file = open_safetensors(folder_of(family) / "model.safetensors");
+    for (const auto& view : file.tensors()) tensors[view.name] = to_tensor(view);
+  }
+  template <class A>
+  [[nodiscard]] HookedTransformer<A> load() const {
+    std::vector<TensorView> views;
+    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+    write_safetensors(folder.path / "model.safetensors", views);
+    std::ofstream{folder.path / "config.json"} << config.dump();
+    return load_model<A>(folder.path, {.processing = weights::unprocessed});
+  }
+};
+
+/// What is said of a family's config with one key changed (removed: null by way of erase).
+template <class A, class E = ConfigError>
+std::string said_of(const std::string& family, const std::function<void(Changed&)>& change) {
+  Changed changed{family};
+  change(changed);
+  return said<E>([&] { (void)changed.load<A>(); });
+}
+template <class A>
+std::string said_of(const std::string& family, const std::string& key, const nlohmann::json& value) {
+  return said_of<A>(family, [&](Changed& c) { c.config[key] = value; });
+}
+template <class A>
+std::string said_of_rotary(const std::string& family, const std::string& key, const nlohmann::json& value) {
+  return said_of<A>(family, [&](Changed& c) { c.config["rope_parameters"][key] = value; });
+}
+
+}  // namespace
+
+TEST_CASE("the older spelling of rotary positions, rope_theta beside rope_scaling, means the same") {
+  for (const std::string family : {"llama3", "llama_linear", "llama_yarn"}) {
+    Changed old{family};
+    auto scaling = old.config.at("rope_parameters");
+    old.config.erase("rope_parameters");
+    old.config["rope_theta"] = scaling.at("rope_theta");
+    scaling.erase("rope_theta");
+    scaling["type"] = scaling.at("rope_type");
+    scaling.erase("rope_type");
+    old.config["rope_scaling"] = scaling;
+    const auto golden = open_safetensors(folder_of(family) / "golden.safetensors");
+    REQUIRE_CLOSE(old.load<Llama>().run(to_tensor(golden.get("tokens"))).logits, to_tensor(golden.get("logits")), 1e-5);
+  }
+  Changed pythia{"pythia"};
+  pythia.config.erase("rope_parameters");
+  pythia.config["rotary_pct"] = 0.5;
+  pythia.config["rotary_emb_base"] = 10000;
+  const auto golden = open_safetensors(folder_of("pythia") / "golden.safetensors");
+  REQUIRE_CLOSE(pythia.load<GptNeox>().run(to_tensor(golden.get("tokens"))).logits, to_tensor(golden.get("logits")), 1e-5);
+}
+
+TEST_CASE("configurations that mean another model are refused by key") {
+  REQUIRE_THAT(said_of<Llama>("llama3", "model_type", "phi3"), ContainsSubstring("mistral") && ContainsSubstring("phi3"));
+  REQUIRE_THAT(said_of<Llama>("llama3", "hidden_act", "gelu"), ContainsSubstring("expected silu, got gelu"));
+  REQUIRE_THAT(said_of<Llama>("llama3", "num_key_value_heads", 3), ContainsSubstring("a divisor of n_heads = 4"));
+  REQUIRE_THAT(said_of<Llama>("llama3", "num_attention_heads", 0), ContainsSubstring("n_heads"));
+  REQUIRE_THAT(said_of<Llama>("llama3", "num_hidden_layers", 1'000'000'000'000), ContainsSubstring("n_layers"));
+  REQUIRE_THAT(said_of<Llama>("smollm2", "head_dim", 5), ContainsSubstring("rotary_dims"));
+  REQUIRE_THAT(said_of<Llama>("smollm2", "partial_rotary_factor", 1.5), ContainsSubstring("rotary_dims"));
+  REQUIRE_THAT(said_of_rotary<Llama>("llama3", "rope_type", "longrope"), ContainsSubstring("got longrope"));
+  REQUIRE_THAT(said_of_rotary<Llama>("llama3", "factor", -1.0), ContainsSubstring("factor"));
+  REQUIRE_THAT(said_of_rotary<Llama>("llama3", "factor", "two"), ContainsSubstring("factor"));
+  REQUIRE_THAT(said_of_rotary<Llama>("llama3", "high_freq_factor", 1.0), ContainsSubstring("over low_freq_factor"));
+  REQUIRE_THAT(said_of_rotary<Llama>("llama3", "rope_theta", 0.0), ContainsSubstring("rope_theta"));
+  REQUIRE_THAT(said_of<Llama>("mistral", "sliding_window", 0), ContainsSubstring("sliding_window"));
+  REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention"}), ContainsSubstring("2 of them, got 1"));
+  REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention", "linear_attention"}),
+               ContainsSubstring("got linear_attention"));
+  REQUIRE_THAT(said_of<GptNeox>("gpt_neox_sequential", "model_type", "gpt_neox"), ContainsSubstring("SequentialGptNeox"));
+  REQUIRE_THAT(said_of<SequentialGptNeox>("pythia", "model_type", "gpt_neox"), ContainsSubstring("load it as GptNeox"));
+  REQUIRE_THAT(said_of<GptNeox>("pythia", "num_attention_heads", 5), ContainsSubstring("a divisor of hidden_size = 16"));
+  REQUIRE_THAT(said_of<GptNeox>("pythia", "hidden_act", "gelu_new"), ContainsSubstring("got gelu_new"));
+  REQUIRE_THAT(said_of<Gemma2>("gemma2", "use_bidirectional_attention", true), ContainsSubstring("got true"));
+  REQUIRE_THAT(said_of<Gemma2>("gemma2", "query_pre_attn_scalar", 0), ContainsSubstring("score_scale"));
+  REQUIRE_THAT(said_of<Gemma2>("gemma2", "final_logit_softcapping", -1.0), ContainsSubstring("logit_soft_cap"));
+}
+
+TEST_CASE("biases, head norms and unembeddings that file and config disagree about are refused by name") {
+  REQUIRE_THAT(said_of<Llama>("llama3", "attention_bias", false),
+               ContainsSubstring("layers.0.self_attn.q_proj.bias") && ContainsSubstring("model.safetensors"));
+  REQUIRE_THAT((said_of<Llama, NameError>("smollm2", [](Changed& c) { c.config["attention_bias"] = true; })),
+               ContainsSubstring("q_proj.bias"));
+  REQUIRE_THAT((said_of<Llama, NameError>("smollm2", [](Changed& c) { c.config["tie_word_embeddings"] = false; })),
+               ContainsSubstring("lm_head.weight"));
+  REQUIRE_THAT((said_of<Llama, NameError>("smollm2", [](Changed& c) { c.config["model_type"] = "qwen2"; })),
+               ContainsSubstring("q_proj.bias"));
+  REQUIRE_THAT(said_of<Llama>("qwen3", "model_type", "llama"), ContainsSubstring("q_norm.weight"));
+  REQUIRE_THAT((said_of<Llama, ShapeError>("qwen3", [](Changed& c) { c.config["head_dim"] = 4; })),
+               ContainsSubstring("expected [16, 16], got [32, 16]"));
+  REQUIRE_THAT((said_of<GptNeox, ShapeError>("pythia", [](Changed& c) { c.config["intermediate_size"] = 25; })),
+               ContainsSubstring("dense_h_to_4h"));
+  REQUIRE_THAT((said_of<Gemma2, NameError>(
+                   "gemma2", [](Changed& c) { c.tensors.erase("model.layers.1.post_feedforward_layernorm.weight"); })),
+               ContainsSubstring("post_feedforward_layernorm"));
+}
+
+TEST_CASE("soft caps that are null are off") {
+  Changed gemma{"gemma2"};
+  gemma.config["attn_logit_softcapping"] = nullptr;
+  gemma.config["final_logit_softcapping"] = nullptr;
+  const auto config = gemma.load<Gemma2>().config();
+  REQUIRE(config.score_soft_cap == 0);
+  REQUIRE(config.logit_soft_cap == 0);
+}
+
+TEST_CASE("by default a model is processed where that is exact and left as it is where it is not") {
+  REQUIRE(load_model<GptNeox>(folder_of("pythia")).processing() == weights::folded_and_centered);
+  REQUIRE(load_model<Gemma2>(folder_of("gemma2")).processing() == weights::unprocessed);
+  const auto golden = open_safetensors(folder_of("pythia") / "golden.safetensors");
+  const auto expected = to_tensor(golden.get("logits"));
+  REQUIRE_CLOSE(load_model<GptNeox>(folder_of("pythia")).run(to_tensor(golden.get("tokens"))).logits,
+                expected.sub(expected.mean(-1, true)), 1e-5);
+  for (const weights::Processing refused : {weights::Processing{.center_writing = true}, {.center_unembed = true}}) {
+    REQUIRE_THROWS_AS(load_model<Gemma2>(folder_of("gemma2"), {.processing = refused}), ConfigError);
+  }
+  const auto gemma = open_safetensors(folder_of("gemma2") / "golden.safetensors");
+  const weights::Processing folded{.fold_norms = true, .fold_value_biases = true};
+  REQUIRE_CLOSE(load_model<Gemma2>(folder_of("gemma2"), {.processing = folded}).run(to_tensor(gemma.get("tokens"))).logits,
+                to_tensor(gemma.get("logits")), 1e-5);
 }

@@ -50,16 +50,24 @@ struct ModelConfig {
 
   /// throws  ConfigError  for sizes that no model can have
   void check(const std::string& file = {}) const {
-    const auto positive = [&](const char* name, std::int64_t size) {
-      if (size <= 0) throw ConfigError{{.file = file, .tensor = name, .expected = "> 0", .got = std::to_string(size)}};
+    const auto size = [&](const char* name, std::int64_t got, std::int64_t most, std::int64_t least = 1) {
+      if (got >= least && got <= most) return;
+      throw ConfigError{{.file = file,
+                         .tensor = name,
+                         .expected = std::to_string(least) + " to " + std::to_string(most),
+                         .got = std::to_string(got)}};
     };
-    positive("n_layers", n_layers);
-    positive("d_model", d_model);
-    positive("n_heads", n_heads);
-    positive("n_key_value_heads", n_key_value_heads);
-    positive("d_head", d_head);
-    positive("d_vocab", d_vocab);
-    positive("n_ctx", n_ctx);
+    // Far beyond any model, and small enough that no product of two overflows.
+    constexpr std::int64_t few = 1 << 16;
+    constexpr std::int64_t many = std::int64_t{1} << 31U;
+    size("n_layers", n_layers, few);
+    size("d_model", d_model, many);
+    size("n_heads", n_heads, few);
+    size("n_key_value_heads", n_key_value_heads, few);
+    size("d_head", d_head, few);
+    size("d_mlp", d_mlp, many, 0);
+    size("d_vocab", d_vocab, many);
+    size("n_ctx", n_ctx, many);
     if (n_heads % n_key_value_heads != 0) {
       throw ConfigError{{.file = file,
                          .tensor = "n_key_value_heads",

@@ -2,9 +2,11 @@
 
 #include <concepts>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
@@ -57,6 +59,18 @@ template <LoadableArchitecture A>
 }  // namespace circuit
 
 namespace circuit::detail {
+
+/// throws  ConfigError  unless the word under `key` is one of those allowed, so that what computes otherwise is refused
+inline void expect_word(const nlohmann::json& json, const char* key, const std::filesystem::path& file,
+                        std::initializer_list<std::string_view> allowed, const std::string& otherwise) {
+  const auto got = value_or(json, key, file, otherwise);
+  std::string text;
+  for (const auto word : allowed) {
+    if (got == word) return;
+    text += (text.empty() ? "" : " or ") + std::string{word};
+  }
+  throw ConfigError{{.file = file, .tensor = key, .expected = text, .got = got}};
+}
 
 inline void move_weights(ModelWeights& w, at::Device device) {
   const auto move = [&](at::Tensor& t) {

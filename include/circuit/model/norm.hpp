@@ -19,6 +19,7 @@ concept Norm = requires(const at::Tensor& x, const NormWeights& w, double eps) {
   { N::scale(x, eps) } -> std::same_as<at::Tensor>;
   { N::normalized(x, x, w) } -> std::same_as<at::Tensor>;
   { N::output(x, w) } -> std::same_as<at::Tensor>;
+  { N::unscaled(x, w) } -> std::same_as<at::Tensor>;
   { N::pull_back(x, x, w) } -> std::same_as<at::Tensor>;
   { N::pull_back_normalized(x, x, w) } -> std::same_as<at::Tensor>;
   { N::centers } -> std::convertible_to<bool>;
@@ -45,6 +46,11 @@ struct LayerNorm {
   /// What the reader multiplies, from `hook_normalized`.
   [[nodiscard]] static at::Tensor output(const at::Tensor& normalized, const NormWeights& /*w*/) { return normalized; }
 
+  /// The linear part of the map from x to `output`, before it is divided by the scale: gain (I - 11^T/d) x.
+  [[nodiscard]] static at::Tensor unscaled(const at::Tensor& x, const NormWeights& w) {
+    const auto y = x.sub(x.mean(-1, /*keepdim=*/true));
+    return w.gain.defined() ? y.mul(w.gain) : y;
+  }
   /// Transpose of the map from x to `output`, the scale held fixed: g -> (I - 11^T/d) (gain g) / s.
   [[nodiscard]] static at::Tensor pull_back(const at::Tensor& grad, const at::Tensor& scale, const NormWeights& w) {
     auto g = w.gain.defined() ? grad.mul(w.gain) : grad;
@@ -70,6 +76,9 @@ struct RmsNorm {
   [[nodiscard]] static at::Tensor output(const at::Tensor& normalized, const NormWeights& w) {
     return w.gain.defined() ? normalized.mul(w.gain) : normalized;
   }
+  [[nodiscard]] static at::Tensor unscaled(const at::Tensor& x, const NormWeights& w) {
+    return w.gain.defined() ? x.mul(w.gain) : x;
+  }
   [[nodiscard]] static at::Tensor pull_back(const at::Tensor& grad, const at::Tensor& scale, const NormWeights& w) {
     return (w.gain.defined() ? grad.mul(w.gain) : grad).div(scale);
   }
@@ -91,6 +100,7 @@ struct None {
     return x;
   }
   [[nodiscard]] static at::Tensor output(const at::Tensor& normalized, const NormWeights& /*w*/) { return normalized; }
+  [[nodiscard]] static at::Tensor unscaled(const at::Tensor& x, const NormWeights& /*w*/) { return x; }
   [[nodiscard]] static at::Tensor pull_back(const at::Tensor& grad, const at::Tensor& /*scale*/,
                                             const NormWeights& /*w*/) {
     return grad;
