@@ -18,8 +18,10 @@ namespace circuit {
 
 /// Writes rows first, ..., first + n - 1 of a tensor that can be widened into `out`, float32 [n, row], contiguous on
 /// the CPU, on all of ATen's threads: one buffer serves a matrix of any size. A tensor of more axes counts as a matrix
-/// of its last one. throws  DTypeError  when the tensor cannot be widened or `out` is not float32 throws  ShapeError
-/// when `out` is no such matrix throws  IndexError  when the tensor has not that many rows
+/// of its last one.
+/// throws  DTypeError  when the tensor cannot be widened or `out` is not float32
+/// throws  ShapeError  when `out` is no such matrix
+/// throws  IndexError  when the tensor has not that many rows
 inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Tensor& out);
 
 /// A CPU tensor of the same shape. Plain numbers keep their type and stay mapped, as in to_tensor of any other file;
@@ -34,9 +36,11 @@ inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Te
   return values;
 }
 
-inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Tensor& out) {
+namespace detail {
+
+inline void check_widen_rows(const GgufTensor& tensor, std::size_t first, const at::Tensor& out) {
   const auto file = tensor.owner ? tensor.owner->path() : "";
-  detail::check_dequantizable(tensor.type, file, tensor.name);
+  check_dequantizable(tensor.type, file, tensor.name);
   if (out.scalar_type() != at::kFloat || !out.device().is_cpu()) {
     throw DTypeError{{.file = file,
                       .tensor = tensor.name,
@@ -60,9 +64,15 @@ inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Te
                       .expected = "rows within " + std::to_string(tensor.rows()),
                       .got = std::to_string(count) + " rows from row " + std::to_string(first)}};
   }
+}
+
+}  // namespace detail
+
+inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Tensor& out) {
+  detail::check_widen_rows(tensor, first, out);
   const auto block = layout(tensor.type);
-  const auto stored = tensor.row_range(first, count);
-  const std::span values{out.data_ptr<float>(), count * row};
+  const auto stored = tensor.row_range(first, static_cast<std::size_t>(out.size(0)));
+  const std::span values{out.data_ptr<float>(), static_cast<std::size_t>(out.numel())};
   constexpr std::size_t values_per_task = std::size_t{1} << 16U;
   at::parallel_for(0, static_cast<std::int64_t>(values.size() / block.values),
                    static_cast<std::int64_t>(values_per_task / block.values), [&](std::int64_t from, std::int64_t to) {

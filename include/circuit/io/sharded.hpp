@@ -20,7 +20,8 @@ namespace circuit {
 
 /// The tensors of a model that lies in several files, its shards, as one TensorFile. `index` is the JSON file beside
 /// them whose "weight_map" says which shard holds which tensor; `open` reads one shard (open_safetensors, open_torch).
-/// What a shard holds beyond the index is left out. throws  FileError    when the index or a shard cannot be read
+/// What a shard holds beyond the index is left out.
+/// throws  FileError    when the index or a shard cannot be read
 /// throws  FormatError  the index is not JSON, a shard is no plain file name or lacks a tensor; as `open` does
 /// throws  ConfigError  the index has no "weight_map" of file names
 /// source  Hugging Face's description of sharded checkpoints
