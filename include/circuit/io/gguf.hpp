@@ -35,7 +35,9 @@ struct GgufTensor {
   [[nodiscard]] std::size_t row_size() const noexcept {
     return shape.empty() ? 1 : static_cast<std::size_t>(shape.back());
   }
-  [[nodiscard]] std::size_t row_bytes() const noexcept { return row_size() / layout(type).values * layout(type).bytes; }
+  [[nodiscard]] std::size_t row_bytes() const noexcept {
+    return row_size() / ggml_layout(type).values * ggml_layout(type).bytes;
+  }
   [[nodiscard]] std::size_t rows() const noexcept { return row_bytes() == 0 ? 0 : bytes.size() / row_bytes(); }
   /// The bytes of rows first, ..., first + count - 1, which must exist.
   [[nodiscard]] std::span<const std::byte> row_range(std::size_t first, std::size_t count) const {
@@ -217,7 +219,7 @@ class Reader {
     for (auto axis = axes; axis-- > 0;) tensor.shape[axis] = static_cast<std::int64_t>(number<std::uint64_t>(last_));
 
     const auto type = number<std::uint32_t>(last_);
-    const auto known = ggml_layout(type);
+    const auto known = find_ggml_layout(type);
     if (!known) {
       throw DTypeError{{.file = mapping_->path(),
                         .tensor = last_,

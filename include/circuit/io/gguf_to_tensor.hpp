@@ -70,7 +70,7 @@ inline void check_widen_rows(const GgufTensor& tensor, std::size_t first, const 
 
 inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Tensor& out) {
   detail::check_widen_rows(tensor, first, out);
-  const auto block = layout(tensor.type);
+  const auto block = ggml_layout(tensor.type);
   const auto stored = tensor.row_range(first, static_cast<std::size_t>(out.size(0)));
   const std::span values{out.data_ptr<float>(), static_cast<std::size_t>(out.numel())};
   constexpr std::size_t values_per_task = std::size_t{1} << 16U;

@@ -57,7 +57,7 @@ TEST_CASE("dequantize: every type equals the Python package gguf bit for bit, wh
     ++types;
     INFO(tensor.name);
     REQUIRE(tensor.shape == std::vector<std::int64_t>{3, 512});
-    REQUIRE(type_name(tensor.type) == tensor.name);
+    REQUIRE(ggml_name(tensor.type) == tensor.name);
     const auto values = widened(tensor.type, tensor.bytes, 3 * 512);
     REQUIRE(expected->bytes.size() == values.size() * sizeof(float));
     CHECK(std::memcmp(values.data(), expected->bytes.data(), expected->bytes.size()) == 0);

@@ -23,21 +23,21 @@ namespace ggml {
 /// A quantised type: how one block of bytes becomes floats.
 template <class T>
 concept BlockType =
-    std::is_trivially_copyable_v<typename T::Block> && sizeof(typename T::Block) == layout(T::type).bytes &&
-    requires(const typename T::Block& block, std::span<float, layout(T::type).values> out) {
+    std::is_trivially_copyable_v<typename T::Block> && sizeof(typename T::Block) == ggml_layout(T::type).bytes &&
+    requires(const typename T::Block& block, std::span<float, ggml_layout(T::type).values> out) {
       { T::widen(block, out) } noexcept -> std::same_as<void>;
     };
 
 /// A type of plain numbers.
 template <class T>
-concept PlainType = sizeof(typename T::Bits) == layout(T::type).bytes && requires(typename T::Bits bits) {
+concept PlainType = sizeof(typename T::Bits) == ggml_layout(T::type).bytes && requires(typename T::Bits bits) {
   { T::widen(bits) } noexcept -> std::same_as<float>;
 };
 
 /// Widens whole blocks: `out` holds exactly their values. Nothing needs to be aligned.
 template <BlockType T>
 void widen_blocks(std::span<const std::byte> blocks, std::span<float> out) noexcept {
-  constexpr auto values = layout(T::type).values;
+  constexpr auto values = ggml_layout(T::type).values;
   typename T::Block block;
   for (std::size_t i = 0; i * values < out.size(); ++i) {
     std::memcpy(&block, blocks.data() + i * sizeof block, sizeof block);  // a local, so that nothing aliases `out`
@@ -88,7 +88,7 @@ inline void check_dequantizable(GgmlType type, const std::filesystem::path& file
                     .tensor = tensor,
                     .problem = "cannot be widened to float32",
                     .expected = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K",
-                    .got = std::string{type_name(type)},
+                    .got = std::string{ggml_name(type)},
                     .hint = "quantise the model to one of these"}};
 }
 
@@ -99,7 +99,7 @@ inline void check_dequantizable(GgmlType type, const std::filesystem::path& file
 /// throws  ValueError  when `blocks` are not exactly the blocks of out.size() values
 inline void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<float> out) {
   detail::check_dequantizable(type);
-  const auto [_, name, values, bytes] = layout(type);
+  const auto [_, name, values, bytes] = ggml_layout(type);
   if (out.size() % values != 0 || out.size() / values * bytes != blocks.size()) {
     throw ValueError{{.problem = "these are not whole blocks of " + std::string{name},
                       .expected = std::to_string(out.size() / values * bytes) + " bytes for " +

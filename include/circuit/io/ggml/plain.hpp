@@ -22,14 +22,14 @@ struct F16 {
   static constexpr GgmlType type = GgmlType::f16;
   using Bits = std::uint16_t;
   [[nodiscard]] static float widen(Bits bits) noexcept {
-    const auto half = static_cast<std::int32_t>(bits);
-    const auto magnitude = half & 0x7FFF;
+    const auto magnitude = static_cast<std::int32_t>(bits & 0x7FFF);
+    const auto when = [](bool condition) { return -static_cast<std::int32_t>(condition); };  // all ones, or zero
     const auto subnormal = std::bit_cast<std::int32_t>(static_cast<float>(magnitude) * 0x1p-24F);
-    const auto rebias = 112 + 112 * (magnitude >= 0x7C00);  // infinity and NaN keep the highest exponent
-    const auto normal = (magnitude << 13) + (rebias << 23);
-    const auto choice = -static_cast<std::int32_t>(magnitude < 0x0400);  // all ones, or zero
-    const auto sign = static_cast<std::uint32_t>(half & 0x8000) << 16U;
-    return std::bit_cast<float>(static_cast<std::uint32_t>((subnormal & choice) | (normal & ~choice)) | sign);
+    const auto finite = (magnitude << 13) + (112 << 23);
+    const auto normal = finite | (when(magnitude > 0x7BFF) & 0x7F800000);  // infinity and NaN
+    const auto is_subnormal = when(magnitude < 0x0400);
+    const auto value = (subnormal & is_subnormal) | (normal & ~is_subnormal);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(value) | static_cast<std::uint32_t>(bits & 0x8000) << 16U);
   }
 };
 

@@ -87,18 +87,18 @@ inline constexpr std::array<GgmlLayout, 30> ggml_layouts{{{GgmlType::f32, "F32",
 }  // namespace detail
 
 /// return  the layout of the type that files number `type`, or nothing when no such type is known
-[[nodiscard]] constexpr std::optional<GgmlLayout> ggml_layout(std::uint32_t type) noexcept {
+[[nodiscard]] constexpr std::optional<GgmlLayout> find_ggml_layout(std::uint32_t type) noexcept {
   for (const auto& layout : detail::ggml_layouts) {
     if (static_cast<std::uint32_t>(layout.type) == type) return layout;
   }
   return {};
 }
 
-[[nodiscard]] constexpr GgmlLayout layout(GgmlType type) noexcept {
-  return *ggml_layout(static_cast<std::uint32_t>(type));
+[[nodiscard]] constexpr GgmlLayout ggml_layout(GgmlType type) noexcept {
+  return *find_ggml_layout(static_cast<std::uint32_t>(type));
 }
 
 /// The name llama.cpp gives it: "Q4_K".
-[[nodiscard]] constexpr std::string_view type_name(GgmlType type) noexcept { return layout(type).name; }
+[[nodiscard]] constexpr std::string_view ggml_name(GgmlType type) noexcept { return ggml_layout(type).name; }
 
 }  // namespace circuit
