@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -123,8 +124,14 @@ TEST_CASE("bpe: a word that is a token is taken whole where the vocabulary says 
 
 TEST_CASE("bpe: vocabularies and merges that contradict each other are refused") {
   auto lacking = bytes();
-  lacking.tokens[10] = "";
+  lacking.tokens['A'] = "";
   CHECK_THROWS_AS(Bpe{lacking}, ConfigError);
+  lacking.tokens['A'] = "A";
+  lacking.tokens[4] = "";  // a control character, which some published vocabularies lack
+  CHECK_FALSE(Bpe{lacking}.has_byte('\x04'));
+  CHECK(encode(Bpe{lacking},
+               "A\x04"
+               "B") == Ids{'A', 'B'});
   auto doubled = bytes();
   doubled.tokens.push_back("a");
   CHECK_THROWS_AS(Bpe{doubled}, FormatError);
@@ -137,4 +144,48 @@ TEST_CASE("bpe: vocabularies and merges that contradict each other are refused")
   twice.tokens.push_back("ab");
   twice.merges = {{'a', 'b'}, {'a', 'b'}};
   CHECK_THROWS_AS(Bpe{twice}, FormatError);
+}
+
+TEST_CASE("bpe: merging may begin with characters, and with bytes for those that are no token") {
+  auto vocabulary = bytes();
+  for (std::int32_t byte = 0; byte < 256; ++byte) vocabulary.byte_tokens.push_back(byte);
+  vocabulary.tokens.insert(vocabulary.tokens.end(), {"a", "\xC3\xA9", "a\xC3\xA9"});
+  vocabulary.merges = {{256, 257}};
+  const Bpe bpe{vocabulary};
+  CHECK(encode(bpe, "a\xC3\xA9") == Ids{258});
+  CHECK(encode(bpe,
+               "\xC3\xA9"
+               "b") == Ids{257, 'b'});
+  CHECK(encode(bpe, "\xC3\xAA") == Ids{0xC3, 0xAA});
+
+  vocabulary.byte_tokens.pop_back();
+  CHECK_THROWS_AS(Bpe{vocabulary}, ConfigError);
+  vocabulary.byte_tokens.push_back(7);
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
+  vocabulary.byte_tokens.back() = -1;
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
+  vocabulary.byte_tokens.back() = 1 << 30;
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
+}
+
+TEST_CASE("bpe: with scores, the neighbours that make the best token merge first") {
+  auto vocabulary = bytes();
+  vocabulary.tokens.insert(vocabulary.tokens.end(), {"ab", "bc", "abc", "cd"});
+  vocabulary.scores.assign(vocabulary.tokens.size(), -100);
+  const auto with = [&](float ab, float bc, float abc, float cd) {
+    std::copy_n(std::vector{ab, bc, abc, cd}.begin(), 4, vocabulary.scores.begin() + 256);
+    return Bpe{vocabulary};
+  };
+  CHECK(encode(with(-1, -2, -3, -4), "abcd") == Ids{258, 'd'});         // ab, then abc
+  CHECK(encode(with(-2, -1, -3, -4), "abcd") == Ids{258, 'd'});         // bc, then abc by another way
+  CHECK(encode(with(-1, -2, -4, -3), "abcd") == Ids{256, 259});         // ab, then cd before abc
+  CHECK(encode(with(-1, -1, -4, -1), "abcbcd") == Ids{258, 257, 'd'});  // leftmost of equals
+
+  vocabulary.scores.back() = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
+  vocabulary.scores.pop_back();
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
+  vocabulary.scores.push_back(0);
+  vocabulary.tokens.back() = std::string(5000, 'x');
+  CHECK_THROWS_AS(Bpe{vocabulary}, FormatError);
 }

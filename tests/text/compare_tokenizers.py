@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Checks that the C++ tokenizer agrees with the Python package `tokenizers` on 10,000 lines of mixed Unicode.
 
-A byte-level BPE with GPT-2's settings is trained here on the names of the Unicode characters. Every assigned code
-point occurs in some line, in the company of contractions, digits of many scripts, all kinds of white space and special
-tokens. Code points that either side's Unicode tables do not know are left out and counted. Needs: pip install
-tokenizers, a C++20 compiler, PCRE2 and nlohmann json.
+For each family a small tokenizer with exactly the normalizer, pre-tokenizer, decoder and model settings of the family's
+published tokenizer.json is trained here on the names of the Unicode characters. Every assigned code point occurs in some
+line, in the company of contractions, digits of many scripts, combining marks, all kinds of white space and special
+tokens. Code points that either side's Unicode tables do not know, or that the Python packages normalise differently
+from each other, are left out and counted. Needs: pip install tokenizers, a C++20 compiler, PCRE2 and nlohmann json.
 
-  compare_tokenizers.py                    compares; exits with 1 on the first disagreement
-  compare_tokenizers.py --tokenizer FILE   compares on this tokenizer.json instead of a new one
-  compare_tokenizers.py --write FOLDER     also stores the tokenizer and a few hundred lines for tokenizer_test.cpp
+  compare_tokenizers.py                    compares every family; exits with 1 on a disagreement
+  compare_tokenizers.py --family NAME      compares one
+  compare_tokenizers.py --tokenizer FILE   compares on this tokenizer.json instead of new ones
+  compare_tokenizers.py --write FOLDER     also stores the tokenizers and a few hundred lines for the C++ tests
 """
 import argparse
 import json
@@ -19,16 +21,20 @@ import sys
 import tempfile
 import unicodedata
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 END = "<|endoftext|>"
 LINES = 10_000
-KEPT = 300
+KEPT = 240
 SPACES = [chr(c) for c in (*range(9, 14), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, 0x180E, *range(0x2000, 0x2010),
                            0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF)]
 PIECES = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'LL", "\u2019s", "''s", "don't", "I'll've", " 1999",
           "\u0661\u0662", "\u00b2", "\u2167", "\u4e00\u4e8c", "\U0001f468\u200d\U0001f469\u200d\U0001f467",
           "\U0001f1e9\U0001f1ea", "e\u0301", "\u0915\u094d\u0937", "\ufe0f", "...", "--", "\x00", "\x7f", "\u00ad",
+          "'\u017f", "'RE", "x'Ll", "\r\n\r\n", " \n", "\n ", "!\n", "12345", "\u0661\u0662\u0663\u0664", "\u00bd\u00be",
+          "a\u0323\u0302", "a\u0302\u0323", "\u1100\u1161\u11a8", "\uac00\u11a8", "\u0958", "\u2126", "\u212b", "\ufb1d",
+          "\u0340", "\u037e", "\u0b47\u0b3e", "q\u0307\u0323", "\u0301", "\u2581", "\u2581\u2581the", "<0x0A>", "<s>", "</s>",
+          "<unk>", "<bos>", "<|begin_of_text|>", "<|im_start|>", "\t\t", "        ", "   x",
           END, " " + END, END + END, "<|endoftext", "<mask>", "<mask>ed", "\U0010fffd", "a" * 50, "  ", "   ", "\r\n", "\n\n"]
 
 
@@ -39,6 +45,13 @@ def build(folder):
     subprocess.run(["c++", "-std=c++20", "-O1", f"-I{tests.parents[1] / 'include'}", str(tests / "tokenize_lines.cpp"),
                     "-o", str(tool), "-lpcre2-8"], check=True)
     return tool
+
+
+def nfc_differs(c):
+    """Whether `tokenizers` normalises by older or newer tables than Python."""
+    nfc = normalizers.NFC()
+    return any(nfc.normalize_str(text) != unicodedata.normalize("NFC", text)
+               for text in (chr(c), f"a\u0315{chr(c)}", f"a{chr(c)}\u0334"))
 
 
 def known_points(tool):
@@ -52,26 +65,142 @@ def known_points(tool):
         theirs = len(isolate.pre_tokenize_str("a" + chr(c) + "b")) > 1
         if theirs or c in ours:
             one_sided += theirs != (c in ours)
+        elif nfc_differs(c):
+            one_sided += 1
         else:
             points.append(c)
     return points, one_sided
 
 
-def train(points):
+def corpus_of(points):
     corpus = []
     for c in points:
         name = unicodedata.name(chr(c), "")
         if name and not name.startswith(("CJK UNIFIED", "HANGUL SYLLABLE", "EGYPTIAN", "TANGUT")):
             corpus.append(f"{name.lower()} isn't {name.title()} {chr(c)}  {c}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return corpus
+
+
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+          r"|\s+(?!\S)|\s+")
+BYTE_LEVEL = {"add_prefix_space": False}
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def byte_level(corpus, specials, words, normalizer=None, size=1500, **settings):
+    tokenizer = Tokenizer(models.BPE(**settings))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  show_progress=False)
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.add_special_tokens([END])
+    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+def gpt2(corpus):
+    tokenizer = byte_level(corpus, [END], pre_tokenizers.ByteLevel(**BYTE_LEVEL))
     tokenizer.add_tokens([AddedToken("<mask>", normalized=True)])
     return tokenizer
+
+
+def regex_words(expression):
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(expression), "isolated"),
+                                    pre_tokenizers.ByteLevel(use_regex=False, **BYTE_LEVEL)])
+
+
+def llama3(corpus):
+    bos = "<|begin_of_text|>"
+    tokenizer = byte_level(corpus, [bos, "<|end_of_text|>"], regex_words(LLAMA3), ignore_merges=True)
+    tokenizer.post_processor = processors.Sequence([
+        processors.ByteLevel(trim_offsets=True),
+        processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos} $B",
+                                      special_tokens=[(bos, tokenizer.token_to_id(bos))])])
+    # Merges that no longer lead to every token, so that ignore_merges decides.
+    root = json.loads(tokenizer.to_str())
+    root["model"]["merges"] = root["model"]["merges"][::2] + root["model"]["merges"][1::2]
+    return Tokenizer.from_str(json.dumps(root))
+
+
+def qwen2(corpus):
+    return byte_level(corpus, [END, "<|im_start|>", "<|im_end|>"], regex_words(LLAMA3.replace("{1,3}", "")),
+                      normalizers.NFC())
+
+
+def smollm2(corpus):
+    words = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                     pre_tokenizers.ByteLevel(**BYTE_LEVEL)])
+    tokenizer = byte_level(corpus, [END, "<|im_start|>", "<|im_end|>"], words)
+    # The published vocabulary lacks some control characters, which are then left out of the tokens.
+    root = json.loads(tokenizer.to_str())
+    gone = ("\u0104", "\u0106", "\u00f1")
+    model = root["model"]
+    model["merges"] = [merge for merge in model["merges"] if not any(spelt in "".join(merge) for spelt in gone)]
+    model["vocab"] = {f"<reserved {i}>" if any(spelt in text for spelt in gone) else text: i
+                      for text, i in model["vocab"].items()}
+    return Tokenizer.from_str(json.dumps(root))
+
+
+def gpt_neox(corpus):
+    tokenizer = byte_level(corpus, [END, "<|padding|>"], pre_tokenizers.ByteLevel(**BYTE_LEVEL), normalizers.NFC())
+    tokenizer.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])
+    return tokenizer
+
+
+def with_byte_tokens(corpus, specials, training_words, settings, size=1500):
+    """A BPE over characters that falls back on bytes; `settings` replaces the parts of the file."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = training_words
+    tokenizer.train_from_iterator(corpus[:6000], trainers.BpeTrainer(
+        vocab_size=size, special_tokens=specials + BYTES, limit_alphabet=300, max_token_length=16,
+        show_progress=False))
+    root = json.loads(tokenizer.to_str())
+    root["added_tokens"] = [token for token in root["added_tokens"] if token["content"] not in BYTES]
+    root["model"]["byte_fallback"] = True
+    bos = specials[1] if specials[1] == "<s>" else specials[2]
+    root["post_processor"] = {"type": "TemplateProcessing", "special_tokens": {
+        bos: {"id": bos, "ids": [root["model"]["vocab"][bos]], "tokens": [bos]}},
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]}
+    root.update(settings)
+    return Tokenizer.from_str(json.dumps(root))
+
+
+TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+FROM_MARK = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+             {"type": "Fuse"}]
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+def llama2(corpus):
+    return with_byte_tokens(corpus, ["<unk>", "<s>", "</s>"], pre_tokenizers.Metaspace(), {
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, TO_MARK]},
+        "pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": FROM_MARK + [STRIP]}})
+
+
+def mistral(corpus):
+    """Llama 2's kind as newer files write it."""
+    return with_byte_tokens(corpus, ["<unk>", "<s>", "</s>"], pre_tokenizers.Metaspace(), {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False},
+        "decoder": {"type": "Sequence", "decoders": FROM_MARK + [STRIP]}})
+
+
+def gemma(corpus):
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokenizer = with_byte_tokens(corpus, specials, pre_tokenizers.Split("\u2581\u2581x", "isolated"), {
+        "normalizer": TO_MARK,
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+                          "invert": False},
+        "decoder": {"type": "Sequence", "decoders": FROM_MARK}})
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "\u2581\u2581", "\u2581\u2581\u2581")])
+    return tokenizer
+
+
+FAMILIES = {"gpt2": gpt2, "llama3": llama3, "qwen2": qwen2, "smollm2": smollm2, "gpt_neox": gpt_neox, "llama2": llama2,
+            "mistral": mistral, "gemma": gemma}
 
 
 def make_lines(points):
@@ -79,10 +208,12 @@ def make_lines(points):
     points = [c for c in points if not 0xE000 <= c < 0xF900 and c < 0xF0000] + [0xE000, 0xF8FF, 0xF0000, 0x10FFFD]
     rng.shuffle(points)
     words = [w.lower() for c in points[:2000] for w in unicodedata.name(chr(c), "none").split()]
-    share = -(-len(points) // LINES)
+    few = 3 * KEPT  # the lines that are kept are short
+    share = -(-(len(points) - few) // (LINES - KEPT))
     lines = []
     for i in range(LINES):
-        parts = [chr(c) for c in points[i * share:(i + 1) * share]]
+        begin, end = (3 * i, 3 * i + 3) if i < KEPT else (few + (i - KEPT) * share, few + (i - KEPT + 1) * share)
+        parts = [chr(c) for c in points[begin:end]]
         parts += [rng.choice(PIECES) for _ in range(rng.randint(1, 6))]
         parts += [rng.choice(SPACES) * rng.randint(1, 3) for _ in range(rng.randint(1, 5))]
         parts += [rng.choice(["", " "]) + rng.choice(words) for _ in range(rng.randint(2, 8))]
@@ -93,43 +224,54 @@ def make_lines(points):
     return lines
 
 
+def disagreements(tool, folder, tokenizer, lines):
+    """Prints up to five; returns how many lines disagree, and the ids that `tokenizers` gives."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    run = subprocess.run([tool, folder / "tokenizer.json", folder / "lines.json"], check=True, stdout=subprocess.PIPE)
+    ids, wrong = [], 0
+    for line, got in zip(lines, json.loads(run.stdout), strict=True):
+        expected = tokenizer.encode(line, add_special_tokens=False).ids
+        decoded = tokenizer.decode(expected, skip_special_tokens=False)
+        ids.append(expected)
+        end = max([0, *(span[1] for span in got["offsets"])])
+        covered = [b for span in got["offsets"] for b in range(*span)] == list(range(end))
+        rest = line.encode()[end:].decode()  # bytes without a token at the end
+        whole = not tokenizer.encode(rest, add_special_tokens=False).ids
+        if got["ids"] != expected or got["decoded"] != decoded or not covered or not whole:
+            wrong += 1
+            if wrong <= 5:
+                print(f"disagree on {line!r}:\n  expected {expected} {decoded!r}\n  got      {got}")
+    return wrong, ids
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("--family", choices=FAMILIES)
     parser.add_argument("--tokenizer", metavar="FILE")
     options = parser.parse_args()
+    total = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         tool = build(folder)
         points, one_sided = known_points(tool)
-        tokenizer = Tokenizer.from_file(options.tokenizer) if options.tokenizer else train(points)
-        lines = make_lines(points)
-        tokenizer.save(str(folder / "tokenizer.json"))
+        print(f"{len(points)} code points known to both sides; {one_sided} left out, which one side does not know")
+        lines, corpus = make_lines(points), corpus_of(points)
         (folder / "lines.json").write_text(json.dumps(lines))
-        run = subprocess.run([tool, folder / "tokenizer.json", folder / "lines.json"], check=True, capture_output=True)
-        ours = json.loads(run.stdout)
         if options.write:
-            options.write.mkdir(parents=True, exist_ok=True)
-            tokenizer.save(str(options.write / "tokenizer.json"), pretty=False)
-
-    kept, wrong, tokens = [], 0, 0
-    for line, got in zip(lines, ours, strict=True):
-        expected = tokenizer.encode(line).ids
-        decoded = tokenizer.decode(expected, skip_special_tokens=False)
-        tokens += len(expected)
-        covered = [b for span in got["offsets"] for b in range(*span)] == list(range(len(line.encode())))
-        if got["ids"] != expected or got["decoded"] != decoded or not covered:
-            wrong += 1
-            if wrong <= 5:
-                print(f"disagree on {line!r}:\n  expected {expected}\n  got      {got['ids']}")
-        if len(kept) < KEPT:
-            kept.append({"text": line, "ids": expected})
-    print(f"{len(lines)} lines, {tokens} tokens, {len(points)} code points known to both sides, {one_sided} known to "
-          f"one side only and left out; {wrong} lines disagree")
-    if options.write:
-        text = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in kept)
-        (options.write / "lines.json").write_text(f"[\n{text}\n]\n")
-    return 1 if wrong else 0
+            texts = ",\n".join(json.dumps(line) for line in lines[:KEPT])
+            (options.write / "lines.json").write_text(f"[\n{texts}\n]\n")
+        for family in [options.family] if options.family else ["file"] if options.tokenizer else FAMILIES:
+            tokenizer = Tokenizer.from_file(options.tokenizer) if options.tokenizer else FAMILIES[family](corpus)
+            wrong, ids = disagreements(tool, folder, tokenizer, lines)
+            total += wrong
+            print(f"{family}: {len(lines)} lines, {sum(map(len, ids))} tokens; {wrong} lines disagree")
+            if options.write:
+                (options.write / family).mkdir(parents=True, exist_ok=True)
+                tokenizer.save(str(options.write / family / "tokenizer.json"), pretty=False)
+                text = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in ids[:KEPT])
+                (options.write / family / "ids.json").write_text(f"[\n{text}\n]\n")
+    return 1 if total else 0
 
 
 if __name__ == "__main__":

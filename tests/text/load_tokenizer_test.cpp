@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -13,11 +14,10 @@
 using namespace circuit;
 using namespace circuit_test;
 using Json = nlohmann::json;
-using Ids = std::vector<std::int32_t>;
 
 namespace {
 
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
+const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer" / "gpt2";
 
 /// The stored tokenizer.json with one thing changed, read back.
 template <class Change>
@@ -83,10 +83,11 @@ TEST_CASE("load_tokenizer: GPT-2's vocab.json and merges.txt give the same token
   (void)folder.file("vocab.json", vocabulary.dump());
   (void)folder.file("merges.txt", merges);
   const auto tokenizer = load_tokenizer(folder.path);
-  for (const auto& line : read_json(data / "lines.json")) {
-    const auto text = line.at("text").get<std::string>();
+  const auto whole = load_tokenizer(data);
+  for (const auto& line : read_json(data.parent_path() / "lines.json")) {
+    const auto text = line.get<std::string>();
     if (text.find("<mask>") != text.npos) continue;  // the two files know no other added tokens
-    CHECK(tokenizer.encode(text) == line.at("ids").get<Ids>());
+    CHECK(tokenizer.encode(text) == whole.encode(text));
   }
   CHECK(tokenizer.bos_id() == load_tokenizer(data).bos_id());
 
@@ -104,17 +105,86 @@ TEST_CASE("load_tokenizer: a folder without a tokenizer and a missing file say s
   CHECK_THROWS_AS(load_tokenizer(folder.path), FileError);  // merges.txt
 }
 
+TEST_CASE(
+    "load_tokenizer: the BOS a post-processor puts first is the family's default, unless the folder says otherwise") {
+  const auto families = data.parent_path();
+  for (const auto* const family : {"llama3", "llama2", "mistral", "gemma"}) {
+    INFO(family);
+    CHECK(load_tokenizer(families / family).default_bos() == Bos::prepend);
+  }
+  for (const auto* const family : {"gpt2", "qwen2", "smollm2", "gpt_neox"}) {
+    INFO(family);
+    CHECK(load_tokenizer(families / family).default_bos() == Bos::none);
+    CHECK(load_tokenizer(families / family).bos_id().has_value());
+  }
+  const auto llama3 = load_tokenizer(families / "llama3");
+  CHECK(llama3.bos_id() == llama3.id_of("<|begin_of_text|>"));
+  CHECK(load_tokenizer(families / "gemma").bos_id() == 2);
+
+  const Folder folder;
+  (void)folder.file("tokenizer.json", bytes_of(families / "llama3" / "tokenizer.json"));
+  (void)folder.file("tokenizer_config.json", R"({"add_bos_token":false})");
+  CHECK(load_tokenizer(folder.path).default_bos() == Bos::none);
+  CHECK(load_tokenizer(folder.path, {.bos = ""}).default_bos() == Bos::none);
+}
+
+TEST_CASE("load_tokenizer: steps before the model are those of the file") {
+  const auto words = [](const char* pre_tokenizer, const std::string& text) {
+    const auto tokenizer = changed([&](Json& r) {
+      r["pre_tokenizer"] = Json::parse(pre_tokenizer);
+      r["added_tokens"] = Json::array();
+      r["model"]["merges"] = Json::array();
+      for (int id = 2000; const auto* const word : {"ab", "abc", "bc", "12"}) r["model"]["vocab"][word] = id++;
+      for (const auto* const merge : {"a b", "b c", "ab c", "1 2"}) r["model"]["merges"].push_back(merge);
+    });
+    std::vector<std::string> pieces;
+    for (const auto id : tokenizer.encode(text)) pieces.push_back(tokenizer.token_text(id));
+    return pieces;
+  };
+  using Words = std::vector<std::string>;
+  const auto* const raw = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false})";
+  const auto with = [&](const std::string& step) {
+    return R"({"type":"Sequence","pretokenizers":[)" + step + "," + raw + "]}";
+  };
+  CHECK(words(raw, "abc12abc") == Words{"abc", "12", "abc"});
+  CHECK(words(with(R"({"type":"Digits","individual_digits":true})").c_str(), "12") == Words{"1", "2"});
+  CHECK(words(with(R"({"type":"Split","pattern":{"String":"b"},"behavior":"Isolated"})").c_str(), "abc") ==
+        Words{"a", "b", "c"});
+  CHECK(
+      words(with(R"({"type":"Split","pattern":{"String":"b"},"behavior":"MergedWithPrevious","invert":false})").c_str(),
+            "abc") == Words{"ab", "c"});
+  CHECK(words(with(R"({"type":"Split","pattern":{"Regex":"b"},"behavior":"MergedWithNext"})").c_str(), "abc") ==
+        Words{"a", "bc"});
+  CHECK(words(R"({"type":"ByteLevel"})", "abc").front() == " ");  // add_prefix_space is the format's default
+}
+
 TEST_CASE("load_tokenizer: settings that would change the tokens are refused by name") {
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFC"}}; }), ContainsSubstring("normalizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) {
-               r["pre_tokenizer"] = {{"type", "Whitespace"}};
-             }),
-             ContainsSubstring("Whitespace"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"] = nullptr; }), ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["use_regex"] = false; }),
-             ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["pre_tokenizer"]["add_prefix_space"] = true; }),
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFKC"}}; }),
+             ContainsSubstring("normalizer") && ContainsSubstring("NFKC"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "Prepend"}, {"prepend", "x"}}; }),
+             ContainsSubstring("normalizer"));
+  const auto step = [](const char* text) {
+    return error<ConfigError>([&](Json& r) { r["pre_tokenizer"] = Json::parse(text); });
+  };
+  CHECK_THAT(step(R"({"type":"Whitespace"})"), ContainsSubstring("Whitespace"));
+  CHECK_THAT(step("null"), ContainsSubstring("pre_tokenizer"));
+  CHECK_THAT(step("7"), ContainsSubstring("pre_tokenizer"));
+  CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Digits"}]})"),
+             ContainsSubstring("after ByteLevel"));
+  CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel"}]})"),
              ContainsSubstring("add_prefix_space"));
+  CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":7})"), ContainsSubstring("list of steps"));
+  CHECK_THAT(step(R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Removed"})"), ContainsSubstring("Removed"));
+  CHECK_THAT(step(R"({"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"})"), ContainsSubstring("(a"));
+  CHECK_THAT(step(R"({"type":"Split","pattern":{"Regex":"a\\h"},"behavior":"Isolated"})"), ContainsSubstring("\\h"));
+  CHECK_THAT(step(R"({"type":"Split","pattern":{"String":""},"behavior":"Isolated"})"), ContainsSubstring("empty"));
+  CHECK_THAT(step(R"({"type":"Split","pattern":{"String":" "},"behavior":"MergedWithNext","invert":true})"),
+             ContainsSubstring("invert"));
+  CHECK_THAT(step(R"({"type":"Metaspace","replacement":"_"})"), ContainsSubstring("U+2581"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["byte_fallback"] = true; }),
+             ContainsSubstring("byte_fallback"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["decoder"] = {{"type", "WordPiece"}}; }),
+             ContainsSubstring("WordPiece"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["type"] = "Unigram"; }), ContainsSubstring("Unigram"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["dropout"] = 0.1; }), ContainsSubstring("dropout"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["continuing_subword_prefix"] = "##"; }),
@@ -146,6 +216,23 @@ TEST_CASE("load_tokenizer: malformed vocabularies and merges are refused") {
              ContainsSubstring("twice"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["added_tokens"] = 5; }), ContainsSubstring("added_tokens"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["added_tokens"][0].erase("content"); }), ContainsSubstring("content"));
+}
+
+TEST_CASE("load_tokenizer: byte tokens must all be there, and each be its byte") {
+  const auto with = [](auto&& change) {
+    auto root = read_json(data.parent_path() / "llama2" / "tokenizer.json");
+    change(root);
+    const Folder folder;
+    const auto file = folder.file("tokenizer.json", root.dump());
+    return said<Error>([&] { (void)load_tokenizer(file); });
+  };
+  CHECK_THAT(with([](Json& r) { r["model"]["vocab"].erase("<0x41>"); }), ContainsSubstring("byte token 65"));
+  CHECK_THAT(with([](Json& r) { r["model"]["byte_fallback"] = false; }), ContainsSubstring("byte_fallback"));
+  CHECK_THAT(with([](Json& r) { r["normalizer"] = nullptr; }), ContainsSubstring("pre_tokenizer"));
+  CHECK_THAT(with([](Json& r) { r["normalizer"]["normalizers"].push_back({{"type", "NFC"}}); }),
+             ContainsSubstring("NFC"));
+  CHECK_THAT(with([](Json& r) { r["added_tokens"][0]["normalized"] = true; }), ContainsSubstring("<unk>"));
+  CHECK_THAT(with([](Json& r) { r["decoder"]["decoders"][3]["start"] = 2; }), ContainsSubstring("Strip"));
 }
 
 TEST_CASE("load_tokenizer: a truncated file is refused, wherever the cut falls") {

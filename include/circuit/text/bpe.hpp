@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -17,14 +18,21 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 
-/// A byte-level byte-pair encoding as data. Tokens are raw bytes, not a vocabulary file's spelling of them.
+/// A byte-pair encoding as data. Tokens are raw bytes, not a vocabulary file's spelling of them.
 struct BpeVocabulary {
   std::vector<std::string> tokens{};                            ///< by id; empty where an id stands for nothing
   std::vector<std::pair<std::int32_t, std::int32_t>> merges{};  ///< ids of left and right, first merge first
   bool whole_words_first = false;  ///< a word that is a token is taken whole, whatever the merges say
+  /// Empty: merging begins with bytes. Else it begins with characters, and one that is no token becomes its bytes: the
+  /// ids of the 256 bytes in order, which may differ from those of characters spelt the same.
+  std::vector<std::int32_t> byte_tokens{};
+  /// By id, instead of merges, as SentencePiece's BPE: neighbours whose joined text is a token merge, the best score
+  /// first; byte tokens take no part.
+  std::vector<float> scores{};
 };
 
 namespace detail {
@@ -48,8 +56,9 @@ class Bpe {
   /// Memory that one thread reuses from word to word.
   struct Scratch;
 
-  /// throws  ConfigError  when one of the 256 single bytes is no token
-  /// throws  FormatError  when a merge joins unknown tokens, makes an unknown one or is there twice
+  /// throws  ConfigError  when a printable ASCII byte is no token, or there are not 256 byte tokens
+  /// throws  FormatError  when a token has two ids, a merge joins unknown tokens, makes an unknown one or is there
+  ///                      twice, a score is not finite or a scored token absurdly long
   explicit Bpe(BpeVocabulary vocabulary, const std::filesystem::path& file = {});
 
   [[nodiscard]] const BpeVocabulary& vocabulary() const noexcept { return vocabulary_; }
@@ -58,7 +67,12 @@ class Bpe {
     return found == index_.end() ? std::nullopt : std::optional{found->second};
   }
 
-  /// Appends the tokens of one word. Time grows as n log n with its length.
+  /// Whether some token can stand for this byte. Bytes that none can are left out, as in the Python package
+  /// `tokenizers`; published vocabularies lack a few control characters.
+  [[nodiscard]] bool has_byte(char byte) const noexcept { return bytes_[static_cast<std::uint8_t>(byte)] >= 0; }
+
+  /// Appends the tokens of one word, which is UTF-8 where merging begins with characters. Time grows as n log n with
+  /// its length.
   void encode_word(std::string_view word, std::vector<std::int32_t>& ids, Scratch& scratch) const;
 
  private:
@@ -71,7 +85,12 @@ class Bpe {
     return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U) | static_cast<std::uint32_t>(right);
   }
   void index_tokens(const std::filesystem::path& file);
+  void index_bytes(const std::filesystem::path& file);
   void index_merges(const std::filesystem::path& file);
+  void index_scores(const std::filesystem::path& file);
+  void add_splits(std::int32_t id, std::int32_t rank);
+  void begin_with_bytes(std::string_view bytes, Scratch& scratch) const;
+  void begin_with_characters(std::string_view word, Scratch& scratch) const;
   void offer(std::int32_t left, std::int32_t right, Scratch& scratch) const;
   void merge_symbols(Scratch& scratch) const;
 
@@ -97,32 +116,57 @@ struct Bpe::Scratch {
       return std::tie(a.rank, a.left) > std::tie(b.rank, b.left);
     }
   };
+  void append(std::int32_t id) {
+    const auto i = static_cast<std::int32_t>(symbols.size());
+    symbols.push_back({id, i - 1, i + 1});
+  }
+
   std::vector<Symbol> symbols;
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
 };
 
 inline Bpe::Bpe(BpeVocabulary vocabulary, const std::filesystem::path& file) : vocabulary_{std::move(vocabulary)} {
   index_tokens(file);
-  index_merges(file);
+  index_bytes(file);
+  vocabulary_.scores.empty() ? index_merges(file) : index_scores(file);
 }
 
 inline void Bpe::index_tokens(const std::filesystem::path& file) {
+  std::vector<bool> is_byte(vocabulary_.tokens.size());
+  for (const auto id : vocabulary_.byte_tokens) {
+    if (id >= 0 && static_cast<std::size_t>(id) < is_byte.size()) is_byte[static_cast<std::size_t>(id)] = true;
+  }
   index_.reserve(vocabulary_.tokens.size());
   for (std::size_t id = 0; id < vocabulary_.tokens.size(); ++id) {
     const auto& token = vocabulary_.tokens[id];
-    if (!token.empty() && !index_.emplace(token, static_cast<std::int32_t>(id)).second) {
+    if (token.empty() || is_byte[id]) continue;
+    if (!index_.emplace(token, static_cast<std::int32_t>(id)).second) {
       throw FormatError{{.file = file, .tensor = token, .problem = "this token has two ids"}};
     }
   }
+}
+
+inline void Bpe::index_bytes(const std::filesystem::path& file) {
+  const auto& own = vocabulary_.byte_tokens;
+  if (!own.empty() && own.size() != bytes_.size()) {
+    throw ConfigError{{.file = file, .problem = "byte tokens", .expected = "256", .got = std::to_string(own.size())}};
+  }
   for (std::size_t byte = 0; byte < bytes_.size(); ++byte) {
-    const auto id = find(std::string(1, static_cast<char>(byte)));
-    if (!id) {
+    const std::string text(1, static_cast<char>(byte));
+    if (!own.empty()) {
+      const auto id = static_cast<std::size_t>(own[byte]);
+      if (id >= vocabulary_.tokens.size() || vocabulary_.tokens[id] != text) {
+        throw FormatError{
+            {.file = file, .tensor = "byte token " + std::to_string(byte), .problem = "is missing, or another token"}};
+      }
+    }
+    bytes_[byte] = own.empty() ? find(text).value_or(-1) : own[byte];
+    if (bytes_[byte] < 0 && byte >= 0x20 && byte < 0x7F) {
       throw ConfigError{{.file = file,
                          .problem = "the vocabulary has no token for byte " + std::to_string(byte),
-                         .expected = "all 256 bytes",
-                         .hint = "only byte-level vocabularies such as GPT-2's are supported"}};
+                         .expected = "every printable ASCII byte",
+                         .hint = "this is no byte-level vocabulary"}};
     }
-    bytes_[byte] = *id;
   }
 }
 
@@ -143,6 +187,45 @@ inline void Bpe::index_merges(const std::filesystem::path& file) {
     if (!merges_.emplace(key(left, right), Merge{static_cast<std::int32_t>(rank), *merged}).second) {
       throw bad("is there twice");
     }
+  }
+}
+
+inline void Bpe::index_scores(const std::filesystem::path& file) {
+  constexpr std::size_t longest = 1024;
+  const auto& [tokens, merges, whole, bytes, scores] = vocabulary_;
+  if (scores.size() != tokens.size()) {
+    throw FormatError{{.file = file,
+                       .problem = "scores of tokens",
+                       .expected = std::to_string(tokens.size()),
+                       .got = std::to_string(scores.size())}};
+  }
+  std::vector<std::int32_t> order;
+  for (const auto& [text, id] : index_) {
+    if (!std::isfinite(scores[static_cast<std::size_t>(id)]) || text.size() > longest) {
+      throw FormatError{{.file = file,
+                         .tensor = "token " + std::to_string(id),
+                         .problem = "score not finite or text too long",
+                         .expected = "a finite score and at most " + std::to_string(longest) + " bytes",
+                         .got = std::to_string(text.size()) + " bytes"}};
+    }
+    order.push_back(id);
+  }
+  const auto score = [&](std::int32_t id) { return scores[static_cast<std::size_t>(id)]; };
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+  std::int32_t rank = 0;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    if (i > 0 && score(order[i]) != score(order[i - 1])) ++rank;
+    add_splits(order[i], rank);
+  }
+}
+
+/// Every way to make a token of two.
+inline void Bpe::add_splits(std::int32_t id, std::int32_t rank) {
+  const std::string_view text = vocabulary_.tokens[static_cast<std::size_t>(id)];
+  for (std::size_t cut = 1; cut < text.size(); ++cut) {
+    const auto left = find(text.substr(0, cut));
+    const auto right = left ? find(text.substr(cut)) : std::nullopt;
+    if (right) merges_.emplace(key(*left, *right), Merge{rank, id});
   }
 }
 
@@ -183,15 +266,27 @@ inline void Bpe::encode_word(std::string_view word, std::vector<std::int32_t>& i
   }
   auto& symbols = scratch.symbols;
   symbols.clear();
-  for (const auto byte : word) {
-    const auto i = static_cast<std::int32_t>(symbols.size());
-    symbols.push_back({bytes_[static_cast<std::uint8_t>(byte)], i - 1, i + 1});
-  }
+  vocabulary_.byte_tokens.empty() ? begin_with_bytes(word, scratch) : begin_with_characters(word, scratch);
   if (symbols.empty()) return;
   symbols.back().next = -1;
   merge_symbols(scratch);
   for (const auto& symbol : symbols) {
     if (symbol.id >= 0) ids.push_back(symbol.id);
+  }
+}
+
+inline void Bpe::begin_with_bytes(std::string_view bytes, Scratch& scratch) const {
+  for (const auto byte : bytes) {
+    if (has_byte(byte)) scratch.append(bytes_[static_cast<std::uint8_t>(byte)]);
+  }
+}
+
+inline void Bpe::begin_with_characters(std::string_view word, Scratch& scratch) const {
+  while (!word.empty()) {
+    const auto character = word.substr(0, detail::utf8_step(word).length);
+    const auto id = find(character);
+    id ? scratch.append(*id) : begin_with_bytes(character, scratch);
+    word.remove_prefix(character.size());
   }
 }
 

@@ -23,23 +23,23 @@ class Pattern {
   /// throws  ConfigError  when `expression` is not valid
   explicit Pattern(std::string_view expression) : code_{compile(expression)} {}
 
-  /// Calls `visit(piece)` for the matches from left to right and for the stretches between them, so that the pieces
-  /// joined are `text` again. `text` must be valid UTF-8.
+  /// Calls `visit(piece, matched)` for the matches from left to right and for the stretches between them, so that the
+  /// pieces joined are `text` again. `text` must be valid UTF-8.
   /// throws  ValueError  when matching needs more work than its limits allow
   template <class Visit>
-  void split(std::string_view text, Visit&& visit) const {
+  void scan(std::string_view text, Visit&& visit) const {
     Matcher match{*code_};
     std::size_t done = 0;
     while (const auto* const span = match(text, done)) {
-      if (span[0] > done) visit(text.substr(done, span[0] - done));
-      visit(text.substr(span[0], span[1] - span[0]));
+      if (span[0] > done) visit(text.substr(done, span[0] - done), false);
+      visit(text.substr(span[0], span[1] - span[0]), true);
       done = span[1];
     }
-    if (done < text.size()) visit(text.substr(done));
+    if (done < text.size()) visit(text.substr(done), false);
   }
 
   /// Whether some part of `text`, which must be valid UTF-8, matches.
-  /// throws  ValueError  as split
+  /// throws  ValueError  as scan
   [[nodiscard]] bool matches(std::string_view text) const { return Matcher{*code_}(text, 0) != nullptr; }
 
  private:

@@ -1,14 +1,15 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "circuit/io/utf8.hpp"
-#include "circuit/text/pattern.hpp"
 
 namespace circuit {
 
@@ -70,16 +71,26 @@ namespace detail {
   return bytes;
 }
 
-/// GPT-2's split of text into words, each with the space before it: contractions, letters, digits, other signs, space.
-///
-/// White space is spelt out as Unicode's White_Space property: PCRE2's \s would add U+180E, which is none since
-/// Unicode 6.3 and which the tokenizers that models were trained with do not count.
-/// source  Radford et al. 2019, the released encoder's pattern
-[[nodiscard]] inline Pattern gpt2_words() {
-  const std::string space =
-      R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-  return Pattern{R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{L}\p{N})" + space + "]+|[" + space + "]+(?![^" +
-                 space + "])|[" + space + "]+"};
+/// The byte that a byte token of SentencePiece's stands for: 10 for "<0x0A>".
+[[nodiscard]] inline std::optional<std::uint8_t> byte_of_token(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return {};
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  const auto high = digits.find(text[3]);
+  const auto low = digits.find(text[4]);
+  if (high == digits.npos || low == digits.npos) return {};
+  return static_cast<std::uint8_t>(high * 16 + low);
+}
+
+/// Whether every byte that occurs in UTF-8 is one of `tokens`.
+[[nodiscard]] inline bool has_all_utf8_bytes(std::span<const std::string> tokens) {
+  std::array<bool, 256> there{};
+  for (const auto& token : tokens) {
+    if (token.size() == 1) there[static_cast<std::uint8_t>(token[0])] = true;
+  }
+  for (const std::size_t never : {0xC0, 0xC1, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF}) {
+    there[never] = true;
+  }
+  return std::find(there.begin(), there.end(), false) == there.end();
 }
 
 }  // namespace circuit

@@ -15,7 +15,9 @@
 #include "circuit/core/error.hpp"
 #include "circuit/io/utf8.hpp"
 #include "circuit/text/bpe.hpp"
-#include "circuit/text/byte_level.hpp"
+#include "circuit/text/normalization.hpp"
+#include "circuit/text/spelling.hpp"
+#include "circuit/text/words.hpp"
 
 namespace circuit {
 
@@ -41,24 +43,40 @@ struct AddedToken {
   std::string text{};
   std::int32_t id = 0;
   bool special = true;      ///< marks structure rather than words
-  bool normalized = false;  ///< looked for after those that are not
+  bool normalized = false;  ///< looked for in normalised text, after those that are not
 };
 
-/// Text to tokens and back, for byte-level BPE vocabularies such as GPT-2's. A value: copies share the vocabulary, and
-/// const calls are safe from several threads. Agrees with the Python package `tokenizers` token by token; Unicode
-/// tables differ between releases, so that characters assigned since PCRE2's may split differently.
+/// What a tokenizer is made of; the defaults are GPT-2's.
+struct TokenizerParts {
+  BpeVocabulary vocabulary{};
+  Splitter words = gpt2_words();
+  Normalization normalization{};
+  std::vector<AddedToken> added{};
+  std::string bos{};                ///< text of the beginning-of-sequence token, which must be one token; "" for none
+  Bos default_bos = Bos::none;      ///< what the model was trained with, as far as its files say
+  bool decode_drops_space = false;  ///< decoding takes off one leading space, which encoding put there
+};
+
+/// Text to tokens and back, for BPE vocabularies: byte-level as GPT-2's, or SentencePiece's with byte tokens. A value:
+/// copies share the vocabulary, and const calls are safe from several threads. Agrees with the Python package
+/// `tokenizers` token by token; Unicode tables differ between releases, so that characters assigned since PCRE2's or
+/// nfc_tables.hpp's may split differently.
 class Tokenizer {
  public:
-  /// bos     text of the beginning-of-sequence token, which must be one token; "" for none
   /// file    names the source in errors
   /// throws  ConfigError, FormatError  as Bpe, and when added tokens contradict the vocabulary
-  explicit Tokenizer(BpeVocabulary vocabulary, std::vector<AddedToken> added = {}, const std::string& bos = {},
-                     const std::filesystem::path& file = {})
-      : parts_{std::make_shared<const Parts>(std::move(vocabulary), std::move(added), file)} {
+  explicit Tokenizer(TokenizerParts parts, const std::filesystem::path& file = {})
+      : default_bos_{parts.default_bos}, state_{std::make_shared<const State>(std::move(parts), file)} {
+    const auto& bos = state_->parts.bos;
     if (bos.empty()) return;
     bos_ = id_of(bos);
     if (!bos_) throw ConfigError{{.file = file, .tensor = bos, .problem = "the BOS token is not in the vocabulary"}};
   }
+
+  /// GPT-2's kind with this vocabulary.
+  explicit Tokenizer(BpeVocabulary vocabulary, std::vector<AddedToken> added = {}, const std::string& bos = {},
+                     const std::filesystem::path& file = {})
+      : Tokenizer{TokenizerParts{.vocabulary = std::move(vocabulary), .added = std::move(added), .bos = bos}, file} {}
 
   /// Tokens of `text`.
   /// throws  ValueError   when `text` is not UTF-8
@@ -66,35 +84,20 @@ class Tokenizer {
   [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text, Bos bos = Bos::none) const {
     std::vector<std::int32_t> ids;
     if (bos == Bos::prepend) ids.push_back(required_bos());
-    encode_pieces(text,
-                  [&](std::span<const std::int32_t> piece) { ids.insert(ids.end(), piece.begin(), piece.end()); });
+    append_ids(text, state_->parts.normalization, ids);
     return ids;
   }
 
-  /// As encode, with the bytes of `text` that each token stands for. A token may be part of a character.
-  [[nodiscard]] Encoding encode_with_offsets(std::string_view text, Bos bos = Bos::none) const {
-    Encoding encoding;
-    if (bos == Bos::prepend) {
-      encoding.ids.push_back(required_bos());
-      encoding.offsets.push_back({});
-    }
-    std::size_t begin = 0;
-    encode_pieces(text, [&](std::span<const std::int32_t> piece) {
-      for (const auto id : piece) {
-        const auto end = begin + token_bytes(id).size();
-        encoding.ids.push_back(id);
-        encoding.offsets.push_back({begin, end});
-        begin = end;
-      }
-    });
-    return encoding;
-  }
+  /// As encode, with the bytes of `text` that each token stands for. A token may be part of a character; of characters
+  /// that normalisation changed or joined, the first token stands for all.
+  [[nodiscard]] Encoding encode_with_offsets(std::string_view text, Bos bos = Bos::none) const;
 
   /// The text of `ids`, special tokens included; bytes that are no valid UTF-8 together become U+FFFD.
   /// throws  IndexError  for an id that no token has
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const {
     std::string bytes;
     for (const auto id : ids) bytes += token_bytes(id);
+    if (state_->parts.decode_drops_space && bytes.starts_with(' ')) bytes.erase(0, 1);
     return to_valid_utf8(bytes);
   }
 
@@ -105,7 +108,7 @@ class Tokenizer {
   /// The bytes that a token stands for, perhaps part of a character; valid as long as a copy of this tokenizer.
   /// throws  IndexError  for an id that no token has
   [[nodiscard]] std::string_view token_bytes(std::int32_t id) const {
-    const auto& texts = parts_->texts;
+    const auto& texts = state_->texts;
     if (id < 0 || static_cast<std::size_t>(id) >= texts.size() || texts[static_cast<std::size_t>(id)].empty()) {
       throw IndexError{{.problem = "there is no such token id",
                         .expected = "0 to " + std::to_string(texts.size() - 1),
@@ -116,16 +119,20 @@ class Tokenizer {
 
   /// The id of the token whose text is exactly `token` (" Mary", not the vocabulary file's spelling of it).
   [[nodiscard]] std::optional<std::int32_t> id_of(std::string_view token) const {
-    for (const auto& added : parts_->added) {
+    for (const auto& added : state_->parts.added) {
       if (added.text == token) return added.id;
     }
-    return parts_->bpe.find(token);
+    return state_->bpe.find(token);
   }
 
-  /// The only token of `text`, for answers that are read off one position's logits.
+  /// The only token of `text`, for answers that are read off one position's logits. The text goes on from a prompt, so
+  /// no space is put before it where a tokenizer would begin a text with one.
   /// throws  ValueError  naming the pieces when `text` is not exactly one token
   [[nodiscard]] std::int32_t single_token(std::string_view text) const {
-    const auto ids = encode(text);
+    auto continuing = state_->parts.normalization;
+    continuing.prefix = PrefixSpace::none;
+    std::vector<std::int32_t> ids;
+    append_ids(text, continuing, ids);
     if (ids.size() == 1) return ids.front();
     std::string pieces;
     for (const auto id : ids) pieces += (pieces.empty() ? "\"" : " + \"") + token_text(id) + '"';
@@ -137,20 +144,30 @@ class Tokenizer {
   }
 
   [[nodiscard]] std::optional<std::int32_t> bos_id() const noexcept { return bos_; }
-  [[nodiscard]] std::span<const AddedToken> added_tokens() const noexcept { return parts_->added; }
-  [[nodiscard]] const BpeVocabulary& vocabulary() const noexcept { return parts_->bpe.vocabulary(); }
+  /// Whether the model was trained on texts that begin with the BOS, as far as its files say: `encode(text,
+  /// tokenizer.default_bos())` gives what the model expects.
+  [[nodiscard]] Bos default_bos() const noexcept { return default_bos_; }
+  [[nodiscard]] std::span<const AddedToken> added_tokens() const noexcept { return state_->parts.added; }
+  [[nodiscard]] const BpeVocabulary& vocabulary() const noexcept { return state_->bpe.vocabulary(); }
   /// One more than the largest id.
-  [[nodiscard]] std::size_t size() const noexcept { return parts_->texts.size(); }
+  [[nodiscard]] std::size_t size() const noexcept { return state_->texts.size(); }
 
  private:
-  struct Parts {
-    Parts(BpeVocabulary vocabulary, std::vector<AddedToken> tokens, const std::filesystem::path& file);
-    void check_added(const AddedToken& token, const std::filesystem::path& file) const;
+  /// An added token as it is looked for.
+  struct Sought {
+    std::string text;
+    std::int32_t id;
+  };
 
+  struct State {
+    State(TokenizerParts from, const std::filesystem::path& file);
+    void check_added(const AddedToken& token, const std::string& text, const std::filesystem::path& file) const;
+
+    TokenizerParts parts;  // its vocabulary is bpe's
     Bpe bpe;
-    Pattern words = gpt2_words();
-    std::vector<AddedToken> added;
     std::vector<std::string> texts;  // by id: the vocabulary's tokens and the added ones
+    std::vector<Sought> raw;         // added tokens looked for in the text as it is
+    std::vector<Sought> normalized;  // and in normalised text
   };
 
   [[nodiscard]] std::int32_t required_bos() const {
@@ -159,65 +176,44 @@ class Tokenizer {
                        .hint = "encode with Bos::none, or name the token when the tokenizer is made"}};
   }
 
-  /// Calls `visit(ids)` per word or added token, from left to right.
-  template <class Visit>
-  void encode_pieces(std::string_view text, Visit&& visit) const {
-    check_utf8(text);
-    Bpe::Scratch scratch;
-    std::vector<std::int32_t> ids;
-    const auto plain = [&](std::string_view part) {
-      parts_->words.split(part, [&](std::string_view word) {
-        ids.clear();
-        parts_->bpe.encode_word(word, ids, scratch);
-        visit(std::span<const std::int32_t>{ids});
-      });
-    };
-    const auto token = [&](const AddedToken& found) { visit(std::span{&found.id, 1}); };
-    split_at_added(text, /*normalized=*/false, token,
-                   [&](std::string_view part) { split_at_added(part, /*normalized=*/true, token, plain); });
+  void append_ids(std::string_view text, const Normalization& normalization, std::vector<std::int32_t>& ids) const {
+    std::vector<TextChange> changes;
+    encode_pieces(text, normalization, changes, [&](std::string_view, std::span<const std::int32_t> piece) {
+      ids.insert(ids.end(), piece.begin(), piece.end());
+    });
   }
 
-  /// Cuts `text` at the added tokens of one kind: leftmost first, the longest of those that begin together.
-  template <class OnToken, class OnText>
-  void split_at_added(std::string_view text, bool normalized, OnToken&& on_token, OnText&& on_text) const;
+  /// Calls `visit(normal, ids)` per word or added token, from left to right; all `normal` joined are the normalised
+  /// text. `changes` gets what normalisation changed.
+  template <class Visit>
+  void encode_pieces(std::string_view text, const Normalization& normalization, std::vector<TextChange>& changes,
+                     Visit&& visit) const;
 
-  std::shared_ptr<const Parts> parts_;
+  /// Where the token that begins at `at` of the word `normal` ends; bytes that no token has are passed over.
+  [[nodiscard]] std::size_t end_of_token(std::string_view normal, std::size_t at, std::int32_t id) const {
+    for (auto left = token_bytes(id).size(); left > 0 && at < normal.size(); ++at) {
+      if (state_->bpe.has_byte(normal[at])) --left;
+    }
+    return at;
+  }
+
   std::optional<std::int32_t> bos_;
+  Bos default_bos_;
+  std::shared_ptr<const State> state_;
 };
 
-inline Tokenizer::Parts::Parts(BpeVocabulary vocabulary, std::vector<AddedToken> tokens,
-                               const std::filesystem::path& file)
-    : bpe{std::move(vocabulary), file}, added{std::move(tokens)}, texts{bpe.vocabulary().tokens} {
-  for (const auto& token : added) {
-    check_added(token, file);
-    const auto id = static_cast<std::size_t>(token.id);
-    if (id >= texts.size()) texts.resize(id + 1);
-    texts[id] = token.text;
-  }
-}
+namespace detail {
 
-inline void Tokenizer::Parts::check_added(const AddedToken& token, const std::filesystem::path& file) const {
-  constexpr std::int32_t most = 1 << 24;
-  const auto bad = [&](std::string problem) {
-    return FormatError{{.file = file, .tensor = token.text, .problem = std::move(problem)}};
-  };
-  if (token.text.empty() || first_invalid_utf8(token.text) != token.text.size()) throw bad("bad added token");
-  if (token.id < 0 || token.id >= most) throw bad("an added token's id is out of range");
-  const auto id = static_cast<std::size_t>(token.id);
-  if (id < texts.size() && !texts[id].empty() && texts[id] != token.text) throw bad("an added token's id is taken");
-  const auto known = bpe.find(token.text);
-  if (known && *known != token.id) throw bad("an added token has another id in the vocabulary");
-}
-
-template <class OnToken, class OnText>
-void Tokenizer::split_at_added(std::string_view text, bool normalized, OnToken&& on_token, OnText&& on_text) const {
+/// Cuts `text` at the `sought`, each with a text and an id: leftmost first, the longest of those that begin together.
+template <class Sought, class OnToken, class OnText>
+void split_at_added(const std::vector<Sought>& sought, std::string_view text, OnToken&& on_token, OnText&& on_text) {
   struct Next {
-    const AddedToken* token;
+    const Sought* token;
     std::size_t at;
   };
   std::vector<Next> next;
-  for (const auto& token : parts_->added) {
-    if (token.normalized == normalized) next.push_back({&token, text.find(token.text)});
+  for (const auto& token : sought) {
+    if (const auto at = text.find(token.text); at != text.npos) next.push_back({&token, at});
   }
   std::size_t done = 0;
   while (done < text.size()) {
@@ -233,9 +229,117 @@ void Tokenizer::split_at_added(std::string_view text, bool normalized, OnToken&&
     const auto found = best == nullptr ? text.size() : best->at;
     if (found > done) on_text(text.substr(done, found - done));
     if (best == nullptr) return;
-    on_token(*best->token);
+    on_token(best->token->id, text.substr(found, best->token->text.size()));
     done = found + best->token->text.size();
   }
+}
+
+}  // namespace detail
+
+inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path& file)
+    : parts{std::move(from)}, bpe{std::move(parts.vocabulary), file}, texts{bpe.vocabulary().tokens} {
+  auto how = parts.normalization;
+  how.prefix = PrefixSpace::none;
+  std::string buffer;
+  std::vector<TextChange> changes;
+  for (const auto& token : parts.added) {
+    auto text = how.mark_is_space ? marks_to_spaces(token.text) : token.text;
+    check_added(token, text, file);
+    if (token.normalized) {
+      normalized.push_back({std::string{normalize(how, token.text, false, buffer, changes)}, token.id});
+    } else {
+      raw.push_back({token.text, token.id});
+    }
+    const auto id = static_cast<std::size_t>(token.id);
+    if (id >= texts.size()) texts.resize(id + 1);
+    texts[id] = std::move(text);
+  }
+  if (!normalized.empty() && parts.normalization.prefix != PrefixSpace::none) {
+    throw ConfigError{{.file = file,
+                       .tensor = normalized.front().text,
+                       .problem = "an added token looked for in normalised text, where a space begins each text"}};
+  }
+}
+
+inline void Tokenizer::State::check_added(const AddedToken& token, const std::string& text,
+                                          const std::filesystem::path& file) const {
+  constexpr std::int32_t most = 1 << 24;
+  const auto bad = [&](std::string problem) {
+    return FormatError{{.file = file, .tensor = token.text, .problem = std::move(problem)}};
+  };
+  if (token.text.empty() || first_invalid_utf8(token.text) != token.text.size()) throw bad("bad added token");
+  if (token.id < 0 || token.id >= most) throw bad("an added token's id is out of range");
+  const auto id = static_cast<std::size_t>(token.id);
+  if (id < texts.size() && !texts[id].empty() && texts[id] != text) throw bad("an added token's id is taken");
+  // A vocabulary's " " is spelt otherwise in its file, so both it and an added token " " may be there.
+  const auto known = bpe.find(text);
+  const bool same_spelling = to_byte_level(token.text) == token.text;
+  if (known && *known != token.id && same_spelling) throw bad("an added token has another id in the vocabulary");
+}
+
+template <class Visit>
+void Tokenizer::encode_pieces(std::string_view text, const Normalization& normalization,
+                              std::vector<TextChange>& changes, Visit&& visit) const {
+  check_utf8(text);
+  Bpe::Scratch scratch;
+  std::vector<std::int32_t> ids;
+  std::string buffer;
+  std::vector<TextChange> changed;
+  std::size_t done = 0;         // bytes of the text
+  std::size_t normal_done = 0;  // bytes of the normalised text, as visited
+  const auto visited = [&](std::string_view normal, std::span<const std::int32_t> piece) {
+    normal_done += normal.size();
+    visit(normal, piece);
+  };
+  const auto on_word = [&](std::string_view word) {
+    ids.clear();
+    state_->bpe.encode_word(word, ids, scratch);
+    visited(word, ids);
+  };
+  const auto on_normal_token = [&](std::int32_t id, std::string_view) { visited(token_bytes(id), {&id, 1}); };
+  const auto on_raw_token = [&](std::int32_t id, std::string_view found) {
+    const auto normal = token_bytes(id);
+    if (normal.size() != found.size()) changes.push_back({normal_done, normal.size(), found.size()});
+    done += found.size();
+    visited(normal, {&id, 1});
+  };
+  const auto on_text = [&](std::string_view part) {
+    const auto normal = normalize(normalization, part, done == 0, buffer, changed);
+    for (const auto& change : changed) changes.push_back({normal_done + change.at, change.length, change.was});
+    done += part.size();
+    detail::split_at_added(state_->normalized, normal, on_normal_token,
+                           [&](std::string_view words) { state_->parts.words.split(words, on_word); });
+  };
+  detail::split_at_added(state_->raw, text, on_raw_token, on_text);
+}
+
+inline Encoding Tokenizer::encode_with_offsets(std::string_view text, Bos bos) const {
+  Encoding encoding;
+  std::vector<std::size_t> ends;  // in the normalised text
+  if (bos == Bos::prepend) {
+    encoding.ids.push_back(required_bos());
+    ends.push_back(0);
+  }
+  std::size_t begin = 0;
+  std::vector<TextChange> changes;
+  const auto visit = [&](std::string_view normal, std::span<const std::int32_t> ids) {
+    std::size_t end = 0;
+    for (const auto id : ids) {
+      end = end_of_token(normal, end, id);
+      encoding.ids.push_back(id);
+      ends.push_back(begin + end);
+    }
+    begin += normal.size();
+    if (!ids.empty()) ends.back() = begin;
+  };
+  encode_pieces(text, state_->parts.normalization, changes, visit);
+  OffsetMap to_text{changes};
+  ByteSpan span;
+  for (const auto end : ends) {
+    span = {span.end, to_text(end)};
+    encoding.offsets.push_back(span);
+  }
+  return encoding;
 }
 
 }  // namespace circuit

@@ -18,8 +18,9 @@
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
 #include "circuit/text/bpe.hpp"
-#include "circuit/text/byte_level.hpp"
+#include "circuit/text/spelling.hpp"
 #include "circuit/text/tokenizer.hpp"
+#include "circuit/text/words.hpp"
 
 namespace circuit {
 

@@ -1,0 +1,219 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "circuit/core/error.hpp"
+#include "circuit/io/json.hpp"
+#include "circuit/text/normalization.hpp"
+#include "circuit/text/split.hpp"
+#include "circuit/text/words.hpp"
+
+/// What a tokenizer.json says about text before and after its model: normalizer, pre_tokenizer, decoder,
+/// post_processor. Every name is resolved here, once.
+namespace circuit::detail::tokenizer_json {
+
+struct Layout {
+  bool byte_level = false;  ///< tokens are spelt one character per byte; else with U+2581 for a space
+  Normalization normalization{};
+  std::vector<Splitter::Step> steps{};
+  bool decode_drops_space = false;
+  std::optional<std::string> first{};  ///< special token that the post-processor puts first
+};
+
+[[nodiscard]] inline bool is_empty(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() || *found == "" || *found == false || *found == 0.0;
+}
+
+/// Refuses settings that would change the tokens.
+inline void refuse(const nlohmann::json& object, std::initializer_list<const char*> keys,
+                   const std::filesystem::path& file) {
+  for (const char* const key : keys) {
+    if (is_empty(object, key)) continue;
+    throw ConfigError{{.file = file,
+                       .tensor = key,
+                       .problem = "is not supported",
+                       .expected = "absent, null, false or empty",
+                       .got = short_dump(object.at(key))}};
+  }
+}
+
+class LayoutReader {
+ public:
+  explicit LayoutReader(const std::filesystem::path& file) : file_{file} {}
+
+  [[nodiscard]] Layout read(const nlohmann::json& root) {
+    each("normalizer", root, "normalizers", [&](const auto& step) { normalizer(step); });
+    (void)require_field(root, "pre_tokenizer", file_);
+    each("pre_tokenizer", root, "pretokenizers", [&](const auto& step) { pre_tokenizer(step); });
+    each("decoder", root, "decoders", [&](const auto& step) { decoder(step); });
+    each("post_processor", root, "processors", [&](const auto& step) { post_processor(step); });
+    if (!layout_.byte_level && !layout_.normalization.mark_is_space) {
+      fail("pre_tokenizer", root.at("pre_tokenizer"), "ByteLevel, or U+2581 in place of spaces");
+    }
+    if (layout_.normalization.nfc && layout_.normalization.mark_is_space) {
+      fail("normalizer", root.at("normalizer"), "either NFC or U+2581 in place of spaces");
+    }
+    return std::move(layout_);
+  }
+
+ private:
+  [[noreturn]] void fail(const char* part, const nlohmann::json& got, const char* expected) const {
+    throw ConfigError{
+        {.file = file_, .tensor = part, .problem = "is not supported", .expected = expected, .got = short_dump(got)}};
+  }
+
+  /// The part of the file named `key`: nothing, one step or a sequence of them.
+  template <class OnStep>
+  void each(const char* key, const nlohmann::json& root, const char* list, OnStep&& on_step) const {
+    const auto found = root.find(key);
+    if (found == root.end() || found->is_null()) return;
+    if (!found->is_object()) fail(key, *found, "an object");
+    if (type(*found) != "Sequence") return on_step(*found);
+    const auto& steps = require_field(*found, list, file_);
+    if (!steps.is_array()) fail(key, steps, "a list of steps");
+    for (const auto& step : steps) {
+      if (!step.is_object()) fail(key, step, "a list of steps");
+      on_step(step);
+    }
+  }
+
+  [[nodiscard]] std::string type(const nlohmann::json& step) const {
+    return value_or<std::string>(step, "type", file_, "");
+  }
+  [[nodiscard]] bool flag(const nlohmann::json& step, const char* key, bool otherwise) const {
+    return value_or(step, key, file_, otherwise);
+  }
+  /// The text of a pattern that is a plain string.
+  [[nodiscard]] std::optional<std::string> plain(const nlohmann::json& step) const {
+    const auto& pattern = require_field(step, "pattern", file_);
+    if (!pattern.is_object() || !pattern.contains("String")) return {};
+    return require<std::string>(pattern, "String", file_);
+  }
+
+  void normalizer(const nlohmann::json& step) {
+    const auto kind = type(step);
+    if (kind == "NFC") {
+      layout_.normalization.nfc = true;
+    } else if (kind == "Prepend" && require<std::string>(step, "prepend", file_) == space_mark) {
+      layout_.normalization.prefix = PrefixSpace::always;
+    } else if (kind == "Replace" && plain(step) == " " && require<std::string>(step, "content", file_) == space_mark) {
+      layout_.normalization.mark_is_space = true;
+    } else {
+      fail("normalizer", step, "NFC, Prepend U+2581, Replace a space by U+2581, or a Sequence of them");
+    }
+  }
+
+  void pre_tokenizer(const nlohmann::json& step) {
+    if (closed_) fail("pre_tokenizer", step, "no step after ByteLevel or Metaspace");
+    const auto kind = type(step);
+    if (kind == "ByteLevel") {
+      byte_level(step);
+    } else if (kind == "Metaspace") {
+      metaspace(step);
+    } else if (kind == "Split") {
+      split_step(step);
+    } else if (kind == "Digits") {
+      add(split::Isolated{Pattern{flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)"}}, step);
+    } else {
+      fail("pre_tokenizer", step, "ByteLevel, Split, Digits, Metaspace, or a Sequence of them");
+    }
+  }
+
+  void add(Splitter::Step&& kind, const nlohmann::json& step) {
+    constexpr std::size_t most = 16;
+    if (layout_.steps.size() == most) fail("pre_tokenizer", step, "at most 16 steps");
+    layout_.steps.push_back(std::move(kind));
+  }
+
+  void byte_level(const nlohmann::json& step) {
+    if (layout_.normalization.mark_is_space) fail("pre_tokenizer", step, "no ByteLevel once U+2581 stands for spaces");
+    if (flag(step, "add_prefix_space", true)) {
+      if (!layout_.steps.empty()) fail("pre_tokenizer", step, "no add_prefix_space within words");
+      layout_.normalization.prefix = PrefixSpace::unless_there;
+    }
+    if (flag(step, "use_regex", true)) add(split::Isolated{tokenizer_pattern(gpt2_expression)}, step);
+    layout_.byte_level = closed_ = true;
+  }
+
+  void metaspace(const nlohmann::json& step) {
+    auto& how = layout_.normalization;
+    const bool alone = layout_.steps.empty() && how.prefix == PrefixSpace::none;
+    if (!alone || require<std::string>(step, "replacement", file_) != space_mark) {
+      fail("pre_tokenizer", step, "Metaspace with U+2581, alone");
+    }
+    const auto older = flag(step, "add_prefix_space", true) ? "always" : "never";
+    const auto scheme = value_or<std::string>(step, "prepend_scheme", file_, older);
+    if (scheme != "always" && scheme != "first" && scheme != "never") {
+      fail("prepend_scheme", step.at("prepend_scheme"), "always, first or never");
+    }
+    if (scheme == "always") how.prefix = PrefixSpace::unless_there;
+    if (scheme == "first") how.prefix = PrefixSpace::at_start_unless_there;
+    how.mark_is_space = closed_ = true;
+    if (flag(step, "split", true)) add(split::MergedWithNext{literal_pattern(" ")}, step);
+  }
+
+  void split_step(const nlohmann::json& step) {
+    const auto behaviour = require<std::string>(step, "behavior", file_);
+    const auto text = plain(step);
+    if (layout_.normalization.mark_is_space) {
+      // No space is left to split at there, while here the mark already is one.
+      if (text == " ") return;
+      fail("pre_tokenizer", step, "no Split, or one at spaces, once U+2581 stands for them");
+    }
+    if (text && text->empty()) fail("pre_tokenizer", step, "a pattern that is not empty");
+    auto pattern = text ? literal_pattern(*text)
+                        : tokenizer_pattern(require<std::string>(step.at("pattern"), "Regex", file_), file_);
+    if (behaviour != "Isolated") refuse(step, {"invert"}, file_);
+    if (behaviour == "Isolated") {
+      add(split::Isolated{std::move(pattern)}, step);
+    } else if (behaviour == "MergedWithPrevious") {
+      add(split::MergedWithPrevious{std::move(pattern)}, step);
+    } else if (behaviour == "MergedWithNext") {
+      add(split::MergedWithNext{std::move(pattern)}, step);
+    } else {
+      fail("pre_tokenizer", step, "behavior Isolated, MergedWithPrevious or MergedWithNext");
+    }
+  }
+
+  void decoder(const nlohmann::json& step) {
+    const auto kind = type(step);
+    if (kind == "Metaspace") {
+      layout_.decode_drops_space = layout_.normalization.prefix != PrefixSpace::none;
+    } else if (kind == "Strip") {
+      if (value_or<std::string>(step, "content", file_, "") != " " || value_or(step, "start", file_, 0) != 1 ||
+          value_or(step, "stop", file_, 0) != 0) {
+        fail("decoder", step, "Strip of one space at the start");
+      }
+      layout_.decode_drops_space = true;
+    } else if (kind == "Replace") {
+      if (plain(step) != space_mark || require<std::string>(step, "content", file_) != " ") {
+        fail("decoder", step, "Replace U+2581 by a space");
+      }
+    } else if (kind != "ByteLevel" && kind != "ByteFallback" && kind != "Fuse") {
+      fail("decoder", step, "ByteLevel, Metaspace, or a Sequence of Replace, ByteFallback, Fuse and Strip");
+    }
+  }
+
+  /// Only what it puts first is of interest: the BOS.
+  void post_processor(const nlohmann::json& step) {
+    if (type(step) != "TemplateProcessing") return;
+    const auto& single = require_field(step, "single", file_);
+    if (!single.is_array() || single.empty() || !single[0].is_object()) return;
+    const auto special = single[0].find("SpecialToken");
+    if (special != single[0].end()) layout_.first = require<std::string>(*special, "id", file_);
+  }
+
+  const std::filesystem::path& file_;
+  Layout layout_;
+  bool closed_ = false;
+};
+
+}  // namespace circuit::detail::tokenizer_json
