@@ -5,17 +5,21 @@ For each family a small tokenizer with exactly the normalizer, pre-tokenizer, de
 published tokenizer.json is trained here on the names of the Unicode characters. Every assigned code point occurs in some
 line, in the company of contractions, digits of many scripts, combining marks, all kinds of white space and special
 tokens. Code points that either side's Unicode tables do not know, or that the Python packages normalise differently
-from each other, are left out and counted. Needs: pip install tokenizers, a C++20 compiler, PCRE2 and nlohmann json.
+from each other, are left out and counted. Vocabularies in GGUF files are checked too: `--gguf` builds a Python tokenizer
+from a file's metadata, and models of the package `sentencepiece`, stored as GGUF, are compared with that package.
+Needs: pip install tokenizers sentencepiece gguf, a C++20 compiler, PCRE2 and nlohmann json.
 
   compare_tokenizers.py                    compares every family; exits with 1 on a disagreement
   compare_tokenizers.py --family NAME      compares one
   compare_tokenizers.py --tokenizer FILE   compares on this tokenizer.json instead of new ones
+  compare_tokenizers.py --gguf FILE        compares on the byte-level tokenizer in this GGUF file
   compare_tokenizers.py --write FOLDER     also stores the tokenizers and a few hundred lines for the C++ tests
 """
 import argparse
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -224,20 +228,111 @@ def make_lines(points):
     return lines
 
 
-def disagreements(tool, folder, tokenizer, lines):
-    """Prints up to five; returns how many lines disagree, and the ids that `tokenizers` gives."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    run = subprocess.run([tool, folder / "tokenizer.json", folder / "lines.json"], check=True, stdout=subprocess.PIPE)
+def from_gguf(path):
+    """The `tokenizers` object that a GGUF file's metadata describe."""
+    import gguf
+    fields = gguf.GGUFReader(path).fields
+    get = lambda key: fields[f"tokenizer.ggml.{key}"].contents()
+    words = {"smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                pre_tokenizers.ByteLevel(**BYTE_LEVEL)]),
+             "gpt-2": pre_tokenizers.ByteLevel(**BYTE_LEVEL), "llama-bpe": regex_words(LLAMA3),
+             "qwen2": regex_words(LLAMA3.replace("{1,3}", ""))}[get("pre")]
+    tokens, types = get("tokens"), get("token_type")
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, ignore_merges=get("pre") == "llama-bpe",
+                                     merges=[tuple(merge.split(" ")) for merge in get("merges")]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = words, decoders.ByteLevel()
+    if get("pre") == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens([t for t, kind in zip(tokens, types) if kind == 3])
+    tokenizer.add_tokens([AddedToken(t, normalized=True) for t, kind in zip(tokens, types) if kind == 4])
+    return tokenizer
+
+
+class SentencePiece:
+    """A small model of the package `sentencepiece`, which answers as `tokenizers` does."""
+    KINDS = {  # as Llama 2's and Gemma's
+        "sentencepiece": {"add_dummy_prefix": True},
+        "sentencepiece_symbols": {"add_dummy_prefix": False, "user_defined_symbols": [
+            "\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<mask>", "<|im_start|>"]}}
+
+    def __init__(self, kind, corpus):
+        import io
+
+        import sentencepiece
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus[:6000]), model_writer=model, model_type="bpe", vocab_size=1200, byte_fallback=True,
+            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+            allow_whitespace_only_pieces=True, minloglevel=2, character_coverage=0.98, **self.KINDS[kind])
+        self.prefix = self.KINDS[kind]["add_dummy_prefix"]
+        self.symbols = self.KINDS[kind].get("user_defined_symbols", [])
+        self.model = model.getvalue()
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
+
+    def pieces(self):
+        """[text, score, type as in GGUF] by id."""
+        p = self.processor
+        kind = lambda i: (2 if p.IsUnknown(i) else 3 if p.IsControl(i) else 5 if p.IsUnused(i) else 6 if p.IsByte(i)
+                          else 4 if p.IdToPiece(i) in self.symbols else 1)
+        return [[p.IdToPiece(i), p.GetScore(i), kind(i)] for i in range(p.GetPieceSize())]
+
+    def save(self, path):
+        import gguf
+        writer = gguf.GGUFWriter(path, "llama")
+        tokens, scores, types = zip(*self.pieces())
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(tokens)
+        writer.add_token_scores(scores)
+        writer.add_token_types(types)
+        writer.add_bos_token_id(self.processor.bos_id())
+        writer.add_add_space_prefix(self.prefix)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+
+    def store(self, folder):
+        text = ",\n".join(json.dumps(piece, separators=(",", ":")) for piece in self.pieces())
+        (folder / "pieces.json").write_text(f"[\n{text}\n]\n")
+
+    def encode(self, text):
+        return self.processor.encode(text)
+
+    def decode(self, ids):
+        return self.processor.decode(ids)
+
+
+class Plain:
+    """A tokenizer of the package `tokenizers`, without what its post-processor adds."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def save(self, path):
+        self.tokenizer.save(str(path))
+
+    def store(self, folder):
+        self.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+    def encode(self, text):
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids):
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def disagreements(tool, folder, tokenizer, file, lines):
+    """Prints up to five; returns how many lines disagree, and the ids that the Python package gives."""
+    (folder / "lines.json").write_text(json.dumps(lines))
+    run = subprocess.run([tool, file, folder / "lines.json"], check=True, stdout=subprocess.PIPE)
     ids, wrong = [], 0
     for line, got in zip(lines, json.loads(run.stdout), strict=True):
-        expected = tokenizer.encode(line, add_special_tokens=False).ids
-        decoded = tokenizer.decode(expected, skip_special_tokens=False)
+        expected = tokenizer.encode(line)
+        decoded = tokenizer.decode(expected)
         ids.append(expected)
         end = max([0, *(span[1] for span in got["offsets"])])
         covered = [b for span in got["offsets"] for b in range(*span)] == list(range(end))
         rest = line.encode()[end:].decode()  # bytes without a token at the end
-        whole = not tokenizer.encode(rest, add_special_tokens=False).ids
-        if got["ids"] != expected or got["decoded"] != decoded or not covered or not whole:
+        if got["ids"] != expected or got["decoded"] != decoded or not covered or tokenizer.encode(rest):
             wrong += 1
             if wrong <= 5:
                 print(f"disagree on {line!r}:\n  expected {expected} {decoded!r}\n  got      {got}")
@@ -247,29 +342,40 @@ def disagreements(tool, folder, tokenizer, lines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=pathlib.Path, metavar="FOLDER")
-    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--family", choices=[*FAMILIES, *SentencePiece.KINDS])
     parser.add_argument("--tokenizer", metavar="FILE")
+    parser.add_argument("--gguf", metavar="FILE")
     options = parser.parse_args()
+    given = options.tokenizer or options.gguf
     total = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         tool = build(folder)
         points, one_sided = known_points(tool)
         print(f"{len(points)} code points known to both sides; {one_sided} left out, which one side does not know")
-        lines, corpus = make_lines(points), corpus_of(points)
-        (folder / "lines.json").write_text(json.dumps(lines))
+        all_lines, corpus = make_lines(points), corpus_of(points)
         if options.write:
-            texts = ",\n".join(json.dumps(line) for line in lines[:KEPT])
+            texts = ",\n".join(json.dumps(line) for line in all_lines[:KEPT])
             (options.write / "lines.json").write_text(f"[\n{texts}\n]\n")
-        for family in [options.family] if options.family else ["file"] if options.tokenizer else FAMILIES:
-            tokenizer = Tokenizer.from_file(options.tokenizer) if options.tokenizer else FAMILIES[family](corpus)
-            wrong, ids = disagreements(tool, folder, tokenizer, lines)
+        for family in [given or options.family] if given or options.family else [*FAMILIES, *SentencePiece.KINDS]:
+            lines, file = all_lines, given or folder / "tokenizer"
+            if family in SentencePiece.KINDS:  # that package does not look for control tokens in text
+                lines = [line for line in lines if not re.search("<s>|</s>|<unk>", line)]
+                tokenizer = SentencePiece(family, corpus)
+            elif options.gguf:
+                tokenizer = Plain(from_gguf(options.gguf))
+            else:
+                tokenizer = Plain(Tokenizer.from_file(given) if given else FAMILIES[family](corpus))
+            if not given:
+                tokenizer.save(file)
+            wrong, ids = disagreements(tool, folder, tokenizer, file, lines)
             total += wrong
             print(f"{family}: {len(lines)} lines, {sum(map(len, ids))} tokens; {wrong} lines disagree")
             if options.write:
                 (options.write / family).mkdir(parents=True, exist_ok=True)
-                tokenizer.save(str(options.write / family / "tokenizer.json"), pretty=False)
-                text = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in ids[:KEPT])
+                tokenizer.store(options.write / family)
+                ids = [tokenizer.encode(line) for line in all_lines[:KEPT]]
+                text = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in ids)
                 (options.write / family / "ids.json").write_text(f"[\n{text}\n]\n")
     return 1 if total else 0
 

@@ -155,7 +155,7 @@ TEST_CASE("load_tokenizer: steps before the model are those of the file") {
             "abc") == Words{"ab", "c"});
   CHECK(words(with(R"({"type":"Split","pattern":{"Regex":"b"},"behavior":"MergedWithNext"})").c_str(), "abc") ==
         Words{"a", "bc"});
-  CHECK(words(R"({"type":"ByteLevel"})", "abc").front() == " ");  // add_prefix_space is the format's default
+  CHECK(words(R"({"type":"ByteLevel","add_prefix_space":true})", "abc") == Words{" ", "abc"});
 }
 
 TEST_CASE("load_tokenizer: settings that would change the tokens are refused by name") {
@@ -168,11 +168,15 @@ TEST_CASE("load_tokenizer: settings that would change the tokens are refused by 
   };
   CHECK_THAT(step(R"({"type":"Whitespace"})"), ContainsSubstring("Whitespace"));
   CHECK_THAT(step("null"), ContainsSubstring("pre_tokenizer"));
+  CHECK_THAT(step(R"({"type":"ByteLevel"})"), ContainsSubstring("add_prefix_space"));
   CHECK_THAT(step("7"), ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Digits"}]})"),
-             ContainsSubstring("after ByteLevel"));
-  CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel"}]})"),
-             ContainsSubstring("add_prefix_space"));
+  CHECK_THAT(
+      step(R"({"type":"Sequence","pretokenizers":[{"type":"ByteLevel","add_prefix_space":false},{"type":"Digits"}]})"),
+      ContainsSubstring("after ByteLevel"));
+  CHECK_THAT(
+      step(
+          R"({"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":true}]})"),
+      ContainsSubstring("add_prefix_space"));
   CHECK_THAT(step(R"({"type":"Sequence","pretokenizers":7})"), ContainsSubstring("list of steps"));
   CHECK_THAT(step(R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Removed"})"), ContainsSubstring("Removed"));
   CHECK_THAT(step(R"({"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"})"), ContainsSubstring("(a"));

@@ -121,7 +121,7 @@ class LayoutReader {
     } else if (kind == "Split") {
       split_step(step);
     } else if (kind == "Digits") {
-      add(split::Isolated{Pattern{flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)"}}, step);
+      add(split::Isolated{Pattern{require<bool>(step, "individual_digits", file_) ? R"(\p{N})" : R"(\p{N}+)"}}, step);
     } else {
       fail("pre_tokenizer", step, "ByteLevel, Split, Digits, Metaspace, or a Sequence of them");
     }
@@ -135,7 +135,7 @@ class LayoutReader {
 
   void byte_level(const nlohmann::json& step) {
     if (layout_.normalization.mark_is_space) fail("pre_tokenizer", step, "no ByteLevel once U+2581 stands for spaces");
-    if (flag(step, "add_prefix_space", true)) {
+    if (require<bool>(step, "add_prefix_space", file_)) {
       if (!layout_.steps.empty()) fail("pre_tokenizer", step, "no add_prefix_space within words");
       layout_.normalization.prefix = PrefixSpace::unless_there;
     }
