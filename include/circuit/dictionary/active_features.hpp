@@ -23,9 +23,13 @@ struct ActiveFeatures {
   [[nodiscard]] std::int64_t size() const { return row_begin.back(); }
   [[nodiscard]] std::int64_t begin(std::int64_t row) const { return row_begin[static_cast<std::size_t>(row)]; }
   [[nodiscard]] std::int64_t end(std::int64_t row) const { return row_begin[static_cast<std::size_t>(row) + 1]; }
+
+  /// Some of the rows, as features of their own.
+  [[nodiscard]] ActiveFeatures slice(std::int64_t first_row, std::int64_t rows) const;
 };
 
-/// Encodes x and keeps what is active. The dense [rows, d_sae] activations live only in here.
+/// Encodes x and keeps what is active. Dense activations live only in here: of a block of features at a time where the
+/// nonlinearity is elementwise, so that memory does not grow with d_sae and each block stays in the cache.
 /// x       [batch, pos, d_in]
 /// throws  ShapeError, ValueError (NaN or infinity among the activations)
 template <SparseActivation A>
@@ -39,45 +43,95 @@ template <SparseActivation A>
 
 namespace circuit::detail {
 
-/// Offsets and columns of the non-zero entries of a contiguous [rows, columns] matrix.
+/// Gathers the non-zero entries of [rows, d_sae] activations that come block by block of features, in ascending order.
 template <class Scalar>
-void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
-  const auto rows = dense.size(0);
-  const auto columns = dense.size(1);
-  const auto* data = dense.data_ptr<Scalar>();
-  active.row_begin.assign(static_cast<std::size_t>(rows) + 1, 0);
-  std::vector<std::vector<std::int64_t>> found(static_cast<std::size_t>(rows));
-  constexpr std::int64_t block = 64;
-  at::parallel_for(0, rows, 1, [&](std::int64_t first, std::int64_t last) {
-    for (auto r = first; r < last; ++r) {
-      auto& columns_of_row = found[static_cast<std::size_t>(r)];
-      const auto* row = data + r * columns;
-      for (std::int64_t start = 0; start < columns; start += block) {
-        const auto stop = std::min(start + block, columns);
-        bool any = false;  // most blocks are all zero, and this loop vectorises
-        for (auto c = start; c < stop; ++c) any |= row[c] != Scalar{0};
-        if (!any) continue;
-        for (auto c = start; c < stop; ++c) {
-          if (row[c] != Scalar{0}) columns_of_row.push_back(c);
+class ActiveCollector {
+ public:
+  explicit ActiveCollector(std::int64_t rows) : found_(static_cast<std::size_t>(rows)) {}
+
+  /// pre, acts  [rows, n]  contiguous, on the CPU: features first_feature, first_feature + 1, ...
+  void add(const at::Tensor& pre, const at::Tensor& acts, std::int64_t first_feature) {
+    const auto columns = acts.size(1);
+    const auto* act = data_of<Scalar>(acts);
+    const auto* before = data_of<Scalar>(pre);
+    constexpr std::int64_t block = 64;
+    at::parallel_for(0, acts.size(0), 1, [&](std::int64_t first, std::int64_t last) {
+      for (auto r = first; r < last; ++r) {
+        auto& of_row = found_[static_cast<std::size_t>(r)];
+        const auto* row = act + r * columns;
+        for (std::int64_t start = 0; start < columns; start += block) {
+          const auto stop = std::min(start + block, columns);
+          bool any = false;  // most blocks are all zero, and this loop vectorises
+          for (auto c = start; c < stop; ++c) any |= row[c] != Scalar{0};
+          if (!any) continue;
+          for (auto c = start; c < stop; ++c) {
+            if (row[c] != Scalar{0}) of_row.push_back({first_feature + c, row[c], before[r * columns + c]});
+          }
         }
       }
-    }
-  });
-  for (std::size_t r = 0; r < found.size(); ++r) {
-    active.row_begin[r + 1] = active.row_begin[r] + static_cast<std::int64_t>(found[r].size());
-    active.feature.insert(active.feature.end(), found[r].begin(), found[r].end());
+    });
   }
+
+  /// Everything found; `pre` [entries] are the pre-activations, for the slopes that are still to be set.
+  [[nodiscard]] ActiveFeatures finish(const at::TensorOptions& options, at::Tensor& pre) const {
+    ActiveFeatures active;
+    for (const auto& of_row : found_) {
+      active.row_begin.push_back(active.row_begin.back() + static_cast<std::int64_t>(of_row.size()));
+    }
+    active.activation = make::empty({active.size()}, options);
+    pre = make::empty({active.size()}, options);
+    active.feature.reserve(static_cast<std::size_t>(active.size()));
+    auto* act = active.activation.template data_ptr<Scalar>();
+    auto* before = pre.template data_ptr<Scalar>();
+    for (const auto& of_row : found_) {
+      for (const auto& entry : of_row) {
+        active.feature.push_back(entry.feature);
+        *act++ = entry.activation;
+        *before++ = entry.pre;
+      }
+    }
+    return active;
+  }
+
+ private:
+  struct Entry {
+    std::int64_t feature;
+    Scalar activation;
+    Scalar pre;
+  };
+  std::vector<std::vector<Entry>> found_;
+};
+
+/// Features per block: dense activations of about a megabyte.
+[[nodiscard]] inline std::int64_t features_per_block(std::int64_t rows, std::int64_t d_sae) {
+  constexpr std::int64_t elements = std::int64_t{1} << 19;
+  const auto fit = elements / std::max<std::int64_t>(1, rows) / 64 * 64;
+  return std::clamp<std::int64_t>(fit, 256, std::max<std::int64_t>(256, d_sae));
 }
 
-/// [entries] flat indices of the active entries into [rows, d_sae]
-[[nodiscard]] inline at::Tensor flat_indices(const ActiveFeatures& active, std::int64_t d_sae) {
-  auto index = make::empty({active.size()}, at::kLong);
-  auto* out = index.data_ptr<std::int64_t>();
-  for (std::int64_t r = 0; r < active.rows(); ++r) {
-    for (auto i = active.begin(r); i < active.end(r); ++i)
-      *out++ = r * d_sae + active.feature[static_cast<std::size_t>(i)];
+template <class Scalar, SparseActivation A>
+[[nodiscard]] ActiveFeatures encode_active_as(const SparseDictionary<A>& dictionary, const at::Tensor& x) {
+  const auto rows = x.size(0);
+  const auto features = dictionary.d_sae();
+  const auto step = ElementwiseActivation<A> ? features_per_block(rows, features) : features;
+  ActiveCollector<Scalar> found{rows};
+  for (std::int64_t first = 0; first < features; first += step) {
+    const auto count = std::min(step, features - first);
+    const auto pre = dictionary.b_enc.narrow(0, first, count).addmm(x, dictionary.W_enc.narrow(1, first, count));
+    at::Tensor acts;
+    if constexpr (ElementwiseActivation<A>) {
+      const auto block = make::arange(count, pre.options().dtype(at::kLong)).add(first);
+      acts = dictionary.activation.of_features(block).apply(pre);
+    } else {
+      acts = dictionary.activation.apply(pre);
+    }
+    found.add(pre.to(at::kCPU).contiguous(), acts.to(at::kCPU).contiguous(), first);
   }
-  return index;
+  at::Tensor pre;
+  auto active = found.finish(at::TensorOptions{}.dtype(x.scalar_type()), pre);
+  check_finite(active.activation, "activations", dictionary.name);
+  active.slope = dictionary.activation.slope(pre, active.activation);
+  return active;
 }
 
 /// [entries] the row of each entry
@@ -99,23 +153,25 @@ void find_nonzero(const at::Tensor& dense, ActiveFeatures& active) {
 
 namespace circuit {
 
+inline ActiveFeatures ActiveFeatures::slice(std::int64_t first_row, std::int64_t rows) const {
+  const auto first = begin(first_row);
+  const auto count = begin(first_row + rows) - first;
+  ActiveFeatures out;
+  for (std::int64_t r = first_row; r < first_row + rows; ++r) out.row_begin.push_back(end(r) - first);
+  const auto from = feature.begin() + first;
+  out.feature.assign(from, from + count);
+  out.activation = activation.narrow(0, first, count);
+  out.slope = slope.narrow(0, first, count);
+  return out;
+}
+
 template <SparseActivation A>
 ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Tensor& x) {
   const c10::AutoGradMode no_gradient{false};
-  const auto pre = dictionary.pre_activations(x.reshape({-1, x.size(-1)}));
-  const auto acts = dictionary.activation.apply(pre).to(at::kCPU).contiguous();
-  ActiveFeatures active;
-  if (acts.scalar_type() == at::kDouble) {
-    detail::find_nonzero<double>(acts, active);
-  } else {
-    detail::find_nonzero<float>(acts, active);
-  }
-  const auto index = detail::flat_indices(active, dictionary.d_sae());
-  active.activation = acts.flatten().index_select(0, index);
-  check_finite(active.activation, "activations", dictionary.name);
-  active.slope = dictionary.activation.slope(pre.flatten().index_select(0, index.to(pre.device())).to(at::kCPU),
-                                             active.activation);
-  return active;
+  dictionary.check_input(x);
+  const auto rows = dictionary.centered(x.reshape({-1, x.size(-1)}));
+  return rows.scalar_type() == at::kDouble ? detail::encode_active_as<double>(dictionary, rows)
+                                           : detail::encode_active_as<float>(dictionary, rows);
 }
 
 inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active) {

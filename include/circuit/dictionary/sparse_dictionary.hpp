@@ -5,6 +5,7 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/activation.hpp"
+#include "circuit/io/mapping.hpp"
 
 namespace circuit {
 
@@ -14,10 +15,11 @@ namespace circuit {
 struct DictionaryWeights {
   at::Tensor W_enc;    ///< [d_in, d_sae]
   at::Tensor b_enc;    ///< [d_sae]
-  at::Tensor W_dec;    ///< [d_sae, d_out]
+  at::Tensor W_dec;    ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
   at::Tensor b_in;     ///< [d_in], or undefined: nothing is subtracted
   at::Tensor b_out;    ///< [d_out], or undefined
   std::string name{};  ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
+  MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
 
   [[nodiscard]] std::int64_t d_in() const { return W_enc.size(0); }
   [[nodiscard]] std::int64_t d_sae() const { return W_enc.size(1); }
@@ -33,10 +35,12 @@ struct DictionaryWeights {
     check_compute_dtype(W_enc.scalar_type(), "W_enc");
   }
 
+  /// What the encoder multiplies: x less the input bias, where there is one.
+  [[nodiscard]] at::Tensor centered(const at::Tensor& x) const { return b_in.defined() ? x.sub(b_in) : x; }
   /// x [..., d_in]  return [..., d_sae]
   [[nodiscard]] at::Tensor pre_activations(const at::Tensor& x) const {
     check_input(x);
-    return affine(b_in.defined() ? x.sub(b_in) : x, W_enc, b_enc);
+    return affine(centered(x), W_enc, b_enc);
   }
   /// acts [..., d_sae]  return [..., d_out]
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, W_dec, b_out); }
@@ -44,7 +48,11 @@ struct DictionaryWeights {
   /// Encoder columns of some features. features [n] int64  return [n, d_in]
   [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return W_enc.index_select(1, features).t(); }
   /// Decoder rows of some features. features [n] int64  return [n, d_out]
-  [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features) const { return W_dec.index_select(0, features); }
+  [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features) const {
+    auto rows = W_dec.index_select(0, features);
+    if (W_dec_pages.hold(W_dec.data_ptr())) W_dec_pages.release();
+    return rows;
+  }
 
   /// throws  ShapeError  unless the last axis of x is d_in
   void check_input(const at::Tensor& x) const {
@@ -66,7 +74,7 @@ struct SparseDictionary : DictionaryWeights {
   [[nodiscard]] at::Tensor encode(const at::Tensor& x, const at::Tensor& features) const {
     if constexpr (ElementwiseActivation<A>) {
       this->check_input(x);
-      const auto pre = affine(this->b_in.defined() ? x.sub(this->b_in) : x, this->W_enc.index_select(1, features),
+      const auto pre = affine(this->centered(x), this->W_enc.index_select(1, features),
                               this->b_enc.index_select(0, features));
       return activation.of_features(features).apply(pre);
     } else {

@@ -40,14 +40,20 @@ class Mapping {
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {static_cast<std::byte*>(data_), size_}; }
 
+  [[nodiscard]] bool holds(std::span<const std::byte> part) const noexcept {
+    const auto begin = reinterpret_cast<std::uintptr_t>(data_);
+    const auto first = reinterpret_cast<std::uintptr_t>(part.data());
+    return data_ != nullptr && first >= begin && first + part.size() <= begin + size_;
+  }
+
   /// Gives the pages that lie wholly inside `part` back to the system; they are read from the file again when touched,
   /// so writes made to them are lost. Does nothing for bytes that are not this mapping's.
   void release(std::span<const std::byte> part) const noexcept {
+    if (!holds(part)) return;
     const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     const auto begin = reinterpret_cast<std::uintptr_t>(data_);
     const auto first = reinterpret_cast<std::uintptr_t>(part.data());
     const auto last = first + part.size();
-    if (data_ == nullptr || first < begin || last > begin + size_) return;
     const auto from = (first + page - 1) / page * page;
     // The last page of the file has no neighbour to spare.
     const auto to = last == begin + size_ ? last : last / page * page;
@@ -79,6 +85,26 @@ class Mapping {
   std::filesystem::path path_;
   void* data_ = nullptr;
   std::size_t size_ = 0;
+};
+
+/// The pages that hold one tensor of a mapped file, kept mapped; empty where a tensor lies in memory of its own. Somebody
+/// who reads a few rows now and then gives the pages back each time, since the system maps neighbours of what is touched.
+class MappedPages {
+ public:
+  MappedPages() = default;
+  MappedPages(std::shared_ptr<const Mapping> mapping, std::span<const std::byte> bytes)
+      : mapping_{std::move(mapping)}, bytes_{bytes} {}
+
+  /// Whether a tensor that starts at `data` lies here.
+  [[nodiscard]] bool hold(const void* data) const noexcept { return mapping_ && data == bytes_.data(); }
+  /// As Mapping::release: reading them again is slow, not wrong; what was written to them is lost.
+  void release() const noexcept {
+    if (mapping_) mapping_->release(bytes_);
+  }
+
+ private:
+  std::shared_ptr<const Mapping> mapping_;
+  std::span<const std::byte> bytes_;
 };
 
 }  // namespace circuit

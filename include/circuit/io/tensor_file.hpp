@@ -162,6 +162,13 @@ class BasicTensorFile {
         {.file = path_, .tensor = name, .problem = "there is no such tensor", .hint = detail::near_names(name, names)}};
   }
 
+  /// The pages of one of this file's tensors; none for bytes that lie elsewhere.
+  [[nodiscard]] MappedPages pages(const View& tensor) const {
+    for (const auto& mapping : mappings_) {
+      if (mapping->holds(tensor.bytes)) return {mapping, tensor.bytes};
+    }
+    return {};
+  }
   /// Gives the pages of a tensor that will not be read soon back to the system; reading it again is slow, not wrong.
   void release(const View& tensor) const noexcept {
     for (const auto& mapping : mappings_) mapping->release(tensor.bytes);  // other files' bytes are left alone

@@ -109,36 +109,85 @@ namespace circuit::detail {
   return constant.defined() ? rest.sub(constant) : rest;
 }
 
-template <Architecture A, Dictionaries Set>
-[[nodiscard]] DescribedRun describe(const HookedTransformer<A>& model, const Set& dictionaries, const FrozenRun& run,
-                                    const Linearization& constants) {
-  DescribedRun out;
-  out.embed = run.get<hook::embed>();
-  if constexpr (A::Positions::adds_embedding) out.pos_embed = run.get<hook::pos_embed>();
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    const Layer layer{l};
-    const auto slot = static_cast<std::size_t>(l);
-    const auto rows = out.embed.size(0) * out.embed.size(1);
-    ActiveFeatures none;
-    none.row_begin.assign(static_cast<std::size_t>(rows) + 1, 0);
+/// Takes one module apart on every run. Encoding all runs at once reads the encoder once.
+/// encode   inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
+/// written  ActiveFeatures -> what they write into the residual stream, [rows, d_model]
+template <class Encode, class Written>
+void describe_module(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs,
+                     const at::Tensor& constant, Encode&& encode, Written&& written,
+                     const std::vector<ModuleState*>& states) {
+  const ActiveFeatures active = encode(inputs.size() == 1 ? inputs.front() : make::cat(inputs, 0));
+  const auto from_features = written(active);
+  const auto rows = active.rows() / static_cast<std::int64_t>(inputs.size());
+  for (std::size_t r = 0; r < states.size(); ++r) {
+    const auto first = static_cast<std::int64_t>(r) * rows;
+    *states[r] = {active.slice(first, rows), rest_of(outputs[r], from_features.narrow(0, first, rows), constant)};
+  }
+}
 
-    const auto& attn_out = run.get<hook::attn_out>(layer);
-    if (const auto* dictionary = dictionaries.attn(layer)) {
-      const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
-      auto active = dictionaries.active_attn(layer, reads_z ? run.get<hook::attn::z>(layer).flatten(2) : attn_out);
-      auto written = decode_active(*dictionary, active);
-      if (reads_z) written = written.matmul(model.weights().blocks[slot].attn.W_O);
-      out.attn.push_back({std::move(active), rest_of(attn_out, written, constants.attn_constant[slot])});
+/// What an attention dictionary's active features write into the residual stream. return [rows, d_model]
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] at::Tensor attn_written(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
+                                      const ActiveFeatures& active) {
+  const auto written = decode_active(*dictionaries.attn(layer), active);
+  if (dictionaries.attn_site(layer) != AttentionSite::z) return written;
+  return written.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
+}
+
+/// The runs as the dictionaries describe them, all of one shape.
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] std::vector<DescribedRun> describe(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                 const std::vector<const FrozenRun*>& runs,
+                                                 const Linearization& constants) {
+  const auto layers = static_cast<std::size_t>(model.config().n_layers);
+  std::vector<DescribedRun> out(runs.size());
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    out[r].embed = runs[r]->get<hook::embed>();
+    if constexpr (A::Positions::adds_embedding) out[r].pos_embed = runs[r]->get<hook::pos_embed>();
+    out[r].attn.resize(layers);
+    out[r].mlp.resize(layers);
+  }
+  const auto values = [&]<HookPoint P>(P, Layer layer) {
+    std::vector<at::Tensor> of_runs;
+    for (const auto* run : runs) of_runs.push_back(run->template get<P>(layer));
+    return of_runs;
+  };
+  const auto states = [&](auto modules, std::size_t slot) {
+    std::vector<ModuleState*> of_runs;
+    for (auto& run : out) of_runs.push_back(&(run.*modules)[slot]);
+    return of_runs;
+  };
+  ActiveFeatures none;
+  none.row_begin.assign(static_cast<std::size_t>(out.front().embed.size(0) * out.front().embed.size(1)) + 1, 0);
+  const auto whole = [&](const std::vector<at::Tensor>& outputs, const std::vector<ModuleState*>& modules) {
+    for (std::size_t r = 0; r < modules.size(); ++r) *modules[r] = {none, outputs[r]};
+  };
+  for (std::size_t slot = 0; slot < layers; ++slot) {
+    const Layer layer{static_cast<std::int32_t>(slot)};
+    const auto attn_outs = values(hook::attn_out{}, layer);
+    if (dictionaries.attn(layer) != nullptr) {
+      auto inputs = attn_outs;
+      if (dictionaries.attn_site(layer) == AttentionSite::z) {
+        inputs = values(hook::attn::z{}, layer);
+        for (auto& z : inputs) z = z.flatten(2);
+      }
+      describe_module(
+          inputs, attn_outs, constants.attn_constant[slot],
+          [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
+          [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); },
+          states(&DescribedRun::attn, slot));
     } else {
-      out.attn.push_back({none, attn_out});
+      whole(attn_outs, states(&DescribedRun::attn, slot));
     }
-    const auto& mlp_out = run.get<hook::mlp_out>(layer);
+    const auto mlp_outs = values(hook::mlp_out{}, layer);
     if (const auto* dictionary = dictionaries.mlp(layer)) {
-      auto active = dictionaries.active_mlp(layer, run.get<hook::ln2::normalized>(layer));
-      const auto written = decode_active(*dictionary, active);
-      out.mlp.push_back({std::move(active), rest_of(mlp_out, written, constants.mlp_constant[slot])});
+      describe_module(
+          values(hook::ln2::normalized{}, layer), mlp_outs, constants.mlp_constant[slot],
+          [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
+          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); },
+          states(&DescribedRun::mlp, slot));
     } else {
-      out.mlp.push_back({none, mlp_out});
+      whole(mlp_outs, states(&DescribedRun::mlp, slot));
     }
   }
   return out;
@@ -218,10 +267,15 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
   detail::run_with_gradients<Final>(model, clean, metric, out);
 
   const c10::AutoGradMode no_gradient{false};
-  out.clean = detail::describe(model, dictionaries, out.run, out);
+  FrozenRun corrupt_run;
+  std::vector<const FrozenRun*> runs{&out.run};
   if (corrupt.defined()) {
-    out.corrupt = detail::describe(model, dictionaries, record_frozen_run(model, corrupt), out);
+    corrupt_run = record_frozen_run(model, corrupt);
+    runs.push_back(&corrupt_run);
   }
+  auto described = detail::describe(model, dictionaries, runs, out);
+  out.clean = std::move(described.front());
+  if (corrupt.defined()) out.corrupt = std::move(described.back());
   return out;
 }
 

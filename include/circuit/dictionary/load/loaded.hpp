@@ -89,6 +89,7 @@ class DictionaryReader {
     d.W_enc = read("W_enc", 2);
     d.b_enc = read("b_enc", 1);
     d.W_dec = read("W_dec", 2);
+    d.W_dec_pages = file_.pages(file_.get(prefix_ + "W_dec"));
     d.b_in = b_in;
     d.b_out = b_out;
     d.name = file_.path().string();
