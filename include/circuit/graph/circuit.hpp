@@ -52,6 +52,8 @@ struct BiasRow {
   EdgeType type{};
   double nn_attrib{};
   double em_attrib{};
+  double nn_map{};  ///< with contrast: what the maps of transparent modules differ by between the two runs
+  double em_map{};
 
   friend bool operator==(const BiasRow&, const BiasRow&) = default;
 };
@@ -303,7 +305,7 @@ inline std::ostream& operator<<(std::ostream& out, const Circuit& circuit) {
 inline Circuit::Vertex Circuit::add_node(const NodeBundle& bundle) {
   const auto& node = bundle.node;
   const auto where = to_string(node);
-  if (node.kind == NodeKind::bias) {
+  if (is_table_row(node.kind)) {
     throw ValueError{{.tensor = where, .problem = "is not a node of a graph", .hint = "use add_bias"}};
   }
   if (node.layer.value < 0 || node.position.value < 0 || node.feature.value < 0) {
@@ -353,6 +355,8 @@ inline void Circuit::add_bias(const BiasRow& row) {
   const auto where = "bias -" + std::string{name(row.type)} + "-> " + to_string(row.target);
   detail::require_finite(row.nn_attrib, "nn_attrib", where);
   detail::require_finite(row.em_attrib, "em_attrib", where);
+  detail::require_finite(row.nn_map, "nn_map", where);
+  detail::require_finite(row.em_map, "em_map", where);
   if (!reads_by(row.target.kind, row.type)) {
     throw ValueError{{.tensor = where, .problem = "the target has no readers of this type"}};
   }

@@ -31,7 +31,8 @@ namespace detail {
 }  // namespace detail
 
 /// Every edge of one or more circuits as rows of text: the mean over a batch, or one circuit per prompt. A target's
-/// constants follow its circuit's edges as rows whose `up_kind` is `bias`, with empty gradients and activations.
+/// constants follow its circuit's edges as rows whose `up_kind` is `bias` (and `map`, where a contrast has one), with empty
+/// gradients and activations.
 /// Numbers are written so that they read back exactly.
 class EdgeTable {
  public:
@@ -84,18 +85,22 @@ inline void EdgeTable::append(const Circuit& circuit, std::string_view prompt) {
     }
     end_row();
   }
-  for (const auto& row : circuit.biases()) {
+  const auto constant = [&](NodeKind kind, const BiasRow& row, double nn, double em) {
     field(prompt);
-    node({.kind = NodeKind::bias});
+    node({.kind = kind});
     node(row.target);
     field(name(row.type));
     field({});
-    number(row.nn_attrib);
+    number(nn);
     field({});
-    number(row.em_attrib);
+    number(em);
     field({});
     field({});
     end_row();
+  };
+  for (const auto& row : circuit.biases()) {
+    constant(NodeKind::bias, row, row.nn_attrib, row.em_attrib);
+    if (row.nn_map != 0) constant(NodeKind::map, row, row.nn_map, row.em_map);
   }
 }
 

@@ -61,7 +61,9 @@ class CircuitReader {
       circuit.add_bias({.target = node(item, "target"),
                         .type = parse_edge_type(text(item, "type")),
                         .nn_attrib = number(item, "nn_attrib"),
-                        .em_attrib = number(item, "em_attrib")});
+                        .em_attrib = number(item, "em_attrib"),
+                        .nn_map = item.contains("nn_map") ? number(item, "nn_map") : 0.0,
+                        .em_map = item.contains("em_map") ? number(item, "em_map") : 0.0});
     });
     return circuit;
   }
@@ -205,7 +207,9 @@ class CircuitReader {
     biases.push_back({{"target", to_string(row.target)},
                               {"type", name(row.type)},
                               {"nn_attrib", row.nn_attrib},
-                              {"em_attrib", row.em_attrib}});
+                              {"em_attrib", row.em_attrib},
+                              {"nn_map", row.nn_map},
+                              {"em_map", row.em_map}});
   }
   part("biases", list(biases));
   return text + "\n}\n";

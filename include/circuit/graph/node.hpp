@@ -28,13 +28,14 @@ enum class NodeKind : std::uint8_t {
   mlp_error,           ///< what a transcoder misses
   mlp_output,          ///< whole output of an MLP that has no dictionary
   bias,                ///< all constants that a target reads; only in tables, never in a graph
+  map,                 ///< what transparent modules' maps differ by in a contrast; only in tables too
   metric,              ///< the number that is explained
 };
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 10> node_kind_names{
-    "embed", "pos_embed", "attn", "attn_error", "attn_out", "mlp", "mlp_error", "mlp_out", "bias", "metric"};
+inline constexpr std::array<std::string_view, 11> node_kind_names{
+    "embed", "pos_embed", "attn", "attn_error", "attn_out", "mlp", "mlp_error", "mlp_out", "bias", "map", "metric"};
 
 }  // namespace detail
 
@@ -43,7 +44,9 @@ inline constexpr std::array<std::string_view, 10> node_kind_names{
   return detail::node_kind_names[static_cast<std::size_t>(kind)];
 }
 
-[[nodiscard]] constexpr bool has_position(NodeKind kind) { return kind != NodeKind::bias && kind != NodeKind::metric; }
+/// Whether a kind stands for a sum over many places: a row of tables, never a node of a graph.
+[[nodiscard]] constexpr bool is_table_row(NodeKind kind) { return kind == NodeKind::bias || kind == NodeKind::map; }
+[[nodiscard]] constexpr bool has_position(NodeKind kind) { return !is_table_row(kind) && kind != NodeKind::metric; }
 [[nodiscard]] constexpr bool is_embedding(NodeKind kind) {
   return kind == NodeKind::embedding || kind == NodeKind::position_embedding;
 }

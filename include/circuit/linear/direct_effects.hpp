@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,13 @@ struct PromptGradients {
   at::Tensor grad;                   ///< [r, d_model] at each target's own position, or [r, pos, d_model]
 };
 
+/// Gradients on the way down: they hold for nodes from one depth on, up to the depth of those before them. Only a
+/// transparent module changes them.
+struct CarriedGradients {
+  std::int64_t from = 0;                   ///< depth; 0, embeddings included, for the last
+  std::vector<PromptGradients> gradients;  ///< the same prompts and targets at every depth
+};
+
 /// Direct effects of upstream nodes on the targets of one step (one layer and edge type): one matrix product per position
 /// against the packed write vectors, for all prompts together.
 class DirectEffects {
@@ -29,8 +37,8 @@ class DirectEffects {
   /// depth      nodes before this depth are upstream
   DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans, std::int64_t depth);
 
-  /// Multiplies. gradients  at most one entry per prompt, prompts ascending
-  void multiply(const std::vector<PromptGradients>& gradients);
+  /// Multiplies. carried  by falling depth; each with at most one entry per prompt, prompts ascending
+  void multiply(const std::vector<CarriedGradients>& carried);
 
   [[nodiscard]] std::int64_t targets() const { return static_cast<std::int64_t>(positions_.size()); }
   [[nodiscard]] std::int64_t columns() const { return columns_; }
@@ -72,7 +80,9 @@ class DirectEffects {
     at::Tensor rest_grad;    // [rows, rest]  with clean ones
   };
 
-  [[nodiscard]] Products products_at(Position p, const std::vector<PromptGradients>& gradients) const;
+  /// The rows of `target` that read a position, as [first, last).
+  [[nodiscard]] std::pair<std::int64_t, std::int64_t> readers_of(Position p, const std::vector<std::int64_t>& target) const;
+  [[nodiscard]] Products products_at(Position p, const std::vector<CarriedGradients>& carried) const;
   [[nodiscard]] std::int64_t offset(std::size_t position) const { return spans_ ? offsets_[position] : 0; }
 
   const Sources* sources_;
@@ -127,44 +137,76 @@ inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int
   }
 }
 
-inline void DirectEffects::multiply(const std::vector<PromptGradients>& gradients) {
+inline void DirectEffects::multiply(const std::vector<CarriedGradients>& carried) {
   for (std::int32_t p = 0; p < sources_->length(); ++p) {
-    products_[static_cast<std::size_t>(p)] = products_at(Position{p}, gradients);
+    products_[static_cast<std::size_t>(p)] = products_at(Position{p}, carried);
   }
 }
 
-inline DirectEffects::Products DirectEffects::products_at(Position p, const std::vector<PromptGradients>& gradients) const {
-  const auto& source = sources_->at(p);
-  const auto features = source.features_before[depth_];
-  const auto rest = source.rest_before[depth_];
-  const auto reads = [&](std::int64_t target) {
-    const auto own = positions_[static_cast<std::size_t>(target)];
+inline std::pair<std::int64_t, std::int64_t> DirectEffects::readers_of(Position p,
+                                                                       const std::vector<std::int64_t>& target) const {
+  const auto reads = [&](std::int64_t t) {
+    const auto own = positions_[static_cast<std::size_t>(t)];
     return spans_ ? own >= p.value : own == p.value;
   };
+  // Positions do not ascend, so the readers of p are one run of rows.
+  const auto first = std::find_if(target.begin(), target.end(), reads);
+  const auto last = std::find_if_not(first, target.end(), reads);
+  return {first - target.begin(), last - target.begin()};
+}
+
+inline DirectEffects::Products DirectEffects::products_at(Position p, const std::vector<CarriedGradients>& carried) const {
+  const auto& source = sources_->at(p);
   Products out;
-  std::vector<at::Tensor> grads;
-  std::vector<at::Tensor> on_rest;
-  std::vector<at::Tensor> on_rest_grad;
   std::int64_t rows = 0;
-  for (const auto& g : gradients) {
-    // Positions do not ascend, so the readers of p are one run of rows.
-    const auto first = std::find_if(g.target.begin(), g.target.end(), reads);
-    const auto last = std::find_if_not(first, g.target.end(), reads);
+  for (const auto& g : carried.front().gradients) {
+    const auto [first, last] = readers_of(p, g.target);
     if (first == last) continue;
-    auto grad = g.grad.narrow(0, first - g.target.begin(), last - first);
-    if (spans_) grad = grad.select(1, p.value);
-    const auto of_prompt = [&](const at::Tensor& writes) { return writes.select(0, g.prompt.value).narrow(0, 0, rest).t(); };
-    on_rest.push_back(grad.matmul(of_prompt(source.rest_effect)));
-    on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
-    grads.push_back(grad);
-    out.runs.push_back({g.prompt, rows, std::vector<std::int64_t>(first, last)});
+    out.runs.push_back({g.prompt, rows, {g.target.begin() + first, g.target.begin() + last}});
     rows += last - first;
   }
   if (rows == 0) return out;
-  const auto host = [](const at::Tensor& t) { return t.to(at::kCPU).contiguous(); };
-  out.features = host(make::cat(grads, 0).matmul(source.writes.narrow(0, 0, features).t()));
-  out.rest = host(make::cat(on_rest, 0));
-  out.rest_grad = host(make::cat(on_rest_grad, 0));
+
+  std::vector<at::Tensor> features;
+  std::vector<at::Tensor> rest;
+  std::vector<at::Tensor> rest_grad;
+  for (auto part = carried.rbegin(); part != carried.rend(); ++part) {  // upwards, as the nodes lie
+    const auto from = [&](const std::vector<std::int64_t>& before) {
+      return part == carried.rbegin() ? 0 : before[static_cast<std::size_t>(part->from)];
+    };
+    const auto to = [&](const std::vector<std::int64_t>& before) {
+      const auto next = std::next(part);
+      return before[next == carried.rend() ? depth_ : static_cast<std::size_t>(next->from)];
+    };
+    const auto first_rest = from(source.rest_before);
+    const auto rests = to(source.rest_before) - first_rest;
+    std::vector<at::Tensor> grads;
+    std::vector<at::Tensor> on_rest;
+    std::vector<at::Tensor> on_rest_grad;
+    for (const auto& g : part->gradients) {
+      const auto [first, last] = readers_of(p, g.target);
+      if (first == last) continue;
+      auto grad = g.grad.narrow(0, first, last - first);
+      if (spans_) grad = grad.select(1, p.value);
+      const auto of_prompt = [&](const at::Tensor& writes) {
+        return writes.select(0, g.prompt.value).narrow(0, first_rest, rests).t();
+      };
+      on_rest.push_back(grad.matmul(of_prompt(source.rest_effect)));
+      on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
+      grads.push_back(grad);
+    }
+    const auto first_feature = from(source.features_before);
+    const auto writes = source.writes.narrow(0, first_feature, to(source.features_before) - first_feature);
+    features.push_back(make::cat(grads, 0).matmul(writes.t()));
+    rest.push_back(make::cat(on_rest, 0));
+    rest_grad.push_back(make::cat(on_rest_grad, 0));
+  }
+  const auto host = [](const std::vector<at::Tensor>& parts) {
+    return (parts.size() == 1 ? parts.front() : make::cat(parts, 1)).to(at::kCPU).contiguous();
+  };
+  out.features = host(features);
+  out.rest = host(rest);
+  out.rest_grad = host(rest_grad);
   return out;
 }
 

@@ -7,25 +7,14 @@
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
-#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/linear/attention_map.hpp"
 #include "circuit/linear/frozen_run.hpp"
+#include "circuit/linear/modules.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 
 namespace circuit {
-
-/// Where dictionaries sit; any set with these lookups will do (see BasicDictionarySet).
-template <class S>
-concept Dictionaries = requires(const S& s, Layer layer, const at::Tensor& x, const ModelConfig& config,
-                                const weights::Processing& processing, at::ScalarType dtype) {
-  { s.attn(layer) } -> std::same_as<const DictionaryWeights*>;
-  { s.mlp(layer) } -> std::same_as<const DictionaryWeights*>;
-  { s.attn_site(layer) } -> std::same_as<AttentionSite>;
-  { s.active_attn(layer, x) } -> std::same_as<ActiveFeatures>;
-  { s.active_mlp(layer, x) } -> std::same_as<ActiveFeatures>;
-  s.check(config, processing, dtype);
-};
 
 /// Gradients of each prompt's own metric with respect to what is added to the residual stream, [batch, pos, d_model].
 struct OutputGradients {
@@ -56,6 +45,8 @@ struct Linearization {
   DescribedRun corrupt;                 ///< empty vectors where there is no contrast
   std::vector<at::Tensor> attn_constant;  ///< [d_model] by layer: what a module writes in any run (undefined: nothing)
   std::vector<at::Tensor> mlp_constant;
+  std::vector<at::Tensor> attn_map_change;  ///< [batch, pos, d_model] by layer, of transparent attention with contrast:
+                                            ///< (clean map - corrupt map) of the corrupt stream; else undefined
   at::Tensor metric;                    ///< [batch]  the metric of each prompt
   at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a linear metric
   OutputGradients gradients;            ///< of the original model
@@ -193,6 +184,22 @@ template <Architecture A, Dictionaries Set>
   return out;
 }
 
+/// What the clean run's transparent attention makes of the corrupt stream, less what the corrupt run's own made of it.
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] std::vector<at::Tensor> attention_map_changes(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                            const Linearization& lin, const FrozenRun& corrupt) {
+  std::vector<at::Tensor> changes(lin.attn_constant.size());
+  for (std::size_t slot = 0; slot < changes.size(); ++slot) {
+    const Layer layer{static_cast<std::int32_t>(slot)};
+    if (!has_transparent_attention(dictionaries, layer)) continue;
+    const auto& constant = lin.attn_constant[slot];
+    const auto& own = corrupt.get<hook::attn_out>(layer);
+    changes[slot] = attention_map(model, lin.run, layer, stream_before<A>(corrupt, layer))
+                        .sub(constant.defined() ? own.sub(constant) : own);
+  }
+  return changes;
+}
+
 /// The part of the logits that depends on no residual stream: b_U and the final norm's bias through W_U; or undefined.
 [[nodiscard]] inline at::Tensor unembedding_constant_of(const ModelWeights& w) {
   if (!w.ln_final.bias.defined()) return w.b_U;
@@ -259,8 +266,10 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
     const Layer layer{l};
     const auto* attn = dictionaries.attn(layer);
     out.attn_constant.push_back(
-        detail::attention_constant(attn, attn != nullptr ? dictionaries.attn_site(layer) : AttentionSite::z,
-                                   model.weights().blocks[static_cast<std::size_t>(l)].attn));
+        has_transparent_attention(dictionaries, layer)
+            ? attention_map_constant(model, layer)
+            : detail::attention_constant(attn, attn != nullptr ? dictionaries.attn_site(layer) : AttentionSite::z,
+                                         model.weights().blocks[static_cast<std::size_t>(l)].attn));
     const auto* mlp = dictionaries.mlp(layer);
     out.mlp_constant.push_back(mlp != nullptr ? mlp->b_out : at::Tensor{});
   }
@@ -275,7 +284,10 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
   }
   auto described = detail::describe(model, dictionaries, runs, out);
   out.clean = std::move(described.front());
-  if (corrupt.defined()) out.corrupt = std::move(described.back());
+  if (corrupt.defined()) {
+    out.corrupt = std::move(described.back());
+    out.attn_map_change = detail::attention_map_changes(model, dictionaries, out, corrupt_run);
+  }
   return out;
 }
 

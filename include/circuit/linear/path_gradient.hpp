@@ -89,6 +89,12 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
         below.push_back(grad);
       }
       resid = resid.add(make::stack(below));
+    } else if (has_transparent_attention(dictionaries, layer)) {
+      std::vector<at::Tensor> below;
+      for (std::int32_t b = 0; b < lin.batch(); ++b) {
+        below.push_back(pull_back.attention(layer, Prompt{b}, resid.narrow(0, b, 1)));
+      }
+      resid = resid.add(make::cat(below, 0));
     }
   }
   out.embed = resid;

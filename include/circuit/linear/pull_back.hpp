@@ -43,6 +43,11 @@ class PullBack {
   [[nodiscard]] at::Tensor scores(Layer layer, Prompt prompt, const at::Tensor& readers,
                                   const at::Tensor& positions) const;
 
+  /// Through a whole attention layer, its pattern and scale held: the transpose of attention_map.
+  /// grad    [n, pos, d_model]  with respect to hook_attn_out at every position
+  /// return  [n, pos, d_model]  with respect to the residual stream before the layer
+  [[nodiscard]] at::Tensor attention(Layer layer, Prompt prompt, const at::Tensor& grad) const;
+
   /// A functional of hook_attn_out as one of hook_z. readers [n, d_model]  return [n, n_heads * d_head]
   [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& readers) const {
     return readers.matmul(block(layer).attn.W_O.t());
@@ -114,6 +119,23 @@ Pulled PullBack<A, Softmax>::values(Layer layer, Prompt prompt, const at::Tensor
           constant.defined()
               ? heads.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))).sum(-1).sum(0)
               : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+at::Tensor PullBack<A, Softmax>::attention(Layer layer, Prompt prompt, const at::Tensor& grad) const {
+  const auto& w = block(layer);
+  const auto n = grad.size(0);
+  const auto length = grad.size(1);
+  const auto on_z = through_output(layer, grad.flatten(0, 1))
+                        .view({n, length, config().n_heads, config().d_head})
+                        .permute({2, 0, 1, 3});                                              // [H, n, q, e]
+  const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).transpose(1, 2);        // [H, k, q]
+  const auto on_values = pattern.unsqueeze(1).matmul(on_z)                                   // [H, n, k, e]
+                             .view({config().n_key_value_heads, config().group_size(), n, length, config().d_head})
+                             .sum(1)
+                             .permute({1, 2, 0, 3})
+                             .flatten(2);                                                    // [n, k, Hkv e]
+  return Norm::pull_back(on_values.matmul(w.attn.W_V.t()), at_prompt<hook::ln1::scale>(layer, prompt), w.ln1);
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>

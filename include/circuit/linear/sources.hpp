@@ -305,9 +305,13 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       }
       packer.close_depth();
     };
-    add(dictionaries.attn(layer) != nullptr, NodeKind::attn_feature, NodeKind::attn_error, NodeKind::attn_output,
-        lin.clean.attn, lin.corrupt.attn,
-        [&](const at::Tensor& ids) { return attn_writes(model, dictionaries, layer, ids.to(model.device())); });
+    if (has_transparent_attention(dictionaries, layer)) {
+      packer.close_depth();  // no node
+    } else {
+      add(dictionaries.attn(layer) != nullptr, NodeKind::attn_feature, NodeKind::attn_error, NodeKind::attn_output,
+          lin.clean.attn, lin.corrupt.attn,
+          [&](const at::Tensor& ids) { return attn_writes(model, dictionaries, layer, ids.to(model.device())); });
+    }
     add(dictionaries.mlp(layer) != nullptr, NodeKind::mlp_feature, NodeKind::mlp_error, NodeKind::mlp_output,
         lin.clean.mlp, lin.corrupt.mlp,
         [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });

@@ -54,10 +54,7 @@ inline void center_rows(at::Tensor& writer) {
 /// b_O += sum over heads of b_V[head] W_O[head]; grouped heads share their b_V.
 inline void fold_value_bias(AttentionWeights& attn, const ModelConfig& config) {
   if (!attn.b_V.defined()) return;
-  const auto per_head = attn.b_V.view({config.n_key_value_heads, 1, config.d_head})
-                            .expand({config.n_key_value_heads, config.group_size(), config.d_head})
-                            .reshape({1, config.n_heads * config.d_head});
-  const auto constant = per_head.matmul(attn.W_O).squeeze(0);
+  const auto constant = repeat_for_query_heads(attn.b_V, config).unsqueeze(0).matmul(attn.W_O).squeeze(0);
   attn.b_O = attn.b_O.defined() ? attn.b_O.add(constant) : constant;
   attn.b_V = at::Tensor{};
 }

@@ -54,6 +54,17 @@ struct ModelWeights {
   void check(const ModelConfig& config) const;
 };
 
+namespace detail {
+
+/// Values of the key/value heads for every query head. [n_key_value_heads * d_head] -> [n_heads * d_head]
+[[nodiscard]] inline at::Tensor repeat_for_query_heads(const at::Tensor& values, const ModelConfig& config) {
+  return values.view({config.n_key_value_heads, 1, config.d_head})
+      .expand({config.n_key_value_heads, config.group_size(), config.d_head})
+      .reshape({config.n_heads * config.d_head});
+}
+
+}  // namespace detail
+
 namespace weights {
 
 /// Which of TransformerLens' weight processings are applied; each leaves the function unchanged (centring the unembedding

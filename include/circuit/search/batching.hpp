@@ -103,6 +103,7 @@ inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
   if (lin.has_contrast()) out.corrupt = detail::mean_described(lin.corrupt, batch, length);
   out.attn_constant = std::move(lin.attn_constant);
   out.mlp_constant = std::move(lin.mlp_constant);
+  for (const auto& change : lin.attn_map_change) out.attn_map_change.push_back(detail::mean_prompt(change));
   out.metric = detail::mean_prompt(lin.metric);
   out.metric_constant = detail::mean_prompt(lin.metric_constant);
   out.gradients.embed = detail::mean_prompt(lin.gradients.embed);

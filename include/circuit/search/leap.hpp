@@ -16,6 +16,7 @@
 #include "circuit/graph/circuit.hpp"
 #include "circuit/linear/direct_effects.hpp"
 #include "circuit/linear/linearization.hpp"
+#include "circuit/linear/modules.hpp"
 #include "circuit/linear/pull_back.hpp"
 #include "circuit/linear/sources.hpp"
 #include "circuit/search/batching.hpp"
@@ -46,7 +47,8 @@ struct PromptTensors {
 /// source  circuit-finder's LEAP; docs/leap.md says where its formulas are corrected
 template <KeepRule Keep = keep::Above, ChainRule Chain = chain::ModelGradient, ContrastRule Contrast = contrast::Signed,
           BatchRule Batching = batching::Exact, ScoreRule Score = score::Chained, TargetRule Targets = targets::FromKept,
-          SoftmaxJacobian Softmax = softmax::Exact, FinalNorm Final = final_norm::Frozen>
+          SoftmaxJacobian Softmax = softmax::Exact, FinalNorm Final = final_norm::Frozen,
+          ModuleRule Modules = modules::ReadElseOpaque>
 struct Leap {
   [[no_unique_address]] Keep keep{};          ///< which edges stay
   [[no_unique_address]] Chain chain{};        ///< how a target's effect on the metric is known
@@ -56,6 +58,7 @@ struct Leap {
   [[no_unique_address]] Targets targets{};    ///< which features become targets
   [[no_unique_address]] Softmax softmax{};    ///< how scores move the pattern
   [[no_unique_address]] Final final_norm{};   ///< whether the final scale moves
+  [[no_unique_address]] Modules modules{};    ///< which modules are read, opaque or transparent
   AttentionPaths attention = AttentionPaths::all;  ///< whether q and k edges are searched
   SourceOptions sources{};                         ///< which nodes besides features count as upstream
   std::stop_token stop{};        ///< read once per layer
@@ -76,6 +79,30 @@ using SeedLeap = Leap<keep::PositiveAbove, chain::ModelGradient, contrast::Posit
 }  // namespace circuit
 
 namespace circuit::detail {
+
+/// Gradients at one position each as gradients at every position.
+/// grad [n, d_model]  positions [n] int64  return [n, length, d_model]
+[[nodiscard]] inline at::Tensor at_positions(const at::Tensor& grad, const at::Tensor& positions, std::int64_t length) {
+  const auto place = positions.view({-1, 1, 1}).expand({grad.size(0), 1, grad.size(1)});
+  return make::zeros({grad.size(0), length, grad.size(1)}, grad.options()).scatter(1, place, grad.unsqueeze(1));
+}
+
+/// What constants give the targets of one step, summed over prompts.
+struct ConstantSums {
+  explicit ConstantSums(std::int64_t targets) : bias(static_cast<std::size_t>(targets)), map{bias} {}
+
+  struct Sum {
+    double nn = 0;
+    double em = 0;
+
+    void add(double value, const TargetState& target) {
+      nn += value;
+      em += target.nodegrad * target.slope * value;
+    }
+  };
+  std::vector<Sum> bias;
+  std::vector<Sum> map;  // only with contrast
+};
 
 /// What a node is worth on every prompt.
 struct NodeValues {
@@ -100,7 +127,7 @@ class LeapRun {
     if constexpr (!std::remove_cvref_t<Chain>::from_edges) {
       outputs_ = policies.chain.gradients(model, dictionaries, lin_, pull_back_, policies.attention);
     }
-    sum_constants();
+    accumulate_constants();
   }
 
   void metric_step();
@@ -123,7 +150,7 @@ class LeapRun {
       const;
 
   [[nodiscard]] std::int32_t batch() const { return sources_.batch(); }
-  void sum_constants();
+  void accumulate_constants();
   [[nodiscard]] NodeValues values_of(const Node& node) const;
   [[nodiscard]] const NodeValues* find_path(const Node& node) const {
     const auto found = paths_.find(node);
@@ -133,10 +160,14 @@ class LeapRun {
                                        const at::Tensor& writes_gradient, const auto& writes);
   void steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
+  [[nodiscard]] bool transparent_below(std::int64_t depth) const;
+  [[nodiscard]] std::vector<CarriedGradients> carry(std::vector<PromptGradients> gradients, std::int64_t depth) const;
+  void sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth, const StepTargets& targets,
+                     ConstantSums& sums) const;
   void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
   void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                 const std::vector<DirectEffects::Effect>& effects);
-  void add_bias(EdgeType type, const StepTargets& targets, const std::vector<double>& nn, const std::vector<double>& em);
+  void add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums);
   [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
   [[nodiscard]] std::pair<double, double> activations_of(const Node& node) const;
 
@@ -155,7 +186,7 @@ class LeapRun {
 };
 
 template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::sum_constants() {
+void LeapRun<Policies, A, Set>::accumulate_constants() {
   auto sum = make::zeros({model_.config().d_model}, lin_.clean.embed.options());
   const auto add = [&](const at::Tensor& constant) {
     constants_.push_back(sum);
@@ -175,20 +206,19 @@ void LeapRun<Policies, A, Set>::metric_step() {
   const auto last = lin_.length() - 1;
   auto targets = StepTargets::metric(batch(), last);
   DirectEffects effects{sources_, targets.positions(), /*spans=*/true, depth};
-  std::vector<double> bias(1, 0.0);
+  ConstantSums sums{targets.size()};
   std::vector<PromptGradients> gradients;
   for (std::int32_t b = 0; b < batch(); ++b) {
-    const auto grad = lin_.gradients.last.select(0, b).unsqueeze(0);
-    gradients.push_back({Prompt{b}, {0}, grad});
-    if constexpr (!contrasts) {
-      bias[0] += lin_.metric_constant[b].template item<double>() +
-                 grad.sum(1).matmul(constants_.back()).template item<double>();
-    }
-    targets.at(Prompt{b}, 0).activation = lin_.metric[b].template item<double>();
+    gradients.push_back({Prompt{b}, {0}, lin_.gradients.last.narrow(0, b, 1)});
+    auto& state = targets.at(Prompt{b}, 0);
+    state.activation = lin_.metric[b].template item<double>();
+    if constexpr (!contrasts) sums.bias[0].add(lin_.metric_constant[b].template item<double>(), state);
   }
-  effects.multiply(gradients);
+  const auto carried = carry(std::move(gradients), depth);
+  sum_constants(carried, depth, targets, sums);
+  effects.multiply(carried);
   keep(EdgeType::metric, targets, effects);
-  add_bias(EdgeType::metric, targets, bias, bias);
+  add_bias(EdgeType::metric, targets, sums);
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -266,36 +296,90 @@ template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
                                       std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
   for (const auto& [type, pull] : pulls) {
-    const bool spans = type == EdgeType::ov || type == EdgeType::k;
+    const bool spreads = type == EdgeType::ov || type == EdgeType::k;
+    const bool spans = spreads || transparent_below(depth);
     DirectEffects effects{sources_, targets.positions(), spans, depth};
-    std::vector<double> nn(static_cast<std::size_t>(targets.size()), 0.0);
-    std::vector<double> em = nn;
+    ConstantSums sums{targets.size()};
     std::vector<PromptGradients> gradients;
     for (std::int32_t b = 0; b < batch(); ++b) {
       const auto active = targets.active(Prompt{b});
       if (active.empty()) continue;
-      const auto rows = ids_tensor(active);
-      const auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.index_select(0, rows.to(readers.device())),
-                                             targets.position_tensor().index_select(0, rows).to(readers.device()));
+      const auto rows = ids_tensor(active).to(readers.device());
+      const auto positions = targets.position_tensor().to(readers.device()).index_select(0, rows);
+      auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.index_select(0, rows), positions);
+      if (spans && !spreads) pulled.grad = at_positions(pulled.grad, positions, lin_.length());
       gradients.push_back({Prompt{b}, active, pulled.grad});
       if constexpr (!contrasts) {
-        const auto whole = spans ? pulled.grad.sum(1) : pulled.grad;
-        const auto constant =
-            whole.matmul(constants_[static_cast<std::size_t>(depth)]).add(pulled.constant).to(at::kCPU, at::kDouble).contiguous();
+        const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
+        // The dictionary's own bias is read once, with the values.
+        const bool with_bias = type == EdgeType::ov || type == EdgeType::mlp;
         for (std::size_t r = 0; r < active.size(); ++r) {
           const auto t = active[r];
-          const auto& state = targets.at(Prompt{b}, t);
-          // The dictionary's own bias is read once, with the values.
-          const bool own = type == EdgeType::ov || type == EdgeType::mlp;
-          const double value = data_of<double>(constant)[r] + (own ? targets.constant(t) : 0.0);
-          nn[static_cast<std::size_t>(t)] += value;
-          em[static_cast<std::size_t>(t)] += state.nodegrad * state.slope * value;
+          sums.bias[static_cast<std::size_t>(t)].add(
+              data_of<double>(own)[r] + (with_bias ? targets.constant(t) : 0.0), targets.at(Prompt{b}, t));
         }
       }
     }
-    effects.multiply(gradients);
+    if (gradients.empty()) continue;
+    const auto carried = carry(std::move(gradients), depth);
+    sum_constants(carried, depth, targets, sums);
+    effects.multiply(carried);
     keep(type, targets, effects);
-    add_bias(type, targets, nn, em);
+    add_bias(type, targets, sums);
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+bool LeapRun<Policies, A, Set>::transparent_below(std::int64_t depth) const {
+  for (std::int32_t l = 0; l < model_.config().n_layers && attn_depth(Layer{l}) < depth; ++l) {
+    if (has_transparent_attention(dictionaries_, Layer{l})) return true;
+  }
+  return false;
+}
+
+/// The gradients of some targets at every depth below theirs: what passes on through transparent attention is added.
+template <class Policies, Architecture A, Dictionaries Set>
+std::vector<CarriedGradients> LeapRun<Policies, A, Set>::carry(std::vector<PromptGradients> gradients,
+                                                               std::int64_t depth) const {
+  std::vector<CarriedGradients> carried;
+  for (auto l = static_cast<std::int32_t>(model_.config().n_layers) - 1; l >= 0; --l) {
+    const Layer layer{l};
+    if (attn_depth(layer) >= depth || !has_transparent_attention(dictionaries_, layer)) continue;
+    auto below = gradients;
+    for (auto& g : below) g.grad = g.grad.add(pull_back_.attention(layer, g.prompt, g.grad));
+    carried.push_back({attn_depth(layer), std::exchange(gradients, std::move(below))});
+  }
+  carried.push_back({0, std::move(gradients)});
+  return carried;
+}
+
+/// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth,
+                                              const StepTargets& targets, ConstantSums& sums) const {
+  auto above = depth;
+  for (std::size_t part = 0; part < carried.size(); ++part) {
+    const auto from = carried[part].from;
+    const bool last = part + 1 == carried.size();
+    for (const auto& g : carried[part].gradients) {
+      at::Tensor values;  // [targets]
+      if constexpr (contrasts) {
+        if (last) break;  // below the lowest transparent module
+        const auto& change = lin_.attn_map_change[static_cast<std::size_t>(from / 2)].select(0, g.prompt.value);
+        values = g.grad.mul(change).sum(-1).sum(-1);
+      } else {
+        const auto constant = constants_[static_cast<std::size_t>(above)];
+        const auto whole = g.grad.dim() == 3 ? g.grad.sum(1) : g.grad;
+        values = whole.matmul(last ? constant : constant.sub(constants_[static_cast<std::size_t>(from)]));
+      }
+      values = values.to(at::kCPU, at::kDouble).contiguous();
+      auto& into = contrasts ? sums.map : sums.bias;
+      for (std::size_t r = 0; r < g.target.size(); ++r) {
+        const auto t = g.target[r];
+        into[static_cast<std::size_t>(t)].add(data_of<double>(values)[r], targets.at(g.prompt, t));
+      }
+    }
+    above = from;
   }
 }
 
@@ -355,11 +439,17 @@ void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targe
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targets, const std::vector<double>& nn,
-                                         const std::vector<double>& em) {
+void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums) {
+  const double share = 1.0 / batch();
   for (std::int64_t t = 0; t < targets.size(); ++t) {
-    const auto slot = static_cast<std::size_t>(t);
-    biases_.push_back({targets.node(t), type, nn[slot] / batch(), em[slot] / batch()});
+    const auto& bias = sums.bias[static_cast<std::size_t>(t)];
+    const auto& map = sums.map[static_cast<std::size_t>(t)];
+    biases_.push_back({.target = targets.node(t),
+                       .type = type,
+                       .nn_attrib = share * bias.nn,
+                       .em_attrib = share * bias.em,
+                       .nn_map = share * map.nn,
+                       .em_map = share * map.em});
   }
 }
 
@@ -451,9 +541,9 @@ Circuit LeapRun<Policies, A, Set>::circuit() && {
 namespace circuit {
 
 template <KeepRule Keep, ChainRule Chain, ContrastRule Contrast, BatchRule Batching, ScoreRule Score, TargetRule Targets,
-          SoftmaxJacobian Softmax, FinalNorm Final>
+          SoftmaxJacobian Softmax, FinalNorm Final, ModuleRule Modules>
 template <Architecture A, Dictionaries Set, Metric M, Observer... Observers>
-Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final>::operator()(
+Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Modules>::operator()(
     const HookedTransformer<A>& model, const Set& dictionaries, const PromptTensors& prompts, const M& metric,
     Observers&&... observers) const {
   const c10::AutoGradMode no_gradient{false};
@@ -470,10 +560,11 @@ Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final>::o
                       .problem = "a contrast needs them and there are none",
                       .hint = "give corrupt prompts, or search with contrast::None"}};
   }
+  const DictionariesByRole read{dictionaries, modules};
   auto linearization = batching.prepare(linearize<Final>(
-      model, dictionaries, prompts.clean, Contrast::needs_corrupt ? prompts.corrupt : at::Tensor{}, metric));
+      model, read, prompts.clean, Contrast::needs_corrupt ? prompts.corrupt : at::Tensor{}, metric));
   stage("runs and encodings");
-  detail::LeapRun<Leap, A, Set> run{*this, model, dictionaries, std::move(linearization)};
+  detail::LeapRun<Leap, A, DictionariesByRole<Set, Modules>> run{*this, model, read, std::move(linearization)};
   stage("packing");
   run.metric_step();
   for (auto l = static_cast<std::int32_t>(model.config().n_layers) - 1; l >= 0; --l) {

@@ -1,0 +1,58 @@
+#pragma once
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/linear/frozen_run.hpp"
+#include "circuit/model/hooked_transformer.hpp"
+
+namespace circuit {
+
+/// What a layer's attention, its pattern and scale held at a recorded run, makes of another residual stream: the linear
+/// part of its output, without constants.
+/// run     of the layer's own pattern and scale
+/// x       [batch, pos, d_model]  before the attention
+/// return  [batch, pos, d_model]
+template <Architecture A>
+[[nodiscard]] at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer,
+                                       const at::Tensor& x);
+
+/// The rest of its output: what norm bias, value bias and output bias add at every position. [d_model], or undefined
+template <Architecture A>
+[[nodiscard]] at::Tensor attention_map_constant(const HookedTransformer<A>& model, Layer layer);
+
+/// The residual stream before a layer of a recorded run. [batch, pos, d_model]
+template <Architecture A>
+[[nodiscard]] at::Tensor stream_before(const FrozenRun& run, Layer layer) {
+  if (layer.value > 0) return run.get<hook::resid_post>(Layer{layer.value - 1});
+  if constexpr (A::Positions::adds_embedding) return run.get<hook::embed>().add(run.get<hook::pos_embed>());
+  return run.get<hook::embed>();
+}
+
+}  // namespace circuit
+
+namespace circuit {
+
+template <Architecture A>
+at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer, const at::Tensor& x) {
+  using Norm = typename A::Norm;
+  const auto& config = model.config();
+  const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)];
+  const NormWeights linear{w.ln1.gain, {}};
+  const auto read = Norm::output(Norm::normalized(x, run.get<hook::ln1::scale>(layer), linear), linear);
+  const auto v = detail::per_query_head(detail::split_heads(read.matmul(w.attn.W_V), config.n_key_value_heads),
+                                        config.group_size());
+  const auto z = run.get<hook::attn::pattern>(layer).matmul(v).transpose(1, 2);
+  return z.flatten(2).matmul(w.attn.W_O);
+}
+
+template <Architecture A>
+at::Tensor attention_map_constant(const HookedTransformer<A>& model, Layer layer) {
+  const auto& config = model.config();
+  const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)];
+  at::Tensor value = w.attn.b_V;
+  if (w.ln1.bias.defined()) value = affine(w.ln1.bias.unsqueeze(0), w.attn.W_V, w.attn.b_V).squeeze(0);
+  if (!value.defined()) return w.attn.b_O;
+  // A row of a pattern sums to 1, so every position receives the value's constant whole.
+  return affine(detail::repeat_for_query_heads(value, config).unsqueeze(0), w.attn.W_O, w.attn.b_O).squeeze(0);
+}
+
+}  // namespace circuit

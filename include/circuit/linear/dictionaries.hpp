@@ -1,0 +1,25 @@
+#pragma once
+
+#include <concepts>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/active_features.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/model/config.hpp"
+#include "circuit/model/weights.hpp"
+
+namespace circuit {
+
+/// Where dictionaries sit; any set with these lookups will do (see BasicDictionarySet).
+template <class S>
+concept Dictionaries = requires(const S& s, Layer layer, const at::Tensor& x, const ModelConfig& config,
+                                const weights::Processing& processing, at::ScalarType dtype) {
+  { s.attn(layer) } -> std::same_as<const DictionaryWeights*>;
+  { s.mlp(layer) } -> std::same_as<const DictionaryWeights*>;
+  { s.attn_site(layer) } -> std::same_as<AttentionSite>;
+  { s.active_attn(layer, x) } -> std::same_as<ActiveFeatures>;
+  { s.active_mlp(layer, x) } -> std::same_as<ActiveFeatures>;
+  s.check(config, processing, dtype);
+};
+
+}  // namespace circuit
