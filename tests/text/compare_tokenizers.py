@@ -6,7 +6,7 @@ published tokenizer.json is trained here on the names of the Unicode characters.
 line, in the company of contractions, digits of many scripts, combining marks, all kinds of white space and special
 tokens. Code points that either side's Unicode tables do not know, or that the Python packages normalise differently
 from each other, are left out and counted. Vocabularies in GGUF files are checked too: `--gguf` builds a Python tokenizer
-from a file's metadata, and models of the package `sentencepiece`, stored as GGUF, are compared with that package.
+from a file's metadata, and models of the package `sentencepiece`, also stored as GGUF, are compared with that package.
 Needs: pip install tokenizers sentencepiece gguf, a C++20 compiler, PCRE2 and nlohmann json.
 
   compare_tokenizers.py                    compares every family; exits with 1 on a disagreement
@@ -277,7 +277,9 @@ class SentencePiece:
         return [[p.IdToPiece(i), p.GetScore(i), kind(i)] for i in range(p.GetPieceSize())]
 
     def save(self, path):
+        """As GGUF, and as a model of its own beside that."""
         import gguf
+        path.with_suffix(".model").write_bytes(self.model)
         writer = gguf.GGUFWriter(path, "llama")
         tokens, scores, types = zip(*self.pieces())
         writer.add_tokenizer_model("llama")
@@ -291,6 +293,7 @@ class SentencePiece:
         writer.close()
 
     def store(self, folder):
+        (folder / "tokenizer.model").write_bytes(self.model)
         text = ",\n".join(json.dumps(piece, separators=(",", ":")) for piece in self.pieces())
         (folder / "pieces.json").write_text(f"[\n{text}\n]\n")
 
@@ -369,6 +372,8 @@ def main():
             if not given:
                 tokenizer.save(file)
             wrong, ids = disagreements(tool, folder, tokenizer, file, lines)
+            if family in SentencePiece.KINDS:
+                wrong += disagreements(tool, folder, tokenizer, file.with_suffix(".model"), lines)[0]
             total += wrong
             print(f"{family}: {len(lines)} lines, {sum(map(len, ids))} tokens; {wrong} lines disagree")
             if options.write:

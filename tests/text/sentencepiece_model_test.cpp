@@ -1,0 +1,111 @@
+#include "circuit/text/sentencepiece_model.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "../io/files.hpp"
+#include "catch.hpp"
+#include "circuit/io/json.hpp"
+#include "circuit/text/load_tokenizer.hpp"
+
+using namespace circuit;
+using namespace circuit_test;
+using Ids = std::vector<std::int32_t>;
+
+namespace {
+
+const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
+
+/// Fields of a message; the library's own files hold more, which are passed over.
+std::string number(int field, int value) { return {static_cast<char>(field << 3), static_cast<char>(value)}; }
+std::string wide_number(int field, int value) {  // field numbers from 16 on take two bytes
+  return {static_cast<char>(((field << 3) & 0x7F) | 0x80), static_cast<char>(field >> 4), static_cast<char>(value)};
+}
+std::string bytes(int field, const std::string& content) {
+  return std::string{static_cast<char>((field << 3) | 2), static_cast<char>(content.size())} + content;
+}
+
+const std::string trainer = number(3, 2) + wide_number(35, 1);
+const std::string normalizer = bytes(1, "identity") + number(4, 0);
+
+/// The bytes, "<unk>" and "<s>", with these specifications.
+std::string model(const std::string& trainer_spec, const std::string& normalizer_spec) {
+  auto all = bytes(1, bytes(1, "<unk>") + number(3, 2)) + bytes(1, bytes(1, "<s>") + number(3, 3));
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    const std::string text{'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
+    all += bytes(1, bytes(1, text) + number(3, 6));
+  }
+  return all + bytes(2, trainer_spec) + bytes(3, normalizer_spec);
+}
+
+template <class E>
+std::string error(const std::string& content) {
+  const Folder folder;
+  const auto path = folder.file("tokenizer.model", content);
+  return said<E>([&] { (void)read_sentencepiece_model(path); });
+}
+
+}  // namespace
+
+TEST_CASE("sentencepiece_model: the library's own files give the library's tokens") {
+  const auto lines = read_json(data / "lines.json").get<std::vector<std::string>>();
+  for (const auto* const folder : {"sentencepiece", "sentencepiece_symbols"}) {
+    const auto tokenizer = load_tokenizer(data / folder);
+    const auto expected = read_json(data / folder / "ids.json").get<std::vector<Ids>>();
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      if (std::regex_search(lines[i], std::regex{"<s>|</s>|<unk>"})) continue;  // found in text here, not there
+      INFO(folder << ": " << lines[i]);
+      CHECK(tokenizer.encode(lines[i]) == expected.at(i));
+    }
+    CHECK(tokenizer.bos_id() == 1);
+    CHECK(tokenizer.default_bos() == Bos::prepend);
+  }
+}
+
+TEST_CASE("sentencepiece_model: the folder may say that no BOS is prepended") {
+  const Folder folder;
+  (void)folder.file("tokenizer.model", model(trainer, normalizer));
+  CHECK(load_tokenizer(folder.path).default_bos() == Bos::prepend);
+  CHECK(load_tokenizer(folder.path).encode("a") == Ids{' ' + 2, 'a' + 2});
+  (void)folder.file("tokenizer_config.json", R"({"add_bos_token":false})");
+  CHECK(load_tokenizer(folder.path).default_bos() == Bos::none);
+  (void)folder.file("tokenizer.model", model(trainer, normalizer + number(3, 0)));
+  CHECK(load_tokenizer(folder.path / "tokenizer.model").encode("a") == Ids{'a' + 2});
+}
+
+TEST_CASE("sentencepiece_model: settings that would change the tokens are refused by name") {
+  const auto refused = [](const std::string& trainer_spec, const std::string& normalizer_spec) {
+    return error<ConfigError>(model(trainer_spec, normalizer_spec));
+  };
+  CHECK_THAT(refused(number(3, 1) + wide_number(35, 1), normalizer), ContainsSubstring("unigram"));
+  CHECK_THAT(refused(wide_number(35, 1), normalizer), ContainsSubstring("unigram"));  // the library's default
+  CHECK_THAT(refused(number(3, 9), normalizer), ContainsSubstring("model_type"));
+  CHECK_THAT(refused(number(3, 2), normalizer), ContainsSubstring("byte_fallback"));
+  CHECK_THAT(refused(trainer + wide_number(24, 1), normalizer), ContainsSubstring("treat_whitespace_as_suffix"));
+  CHECK_THAT(refused(trainer, bytes(1, "nmt_nfkc") + bytes(2, "rules") + number(4, 0)), ContainsSubstring("nmt_nfkc"));
+  CHECK_THAT(refused(trainer, bytes(1, "identity")), ContainsSubstring("remove_extra_whitespaces"));
+  CHECK_THAT(refused(trainer, normalizer + number(5, 0)), ContainsSubstring("escape_whitespaces"));
+}
+
+TEST_CASE("sentencepiece_model: files that are none, or broken, are refused") {
+  CHECK_THROWS_AS(read_sentencepiece_model("no/such/tokenizer.model"), FileError);
+  CHECK_THAT(error<FormatError>(""), ContainsSubstring("no pieces"));
+  CHECK_THAT(error<FormatError>("{\"model\":1}"), ContainsSubstring("tokenizer.model"));
+  CHECK_THAT(error<FormatError>("\x0A\x7F<unk>"), ContainsSubstring("longer than the file"));
+  CHECK_THAT(error<FormatError>(std::string(11, '\xFF')), ContainsSubstring("64 bits"));
+  CHECK_THAT(error<FormatError>("\x0B"), ContainsSubstring("unknown kind 3"));
+  CHECK_THAT(error<FormatError>(model(trainer + wide_number(41, 0x7F), normalizer) + bytes(1, bytes(1, "a")) +
+                                bytes(1, bytes(1, "a"))),
+             ContainsSubstring("two ids"));
+  const auto whole = bytes_of(data / "sentencepiece" / "tokenizer.model");
+  const Folder folder;
+  for (std::size_t size = 0; size < whole.size(); size += 199) {
+    const auto path = folder.file("tokenizer.model", whole.substr(0, size));
+    CHECK_THROWS_AS(read_sentencepiece_model(path), Error);
+  }
+}
