@@ -24,8 +24,10 @@
 template <circuit::Architecture A>
 class Replacement {
  public:
-  Replacement(const circuit::HookedTransformer<A>& model, const circuit::DictionarySet& set, const at::Tensor& tokens)
-      : model_{model}, set_{set}, config_{model.config()} {
+  /// transparent  attention is no node: its frozen pattern moves the live stream
+  Replacement(const circuit::HookedTransformer<A>& model, const circuit::DictionarySet& set, const at::Tensor& tokens,
+              bool transparent = false)
+      : model_{model}, set_{set}, config_{model.config()}, transparent_{transparent} {
     using namespace circuit;
     auto [all_logits, cache] =
         model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
@@ -65,7 +67,11 @@ class Replacement {
     for (std::int32_t l = 0; l <= before.value && l < config_.n_layers; ++l) {
       const auto slot = static_cast<std::size_t>(l);
       if (l == before.value && !mlp) break;
-      x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x)).add(attn_rest[slot]);
+      if (transparent_) {
+        x = x.add(attn_through(circuit::Layer{l}, x));
+      } else {
+        x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x)).add(attn_rest[slot]);
+      }
       if (l == before.value) break;
       x = x.add(set_.mlp(circuit::Layer{l}) ? mlp_written(circuit::Layer{l}, mlp_acts[slot]) : at::zeros_like(x)).add(mlp_rest[slot]);
     }
@@ -109,6 +115,19 @@ class Replacement {
     }
     const auto joined = at::cat(z, -1);
     return pre(*set_.attn(l), reads_z(l) ? joined : joined.matmul(w.W_O).add(w.b_O));
+  }
+  /// What a layer's attention makes of x [pos, d_model] with this run's pattern and scale, biases included.
+  at::Tensor attn_through(circuit::Layer l, const at::Tensor& x) const {
+    const c10::AutoGradMode with_gradient{true};
+    const auto& f = frozen_[slot(l)];
+    const auto& w = block(l).attn;
+    const auto v = normalize(x, f.scale1, block(l).ln1).matmul(w.W_V).add(w.b_V);
+    const auto group = config_.n_heads / config_.n_key_value_heads;
+    std::vector<at::Tensor> z;
+    for (std::int64_t h = 0; h < config_.n_heads; ++h) {
+      z.push_back(f.pattern[h].matmul(v.narrow(1, h / group * config_.d_head, config_.d_head)));
+    }
+    return at::cat(z, -1).matmul(w.W_O).add(w.b_O);
   }
   /// Logits [pos, d_vocab] with the final scale frozen.
   at::Tensor unembed(const at::Tensor& x) const {
@@ -232,4 +251,5 @@ class Replacement {
   circuit::ModelConfig config_;
   std::vector<Frozen> frozen_;
   at::Tensor final_scale_;
+  bool transparent_;
 };

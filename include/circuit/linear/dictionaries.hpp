@@ -22,4 +22,10 @@ concept Dictionaries = requires(const S& s, Layer layer, const at::Tensor& x, co
   s.check(config, processing, dtype);
 };
 
+/// throws  NameError  when a module has no dictionary
+[[nodiscard]] inline const DictionaryWeights& require(const DictionaryWeights* dictionary) {
+  if (dictionary == nullptr) throw NameError{{.tensor = "dictionary", .problem = "this module has none that is read"}};
+  return *dictionary;
+}
+
 }  // namespace circuit

@@ -80,14 +80,14 @@ class Sources {
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] at::Tensor attn_writes(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
                                      const at::Tensor& features) {
-  const auto rows = dictionaries.attn(layer)->decoder_rows(features);
+  const auto rows = require(dictionaries.attn(layer)).decoder_rows(features);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
   return rows.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
 }
 
 template <Dictionaries Set>
 [[nodiscard]] at::Tensor mlp_writes(const Set& dictionaries, Layer layer, const at::Tensor& features) {
-  return dictionaries.mlp(layer)->decoder_rows(features);
+  return require(dictionaries.mlp(layer)).decoder_rows(features);
 }
 
 }  // namespace circuit
