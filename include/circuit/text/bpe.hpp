@@ -191,7 +191,7 @@ inline void Bpe::index_merges(const std::filesystem::path& file) {
 }
 
 inline void Bpe::index_scores(const std::filesystem::path& file) {
-  constexpr std::size_t longest = 1024;
+  constexpr std::size_t longest = 256;  // the work below grows with the square of a length
   const auto& [tokens, merges, whole, bytes, scores] = vocabulary_;
   if (scores.size() != tokens.size()) {
     throw FormatError{{.file = file,

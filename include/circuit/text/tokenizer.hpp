@@ -14,6 +14,7 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/io/utf8.hpp"
+#include "circuit/text/added_token.hpp"
 #include "circuit/text/bpe.hpp"
 #include "circuit/text/normalization.hpp"
 #include "circuit/text/spelling.hpp"
@@ -36,14 +37,6 @@ struct ByteSpan {
 struct Encoding {
   std::vector<std::int32_t> ids{};
   std::vector<ByteSpan> offsets{};  ///< one per id; together they cover the text without gaps
-};
-
-/// A token found in the text before any other splitting, such as "<|endoftext|>".
-struct AddedToken {
-  std::string text{};
-  std::int32_t id = 0;
-  bool special = true;      ///< marks structure rather than words
-  bool normalized = false;  ///< looked for in normalised text, after those that are not
 };
 
 /// What a tokenizer is made of; the defaults are GPT-2's.
@@ -153,21 +146,15 @@ class Tokenizer {
   [[nodiscard]] std::size_t size() const noexcept { return state_->texts.size(); }
 
  private:
-  /// An added token as it is looked for.
-  struct Sought {
-    std::string text;
-    std::int32_t id;
-  };
-
   struct State {
     State(TokenizerParts from, const std::filesystem::path& file);
     void check_added(const AddedToken& token, const std::string& text, const std::filesystem::path& file) const;
 
     TokenizerParts parts;  // its vocabulary is bpe's
     Bpe bpe;
-    std::vector<std::string> texts;  // by id: the vocabulary's tokens and the added ones
-    std::vector<Sought> raw;         // added tokens looked for in the text as it is
-    std::vector<Sought> normalized;  // and in normalised text
+    std::vector<std::string> texts;          // by id: the vocabulary's tokens and the added ones
+    std::vector<detail::Sought> raw;         // added tokens looked for in the text as it is
+    std::vector<detail::Sought> normalized;  // and in normalised text
   };
 
   [[nodiscard]] std::int32_t required_bos() const {
@@ -201,40 +188,6 @@ class Tokenizer {
   Bos default_bos_;
   std::shared_ptr<const State> state_;
 };
-
-namespace detail {
-
-/// Cuts `text` at the `sought`, each with a text and an id: leftmost first, the longest of those that begin together.
-template <class Sought, class OnToken, class OnText>
-void split_at_added(const std::vector<Sought>& sought, std::string_view text, OnToken&& on_token, OnText&& on_text) {
-  struct Next {
-    const Sought* token;
-    std::size_t at;
-  };
-  std::vector<Next> next;
-  for (const auto& token : sought) {
-    if (const auto at = text.find(token.text); at != text.npos) next.push_back({&token, at});
-  }
-  std::size_t done = 0;
-  while (done < text.size()) {
-    const Next* best = nullptr;
-    for (auto& candidate : next) {
-      if (candidate.at != text.npos && candidate.at < done) candidate.at = text.find(candidate.token->text, done);
-      if (candidate.at == text.npos) continue;
-      if (best == nullptr || candidate.at < best->at ||
-          (candidate.at == best->at && candidate.token->text.size() > best->token->text.size())) {
-        best = &candidate;
-      }
-    }
-    const auto found = best == nullptr ? text.size() : best->at;
-    if (found > done) on_text(text.substr(done, found - done));
-    if (best == nullptr) return;
-    on_token(best->token->id, text.substr(found, best->token->text.size()));
-    done = found + best->token->text.size();
-  }
-}
-
-}  // namespace detail
 
 inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path& file)
     : parts{std::move(from)}, bpe{std::move(parts.vocabulary), file}, texts{bpe.vocabulary().tokens} {
