@@ -179,9 +179,12 @@ STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def llama2(corpus):
-    return with_byte_tokens(corpus, ["<unk>", "<s>", "</s>"], pre_tokenizers.Metaspace(), {
+    tokenizer = with_byte_tokens(corpus, ["<unk>", "<s>", "</s>"], pre_tokenizers.Metaspace(), {
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, TO_MARK]},
         "pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": FROM_MARK + [STRIP]}})
+    root = json.loads(tokenizer.to_str())
+    root["added_tokens"][2]["normalized"] = True  # as in some published files: it is found after a space only
+    return Tokenizer.from_str(json.dumps(root))
 
 
 def mistral(corpus):

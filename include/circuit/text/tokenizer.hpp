@@ -192,14 +192,16 @@ class Tokenizer {
 inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path& file)
     : parts{std::move(from)}, bpe{std::move(parts.vocabulary), file}, texts{bpe.vocabulary().tokens} {
   auto how = parts.normalization;
-  how.prefix = PrefixSpace::none;
+  // A space that a normaliser puts first is put before the added token too, one that splitting puts first is not.
+  if (how.prefix != PrefixSpace::always) how.prefix = PrefixSpace::none;
   std::string buffer;
   std::vector<TextChange> changes;
   for (const auto& token : parts.added) {
     auto text = how.mark_is_space ? marks_to_spaces(token.text) : token.text;
     check_added(token, text, file);
     if (token.normalized) {
-      normalized.push_back({std::string{normalize(how, token.text, false, buffer, changes)}, token.id});
+      text = normalize(how, token.text, false, buffer, changes);
+      normalized.push_back({text, token.id});
     } else {
       raw.push_back({token.text, token.id});
     }
@@ -207,7 +209,7 @@ inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path&
     if (id >= texts.size()) texts.resize(id + 1);
     texts[id] = std::move(text);
   }
-  if (!normalized.empty() && parts.normalization.prefix != PrefixSpace::none) {
+  if (!normalized.empty() && parts.normalization.prefix != how.prefix) {
     throw ConfigError{{.file = file,
                        .tensor = normalized.front().text,
                        .problem = "an added token looked for in normalised text, where a space begins each text"}};
@@ -249,7 +251,7 @@ void Tokenizer::encode_pieces(std::string_view text, const Normalization& normal
     state_->bpe.encode_word(word, ids, scratch);
     visited(word, ids);
   };
-  const auto on_normal_token = [&](std::int32_t id, std::string_view) { visited(token_bytes(id), {&id, 1}); };
+  const auto on_normal_token = [&](std::int32_t id, std::string_view found) { visited(found, {&id, 1}); };
   const auto on_raw_token = [&](std::int32_t id, std::string_view found) {
     const auto normal = token_bytes(id);
     if (normal.size() != found.size()) changes.push_back({normal_done, normal.size(), found.size()});
