@@ -11,8 +11,8 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/io/json.hpp"
-#include "circuit/io/safetensors.hpp"
 #include "circuit/model/hooked_transformer.hpp"
+#include "circuit/model/load/weight_files.hpp"
 #include "circuit/model/load/weight_source.hpp"
 #include "circuit/model/process_weights.hpp"
 #include "circuit/text/load_tokenizer.hpp"
@@ -42,8 +42,9 @@ struct LoadOptions {
   at::Device device = at::kCPU;
 };
 
-/// Opens a Hugging Face folder: config.json, model.safetensors and, where there is one, tokenizer.json. The weights stay
-/// mapped unless a processing, another dtype or another device needs a copy; what was copied is no longer mapped.
+/// Opens a Hugging Face folder: config.json, weights as open_weights finds them and, where there is one, tokenizer.json.
+/// The weights stay mapped unless a processing, another dtype or another device needs a copy; what was copied is no longer
+/// mapped.
 /// throws  FileError, FormatError, ConfigError, NameError, ShapeError, DTypeError, ValueError (NaN)  naming the file and
 ///         tensor
 template <LoadableArchitecture A>
@@ -108,8 +109,7 @@ HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadO
   if (std::filesystem::exists(folder / "tokenizer.json")) {
     tokenizer = std::make_shared<const Tokenizer>(load_tokenizer(folder));
   }
-  return build_model<A>(std::move(config), {open_safetensors(folder / "model.safetensors"), options.dtype}, options,
-                        std::move(tokenizer));
+  return build_model<A>(std::move(config), {open_weights(folder), options.dtype}, options, std::move(tokenizer));
 }
 
 template <LoadableArchitecture A>

@@ -19,6 +19,7 @@ class WeightSource {
   using Contains = std::function<bool(const std::string& name)>;
   using Get = std::function<at::Tensor(const std::string& name)>;
 
+  /// get    any floating type; what it gives as `dtype` is not copied
   /// file   only named in errors
   /// dtype  what every tensor is read as
   WeightSource(Contains contains, Get get, std::filesystem::path file, at::ScalarType dtype)
@@ -51,7 +52,13 @@ class WeightSource {
 inline WeightSource::WeightSource(TensorFile file, at::ScalarType dtype) : file_{file.path()}, dtype_{dtype} {
   const auto shared = std::make_shared<const TensorFile>(std::move(file));
   contains_ = [shared](const std::string& name) { return shared->find(name) != nullptr; };
-  get_ = [shared](const std::string& name) { return to_tensor(shared->get(name)); };
+  get_ = [shared, dtype](const std::string& name) {
+    const auto& stored = shared->get(name);
+    auto values = to_tensor(stored);
+    if (values.is_floating_point()) values = values.to(dtype);
+    if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
+    return values;
+  };
 }
 
 inline at::Tensor WeightSource::read(const std::string& name, const std::vector<std::int64_t>& shape) const {
