@@ -1,0 +1,129 @@
+#include "circuit/model/load/gguf.hpp"
+
+#include <functional>
+
+#include "circuit/model/load/gemma2.hpp"
+#include "circuit/model/load/llama.hpp"
+#include "io/files.hpp"
+#include "io/gguf_builder.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+using namespace circuit_test;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path folder{fs::path{CIRCUIT_TEST_DATA} / "gguf_models"};
+
+at::Tensor fact(const std::string& name) {
+  return to_tensor(open_safetensors(folder / "golden.safetensors").get(name));
+}
+
+HookedTransformer<Llama> open(const std::string& name) { return load_gguf<Llama>(folder / (name + ".gguf")); }
+
+/// Metadata of a Llama without tensors, one entry of them changed.
+std::string refused(const std::string& key, const std::string& entry, const std::string& tensors = {}) {
+  gguf::File file;
+  const auto put = [&](const std::string& name, const std::string& bytes) {
+    if (name != key) file.values.push_back(bytes);
+  };
+  const auto number = [&](const std::string& name, std::uint32_t value) { put(name, gguf::value(name, value)); };
+  put("general.architecture", gguf::value("general.architecture", 8, gguf::text("llama")));
+  number("llama.block_count", 1);
+  number("llama.embedding_length", 4);
+  number("llama.attention.head_count", 2);
+  number("llama.feed_forward_length", 4);
+  number("llama.context_length", 8);
+  number("llama.vocab_size", 3);
+  put("llama.attention.layer_norm_rms_epsilon", gguf::value("llama.attention.layer_norm_rms_epsilon", 6, raw(1e-5F)));
+  if (!entry.empty()) file.values.push_back(entry);
+  if (!tensors.empty()) file.tensors.push_back(tensors);
+  file.data.assign(4096, '\0');
+  const Folder made;
+  const auto path = made.file("made.gguf", file.bytes());
+  try {
+    (void)load_gguf<Llama>(path);
+  } catch (const Error& error) {
+    REQUIRE(error.details().file == path);
+    return error.what();
+  }
+  FAIL("it loaded");
+  return {};
+}
+
+std::string refused(const std::string& key, std::uint32_t value) { return refused(key, gguf::value(key, value)); }
+
+}  // namespace
+
+TEST_CASE("a model in GGUF computes what transformers computes on the same weights") {
+  for (const std::string name : {"llama_f32", "llama_q8_0", "llama3_f16", "qwen2_bf16", "qwen3_q4_0"}) {
+    INFO(name);
+    REQUIRE_CLOSE(open(name).run(fact("tokens")).logits, fact(name), 2e-6);
+  }
+}
+
+TEST_CASE("a model in GGUF equals the Hugging Face model it was made from") {
+  const auto original = load_model<Llama>(folder / "llama");
+  const auto model = open("llama_f32");
+  REQUIRE_CLOSE(model.run(fact("tokens")).logits, original.run(fact("tokens")).logits, 1e-6);
+  REQUIRE(model.weights().blocks[1].attn.W_Q.equal(original.weights().blocks[1].attn.W_Q));
+  REQUIRE(model.weights().blocks[1].attn.W_K.equal(original.weights().blocks[1].attn.W_K));
+  REQUIRE(model.config().rotary_base == original.config().rotary_base);
+}
+
+TEST_CASE("the tokenizer comes from the metadata") {
+  const auto model = open("llama_q8_0");
+  REQUIRE(model.tokenizer().decode(model.tokenizer().encode("the hat")) == "the hat");
+  REQUIRE(model.tokenizer().bos_id() == 258);
+}
+
+TEST_CASE("float32 weights stay mapped where rows need no change") {
+  const auto file = open_gguf(folder / "llama_f32.gguf");
+  const auto* mapped = file.get("blk.0.ffn_up.weight").bytes.data();
+  const auto model = load_gguf<Llama>(file);
+  REQUIRE(model.weights().blocks[0].mlp.W_in.data_ptr() == mapped);
+  REQUIRE(load_gguf<Llama>(file, {.dtype = at::kDouble}).dtype() == at::kDouble);
+}
+
+TEST_CASE("Hugging Face's names become GGUF's") {
+  using detail::gguf::gguf_name;
+  REQUIRE(gguf_name("model.layers.12.self_attn.q_proj.bias") == "blk.12.attn_q.bias");
+  REQUIRE(gguf_name("model.layers.0.post_attention_layernorm.weight") == "blk.0.ffn_norm.weight");
+  REQUIRE(gguf_name("model.embed_tokens.weight") == "token_embd.weight");
+  REQUIRE(gguf_name("lm_head.weight") == "output.weight");
+  REQUIRE(gguf_name("model.layers.") == "blk.");
+  REQUIRE(gguf_name("other") == "other");
+}
+
+TEST_CASE("an architecture that is not known, or not the one asked for, is named") {
+  REQUIRE_THAT(refused("general.architecture", gguf::value("general.architecture", 8, gguf::text("rwkv6"))),
+               ContainsSubstring("expected llama or qwen2 or qwen3, got rwkv6"));
+  REQUIRE_THAT(said<ConfigError>([] { (void)load_gguf<Gemma2>(folder / "llama_q8_0.gguf"); }),
+               ContainsSubstring("expected gemma2, got llama"));
+}
+
+TEST_CASE("metadata that are missing, of a wrong type or out of range are named") {
+  REQUIRE_THAT(refused("llama.block_count", ""), ContainsSubstring("llama.block_count"));
+  REQUIRE_THAT(refused("llama.context_length", gguf::value("llama.context_length", 8, gguf::text("long"))),
+               ContainsSubstring("expected a whole number, got \"long\""));
+  REQUIRE_THAT(refused("llama.vocab_size", ""), ContainsSubstring("llama.vocab_size"));
+  REQUIRE_THAT(refused("llama.block_count", 0), ContainsSubstring("n_layers") && ContainsSubstring("got 0"));
+  REQUIRE_THAT(refused("llama.block_count", 0xFFFFFFFFU), ContainsSubstring("n_layers"));
+  REQUIRE_THAT(refused("llama.attention.head_count", 0), ContainsSubstring("n_heads"));
+  REQUIRE_THAT(refused("llama.attention.head_count_kv", 3), ContainsSubstring("n_key_value_heads"));
+  REQUIRE_THAT(refused("llama.expert_count", 8), ContainsSubstring("llama.expert_count") && ContainsSubstring("got 8"));
+  REQUIRE_THAT(refused("llama.attention.value_length", 3), ContainsSubstring("expected 2, got 3"));
+  REQUIRE_THAT(refused("llama.rope.dimension_count", 4), ContainsSubstring("expected 2, got 4"));
+  REQUIRE_THAT(refused("llama.rope.scaling.type", gguf::value("llama.rope.scaling.type", 8, gguf::text("spiral"))),
+               ContainsSubstring("llama.rope.scaling.factor"));
+}
+
+TEST_CASE("tensors that are missing, of another shape or not finite are named") {
+  REQUIRE_THAT(refused("", ""), ContainsSubstring("token_embd.weight"));
+  REQUIRE_THAT(refused("", "", gguf::tensor("token_embd.weight", {4, 5}, 0, 0)),
+               ContainsSubstring("expected [3, 4], got [5, 4]"));
+  REQUIRE_THAT(refused("", "", gguf::tensor("token_embd.weight", {256, 3}, 16, 0)), ContainsSubstring("IQ2_XXS"));
+  REQUIRE_THAT(refused("", "", gguf::tensor("rope_freqs.weight", {3}, 0, 0)), ContainsSubstring("rope_freqs.weight"));
+  REQUIRE_THAT(refused("", "", gguf::tensor("rope_freqs.weight", {1}, 0, 0)), ContainsSubstring("expected > 0"));
+}
