@@ -4,13 +4,26 @@
 #include <cstdint>
 
 #include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/model/architecture/gemma2.hpp"
 #include "circuit/model/architecture/gpt2.hpp"
+#include "circuit/model/architecture/gpt_neox.hpp"
 #include "circuit/model/architecture/llama.hpp"
+#include "circuit/model/architecture/plain.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 #include "tensors.hpp"
 
 /// Small random models and dictionaries with nothing zero: biases, gains, thresholds.
 namespace random_model {
+
+/// Parts that no family puts together: LayerNorm behind the modules too, and head norms without a rotary map.
+struct MixedParts {
+  static constexpr std::string_view name = "mixed";
+  using Norm = circuit::norm::LayerNorm;
+  using Positions = circuit::positions::Learned;
+  using Attention = circuit::attention::HeadNormed;
+  using Mlp = circuit::mlp::Gated<circuit::activation::Gelu>;
+  using Wiring = circuit::wiring::PostNormed;
+};
 
 /// A seeded source of tensors.
 class Source {
@@ -45,21 +58,33 @@ inline circuit::ModelConfig small_config() {
   return c;
 }
 
-/// GPT-2's parts, unfolded, or Llama's with grouped queries, rotary positions, a soft cap and biases everywhere.
+/// Every part the architecture has, in use: grouped queries, soft caps, a window, a partial or scaled rotary map, biases.
 template <circuit::Architecture A>
 circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble) {
   using namespace circuit;
   Source random{seed, dtype};
   auto c = small_config();
-  if constexpr (A::Positions::rotates) {
+  constexpr bool rms = std::same_as<typename A::Norm, norm::RmsNorm>;
+  if constexpr (!has_mlp<A>) c.d_mlp = 0;
+  if constexpr (A::Positions::rotates) c.rotary_dims = rms ? 4 : 2;
+  if constexpr (rms) {
     c.n_key_value_heads = 2;
-    c.rotary_dims = 4;
     c.score_soft_cap = 1.5;
+    c.windows = {0, 3};
+    c.rotary_speeds = {0.7, 0.2};
+    c.rotary_gain = 1.1;
+  }
+  if constexpr (A::Wiring::post_norms) {
+    c.n_key_value_heads = 2;
+    c.windows = {3, 0};
+    c.logit_soft_cap = 4.0;
+    c.embed_scale = 1.5;
   }
   const auto q = c.n_heads * c.d_head;
   const auto kv = c.n_key_value_heads * c.d_head;
   const auto d = c.d_model;
   const auto norm = [&] {
+    if constexpr (std::same_as<typename A::Norm, norm::None>) return NormWeights{};
     return NormWeights{random({d}, 0.3, 1.0), A::Norm::centers ? random({d}, 0.3) : at::Tensor{}};
   };
   ModelWeights w;
@@ -71,6 +96,14 @@ circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at
     b.attn = {.W_Q = random({d, q}, 0.4), .W_K = random({d, kv}, 0.4), .W_V = random({d, kv}, 0.4),
               .W_O = random({q, d}, 0.4), .b_Q = random({q}, 0.3), .b_K = random({kv}, 0.3),
               .b_V = random({kv}, 0.3), .b_O = random({d}, 0.3)};
+    if constexpr (A::Attention::head_norms) {
+      b.attn.q_gain = random({c.d_head}, 0.3, 1.0);
+      b.attn.k_gain = random({c.d_head}, 0.3, 1.0);
+    }
+    if constexpr (A::Wiring::post_norms) b.ln1_post = norm();
+    if constexpr (A::Wiring::post_norms) b.ln2_post = norm();
+    w.blocks.push_back(b);
+    if constexpr (!has_mlp<A>) continue;
     b.ln2 = norm();
     b.mlp = {.W_gate = A::Mlp::gated ? random({d, c.d_mlp}, 0.4) : at::Tensor{},
              .W_in = random({d, c.d_mlp}, 0.4),
@@ -78,7 +111,7 @@ circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at
              .b_gate = A::Mlp::gated ? random({c.d_mlp}, 0.3) : at::Tensor{},
              .b_in = random({c.d_mlp}, 0.3),
              .b_out = random({d}, 0.3)};
-    w.blocks.push_back(b);
+    w.blocks.back() = b;
   }
   w.ln_final = norm();
   w.W_U = random({d, c.d_vocab}, 0.4);
@@ -106,7 +139,7 @@ inline circuit::DictionarySet dictionaries(const circuit::ModelConfig& c, std::u
     const bool z = l % 2 == 0;
     const auto width = z ? c.n_heads * c.d_head : c.d_model;
     set.set_attn(Layer{l}, dictionary(width, width, false), z ? AttentionSite::z : AttentionSite::attn_out);
-    set.set_mlp(Layer{l}, dictionary(c.d_model, c.d_model, true));
+    if (c.d_mlp > 0) set.set_mlp(Layer{l}, dictionary(c.d_model, c.d_model, true));
   }
   return set;
 }

@@ -31,7 +31,8 @@ class Replacement {
     using namespace circuit;
     auto [all_logits, cache] =
         model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
-                                 hook::attn::k, hook::attn::v, hook::attn::pattern, hook::attn::z, hook::attn_out,
+                                 hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
+                                 hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::attn_out,
                                  hook::mlp_out, hook::ln2::normalized, hook::ln_final::scale>());
     logits = all_logits[0];
     auto embedding = cache.template get<hook::embed>()[0];
@@ -42,7 +43,12 @@ class Replacement {
       const Layer l{i};
       Frozen f;
       f.scale1 = cache.template get<hook::ln1::scale>(l)[0];
-      f.scale2 = cache.template get<hook::ln2::scale>(l)[0];
+      if constexpr (has_mlp<A>) f.scale2 = cache.template get<hook::ln2::scale>(l)[0];
+      if constexpr (A::Wiring::post_norms) f.post_scale = cache.template get<hook::ln1_post::scale>(l)[0];
+      if constexpr (A::Attention::head_norms) {
+        f.q_scale = cache.template get<hook::attn::q_norm::scale>(l)[0];
+        f.k_scale = cache.template get<hook::attn::k_norm::scale>(l)[0];
+      }
       f.q = cache.template get<hook::attn::q>(l)[0];
       f.k = cache.template get<hook::attn::k>(l)[0];
       f.v = cache.template get<hook::attn::v>(l)[0];
@@ -50,12 +56,18 @@ class Replacement {
       frozen_.push_back(f);
       const auto z = cache.template get<hook::attn::z>(l)[0].flatten(1);
       const auto attn_out = cache.template get<hook::attn_out>(l)[0];
-      const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
+      const auto none = at::zeros({embed.size(0), 1}, at::kDouble);
       const auto* attn = set.attn(l);
       const auto* mlp = set.mlp(l);
-      attn_acts.push_back(leaf(attn != nullptr ? relu_encode(*attn, reads_z(l) ? z : attn_out) : at::zeros({embed.size(0), 1}, at::kDouble)));
+      attn_acts.push_back(leaf(attn != nullptr ? relu_encode(*attn, reads_z(l) ? z : attn_out) : none));
       attn_rest.push_back(leaf(attn != nullptr ? attn_out.sub(attn_written(l, attn_acts.back())) : attn_out));
-      mlp_acts.push_back(leaf(mlp != nullptr ? relu_encode(*mlp, cache.template get<hook::ln2::normalized>(l)[0]) : at::zeros({embed.size(0), 1}, at::kDouble)));
+      if constexpr (!has_mlp<A>) {
+        mlp_acts.push_back(leaf(none));
+        mlp_rest.push_back(leaf(at::zeros_like(embed)));
+        continue;
+      }
+      const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
+      mlp_acts.push_back(leaf(mlp != nullptr ? relu_encode(*mlp, cache.template get<hook::ln2::normalized>(l)[0]) : none));
       mlp_rest.push_back(leaf(mlp != nullptr ? mlp_out.sub(mlp_written(l, mlp_acts.back())) : mlp_out));
     }
   }
@@ -66,7 +78,7 @@ class Replacement {
     auto x = embed;
     for (std::int32_t l = 0; l <= before.value && l < config_.n_layers; ++l) {
       const auto slot = static_cast<std::size_t>(l);
-      if (l == before.value && !mlp) break;
+      if (l == before.value && (!mlp || A::Wiring::parallel)) break;
       if (transparent_) {
         x = x.add(attn_through(circuit::Layer{l}, x));
       } else {
@@ -102,19 +114,20 @@ class Replacement {
     const auto v = type == EdgeType::ov ? heads(w.W_V, w.b_V, config_.n_key_value_heads) : f.v;
     const auto group = config_.n_heads / config_.n_key_value_heads;
     const auto length = n.size(0);
+    const auto query = normalize_head(q, f.q_scale, w.q_gain);
+    const auto key = normalize_head(k, f.k_scale, w.k_gain);
     std::vector<at::Tensor> z;
     for (std::int64_t h = 0; h < config_.n_heads; ++h) {
       auto pattern = f.pattern[h];
       if (type != EdgeType::ov) {
-        auto scores = turn(q.select(1, h)).matmul(turn(k.select(1, h / group)).t()).div(config_.score_scale);
+        auto scores = turn(query.select(1, h)).matmul(turn(key.select(1, h / group)).t()).div(config_.score_scale);
         if (config_.score_soft_cap > 0) scores = scores.div(config_.score_soft_cap).tanh().mul(config_.score_soft_cap);
-        const auto future = at::ones({length, length}, at::kBool).triu(1);
-        pattern = scores.masked_fill(future, -1e300).softmax(-1);
+        pattern = scores.masked_fill(unseen(l, length), -1e300).softmax(-1);
       }
       z.push_back(pattern.matmul(v.select(1, h / group)));
     }
     const auto joined = at::cat(z, -1);
-    return pre(*set_.attn(l), reads_z(l) ? joined : joined.matmul(w.W_O).add(w.b_O));
+    return pre(*set_.attn(l), reads_z(l) ? joined : attn_output(l, joined));
   }
   /// What a layer's attention makes of x [pos, d_model] with this run's pattern and scale, biases included.
   at::Tensor attn_through(circuit::Layer l, const at::Tensor& x) const {
@@ -127,9 +140,14 @@ class Replacement {
     for (std::int64_t h = 0; h < config_.n_heads; ++h) {
       z.push_back(f.pattern[h].matmul(v.narrow(1, h / group * config_.d_head, config_.d_head)));
     }
-    return at::cat(z, -1).matmul(w.W_O).add(w.b_O);
+    return attn_output(l, at::cat(z, -1));
   }
-  /// Logits [pos, d_vocab] with the final scale frozen.
+  /// What attention adds [pos, d_model], given z [pos, n_heads * d_head], a post-norm's scale frozen.
+  at::Tensor attn_output(circuit::Layer l, const at::Tensor& z) const {
+    const auto out = z.matmul(block(l).attn.W_O).add(block(l).attn.b_O);
+    return A::Wiring::post_norms ? normalize(out, frozen_[slot(l)].post_scale, block(l).ln1_post) : out;
+  }
+  /// Logits [pos, d_vocab] with the final scale frozen, before any soft cap.
   at::Tensor unembed(const at::Tensor& x) const {
     const c10::AutoGradMode with_gradient{true};
     const auto& w = model_.weights();
@@ -140,41 +158,23 @@ class Replacement {
   /// frozen), only errors and embeddings given. `live` keeps the activation of chosen features at their leaves' values.
   at::Tensor forward(bool frozen_active_set = true) const {
     const c10::AutoGradMode with_gradient{true};
-    auto x = embed;
-    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
-      const circuit::Layer l{i};
-      if (set_.attn(l)) {
-        x = x.add(attn_written(l, activate(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)], frozen_active_set)));
-      }
-      x = x.add(attn_rest[slot(l)]);
-      if (set_.mlp(l)) x = x.add(mlp_written(l, activate(mlp_pre(l, x), mlp_acts[slot(l)], frozen_active_set)));
-      x = x.add(mlp_rest[slot(l)]);
-    }
-    return x;
+    return forward_as(frozen_active_set, [](const at::Tensor& acts, circuit::Layer, bool) { return acts; });
   }
 
   /// As forward, with one feature's activation moved by delta; returns the last residual stream.
   at::Tensor forward_with(const circuit::Node& node, double delta) const {
-    auto x = embed;
-    const auto bump = [&](at::Tensor acts, circuit::Layer l, bool attention) {
+    return forward_as(true, [&](at::Tensor acts, circuit::Layer l, bool attention) {
       if (node.layer != l || circuit::is_attention(node.kind) != attention) return acts;
       acts = acts.clone();
       acts[node.position.value][node.feature.value] += delta;
       return acts;
-    };
-    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
-      const circuit::Layer l{i};
-      x = x.add(attn_written(l, bump(activate(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)], true), l, true)));
-      x = x.add(attn_rest[slot(l)]);
-      x = x.add(mlp_written(l, bump(activate(mlp_pre(l, x), mlp_acts[slot(l)], true), l, false))).add(mlp_rest[slot(l)]);
-    }
-    return x;
+    });
   }
 
   at::Tensor attn_written(circuit::Layer l, const at::Tensor& acts) const {
     const auto* d = set_.attn(l);
     const auto out = acts.matmul(d->W_dec).add(d->b_out);
-    return reads_z(l) ? out.matmul(block(l).attn.W_O).add(block(l).attn.b_O) : out;
+    return reads_z(l) ? attn_output(l, out) : out;
   }
   at::Tensor mlp_written(circuit::Layer l, const at::Tensor& acts) const {
     const auto* d = set_.mlp(l);
@@ -182,7 +182,7 @@ class Replacement {
   }
   bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
 
-  at::Tensor logits;  // [pos, d_vocab] of the original model
+  at::Tensor logits;  // [pos, d_vocab] of the original model, behind its soft cap
   at::Tensor embed;   // leaves: [pos, d_model] and, by layer, [pos, d_sae] or [pos, d_model]
   std::vector<at::Tensor> attn_acts, attn_rest, mlp_acts, mlp_rest;
 
@@ -211,8 +211,41 @@ class Replacement {
 
  private:
   struct Frozen {
-    at::Tensor scale1, scale2, q, k, v, pattern;
+    at::Tensor scale1, scale2, post_scale, q, k, q_scale, k_scale, v, pattern;
   };
+  /// change(activations, layer, attention or not)  what every feature's activations become before they are written
+  template <class Change>
+  at::Tensor forward_as(bool frozen_active_set, Change&& change) const {
+    auto x = embed;
+    for (std::int32_t i = 0; i < config_.n_layers; ++i) {
+      const circuit::Layer l{i};
+      const auto before = x;
+      if (set_.attn(l)) {
+        const auto pre = attn_pre(l, x, circuit::EdgeType::ov);
+        x = x.add(attn_written(l, change(activate(pre, attn_acts[slot(l)], frozen_active_set), l, true)));
+      }
+      x = x.add(attn_rest[slot(l)]);
+      if (set_.mlp(l)) {
+        const auto pre = mlp_pre(l, A::Wiring::parallel ? before : x);
+        x = x.add(mlp_written(l, change(activate(pre, mlp_acts[slot(l)], frozen_active_set), l, false)));
+      }
+      x = x.add(mlp_rest[slot(l)]);
+    }
+    return x;
+  }
+  /// Heads [pos, heads, d_head] through their norm, its scale frozen.
+  static at::Tensor normalize_head(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& gain) {
+    return gain.defined() ? x.div(scale).mul(gain) : x;
+  }
+  /// True where query q must not see key k: k > q, or k <= q - window.
+  at::Tensor unseen(circuit::Layer l, std::int64_t length) const {
+    auto mask = at::zeros({length, length}, at::kBool);
+    const auto window = config_.windows.empty() ? 0 : config_.windows[slot(l)];
+    for (std::int64_t q = 0; q < length; ++q) {
+      for (std::int64_t k = 0; k < length; ++k) mask[q][k] = k > q || (window > 0 && k <= q - window);
+    }
+    return mask;
+  }
   static at::Tensor leaf(const at::Tensor& value) { return value.detach().clone().requires_grad_(true); }
   static std::size_t slot(circuit::Layer l) { return static_cast<std::size_t>(l.value); }
   static at::Tensor pre(const circuit::DictionaryWeights& d, const at::Tensor& x) {
@@ -237,11 +270,14 @@ class Replacement {
     for (std::int64_t i = 0; i < x.size(1); ++i) columns[static_cast<std::size_t>(i)] = x.select(1, i);
     const auto position = at::arange(x.size(0), at::kDouble);
     for (std::int64_t i = 0; i < half; ++i) {
-      const auto angle = position.mul(std::pow(config_.rotary_base, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dims)));
+      const auto speed = config_.rotary_speeds.empty()
+                             ? std::pow(config_.rotary_base, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dims))
+                             : config_.rotary_speeds[static_cast<std::size_t>(i)];
+      const auto angle = position.mul(speed);
       const auto a = x.select(1, i);
       const auto b = x.select(1, i + half);
-      columns[static_cast<std::size_t>(i)] = a.mul(angle.cos()).sub(b.mul(angle.sin()));
-      columns[static_cast<std::size_t>(i + half)] = a.mul(angle.sin()).add(b.mul(angle.cos()));
+      columns[static_cast<std::size_t>(i)] = a.mul(angle.cos()).sub(b.mul(angle.sin())).mul(config_.rotary_gain);
+      columns[static_cast<std::size_t>(i + half)] = a.mul(angle.sin()).add(b.mul(angle.cos())).mul(config_.rotary_gain);
     }
     return at::stack(columns, 1);
   }

@@ -26,6 +26,7 @@ ModelConfig small_model() {
   c.n_key_value_heads = 4;
   c.d_head = 2;
   c.d_model = 6;
+  c.d_mlp = 5;
   return c;
 }
 
@@ -86,6 +87,9 @@ TEST_CASE("a set is held to the model's sizes, layers and dtype") {
   auto other_dtype = fits;
   other_dtype.set_mlp(Layer{0}, random_dictionary(6, 6, at::kFloat));
   REQUIRE_THROWS_AS(check(other_dtype), DTypeError);
+  auto attention_only = small_model();
+  attention_only.d_mlp = 0;
+  REQUIRE_THROWS_AS(fits.check(attention_only, weights::unprocessed, at::kDouble), ConfigError);
   auto other_weights = fits;
   other_weights.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(check(other_weights), ConfigError);

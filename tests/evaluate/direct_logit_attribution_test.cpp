@@ -21,7 +21,12 @@ struct Setup {
   Linearization lin = linearize<final_norm::Frozen>(model, set, tokens, {}, metric);
   DirectLogitAttribution direct = direct_logit_attribution(model, set, lin);
 
-  double value() const { return mean(metric, model.run(tokens).logits).template item<double>(); }
+  /// Of the logits before any soft cap, as a linearization reads them.
+  template <class... Attached>
+  double value(Attached... attached) const {
+    const c10::AutoGradMode no_gradient{false};
+    return mean(metric, model.uncapped_logits(tokens, attached...)).template item<double>();
+  }
 };
 
 double of(const DirectLogitAttribution& direct, const Component& part) {
@@ -35,7 +40,8 @@ double of(const DirectLogitAttribution& direct, const Component& part) {
 /// The metric when one head writes nothing and all else stays as it was, the final scale too.
 template <class A>
 double without_head(const Setup<A>& s, Layer layer, Head head) {
-  const auto clean = s.model.run(s.tokens, record<hook::attn_out, hook::mlp_out, hook::ln_final::scale>()).cache;
+  const auto clean = s.model.run(s.tokens, record<hook::ln1_post::scale, hook::attn_out, hook::mlp_out,
+                                                  hook::ln_final::scale>()).cache;
   const auto silence = edit<hook::attn::z>([](const at::Tensor& z, Layer) { return at::zeros_like(z); },
                                            {.layers = {layer}, .heads = {head}});
   const auto later = edit<hook::attn_out>(
@@ -44,24 +50,28 @@ double without_head(const Setup<A>& s, Layer layer, Head head) {
       [&](const at::Tensor& out, Layer l) { return l >= layer ? clean.template get<hook::mlp_out>(l) : out; });
   const auto scale = edit<hook::ln_final::scale>(
       [&](const at::Tensor&, Layer) { return clean.template get<hook::ln_final::scale>(); });
-  return mean(s.metric, s.model.run(s.tokens, silence, later, mlps, scale).logits).template item<double>();
+  const auto post_scale = edit<hook::ln1_post::scale>(
+      [&](const at::Tensor&, Layer l) { return clean.template get<hook::ln1_post::scale>(l); });
+  return s.value(silence, post_scale, later, mlps, scale);
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("heads, MLPs, embeddings and biases sum to the metric", "", Gpt2, Llama) {
+TEMPLATE_TEST_CASE("heads, MLPs, embeddings and biases sum to the metric", "", Gpt2, Llama, Gemma2,
+                   random_model::MixedParts, AttentionOnly) {
   const Setup<TestType> s;
   REQUIRE(s.direct.metric == Approx(s.value()).epsilon(1e-12));
   REQUIRE(s.direct.component_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
-TEMPLATE_TEST_CASE("features, errors, embeddings and constants sum to the metric", "", Gpt2, Llama) {
+TEMPLATE_TEST_CASE("features, errors, embeddings and constants sum to the metric", "", Gpt2, Llama, Gemma2,
+                   random_model::MixedParts, AttentionOnly) {
   const Setup<TestType> s;
   REQUIRE(s.direct.node_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
 TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2,
-                   Llama) {
+                   Llama, Gemma2, random_model::MixedParts, AttentionOnly) {
   const Setup<TestType> s;
   for (const auto layer : {Layer{0}, Layer{1}}) {
     for (std::int32_t h = 0; h < s.model.config().n_heads; ++h) {

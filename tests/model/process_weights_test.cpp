@@ -65,6 +65,40 @@ TEST_CASE("an RMSNorm model with grouped queries folds exactly, and centring is 
   REQUIRE_THROWS_AS(processed(raw, {.center_writing = true}), ConfigError);
 }
 
+TEMPLATE_TEST_CASE("what is exact leaves the function, in parallel blocks, behind post-norms and without norms", "", GptNeox,
+                   Gemma2, random_model::MixedParts, Plain, AttentionOnly) {
+  using A = TestType;
+  const auto raw = random_model::make<A>(9);
+  const auto tokens = random_model::Source{10}.tokens(2, 8, raw.config().d_vocab);
+  const auto logits = raw.run(tokens).logits;
+  constexpr bool may_center_writing = A::Norm::centers && !A::Wiring::post_norms;
+  const bool may_center_unembed = raw.config().logit_soft_cap == 0;
+  for (int bits = 0; bits < 16; ++bits) {
+    const weights::Processing processing{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0};
+    INFO(bits);
+    if ((processing.center_writing && !may_center_writing) || (processing.center_unembed && !may_center_unembed)) {
+      REQUIRE_THROWS_AS(processed(raw, processing), ConfigError);
+    } else {
+      const auto after = processed(raw, processing).run(tokens).logits;
+      REQUIRE_CLOSE(after, processing.center_unembed ? without_mean(logits) : logits, 1e-10);
+    }
+  }
+}
+
+TEST_CASE("a refusal says why") {
+  const auto why = [](const auto& raw, const weights::Processing& processing) {
+    try {
+      (void)processed(raw, processing);
+    } catch (const ConfigError& error) {
+      return std::string{error.what()};
+    }
+    return std::string{};
+  };
+  REQUIRE_THAT(why(random_model::make<Llama>(1), {.center_writing = true}), ContainsSubstring("does not subtract the mean"));
+  REQUIRE_THAT(why(random_model::make<random_model::MixedParts>(1), {.center_writing = true}), ContainsSubstring("post-norm"));
+  REQUIRE_THAT(why(random_model::make<Gemma2>(1), {.center_unembed = true}), ContainsSubstring("soft cap"));
+}
+
 TEST_CASE("the weights that come in are left as they are") {
   const auto raw = random_model::make<Gpt2>(5);
   const auto before = raw.weights().W_E.clone();

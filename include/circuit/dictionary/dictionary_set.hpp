@@ -62,7 +62,7 @@ class BasicDictionarySet {
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
 
   /// throws  ShapeError   naming the dictionary that does not fit the model's sizes
-  /// throws  ConfigError  for a layer the model lacks, or a weight processing other than the expected one
+  /// throws  ConfigError  for a layer or MLP the model lacks, or a weight processing other than the expected one
   /// throws  DTypeError   when a dictionary's dtype is not the model's
   void check(const ModelConfig& config, const weights::Processing& processing, at::ScalarType dtype) const;
 
@@ -136,6 +136,9 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
     const Layer layer{l};
     const auto read = attn(layer) != nullptr && attn_site(layer) == AttentionSite::z ? config.n_heads * config.d_head
                                                                                      : config.d_model;
+    if (mlp(layer) != nullptr && config.d_mlp == 0) {
+      throw ConfigError{{.file = mlp(layer)->name, .problem = "reads an MLP, and the model has none"}};
+    }
     fits(attn(layer), read, read);
     fits(mlp(layer), config.d_model, config.d_model);
   }

@@ -19,7 +19,7 @@ enum class ComponentKind : std::uint8_t {
   embedding,  ///< of tokens
   position_embedding,
   head,              ///< one attention head
-  attn_bias,         ///< a layer's b_O
+  attn_bias,         ///< a layer's b_O, and the bias of the norm behind it
   mlp,               ///< a whole MLP
   unembedding_bias,  ///< what the metric reads from no residual stream
 };
@@ -87,13 +87,26 @@ class DirectAttributor {
   [[nodiscard]] double whole(const at::Tensor& written) const {
     return share_ * gradient_.mul(written).sum().template item<double>();
   }
-  /// A vector written at every position of every prompt. constant [d_model], or undefined
+  /// A vector written at every position of every prompt. constant [d_model], or [batch, pos, d_model], or undefined
   [[nodiscard]] double constant(const at::Tensor& constant) const {
     return constant.defined() ? share_ * gradient_.mul(constant).sum().template item<double>() : 0.0;
   }
-  /// [heads]  z [batch, pos, heads, d_head]   W_O [heads * d_head, d_model]
-  [[nodiscard]] at::Tensor heads(const at::Tensor& z, const at::Tensor& W_O) const {
-    const auto through = gradient_.matmul(W_O.to(at::kDouble).t()).view(z.sizes());
+  /// The gradient on what attention writes, before a post-norm where there is one.
+  template <Architecture A>
+  [[nodiscard]] at::Tensor before_post_norm(const BlockWeights& w, Layer layer) const {
+    if constexpr (A::Wiring::post_norms) {
+      return A::Norm::pull_back(gradient_, lin_.run.get<hook::ln1_post::scale>(layer), w.ln1_post);
+    } else {
+      return gradient_;
+    }
+  }
+  /// The same along one vector. constant [d_model], or undefined
+  [[nodiscard]] double constant(const at::Tensor& constant, const at::Tensor& gradient) const {
+    return constant.defined() ? share_ * gradient.mul(constant).sum().template item<double>() : 0.0;
+  }
+  /// [heads]  z [batch, pos, heads, d_head]   W_O [heads * d_head, d_model]   gradient [batch, pos, d_model]
+  [[nodiscard]] at::Tensor heads(const at::Tensor& z, const at::Tensor& W_O, const at::Tensor& gradient) const {
+    const auto through = gradient.matmul(W_O.to(at::kDouble).t()).view(z.sizes());
     return through.mul(z).sum(-1).sum(1).sum(0).mul(share_).to(at::kCPU).contiguous();
   }
 
@@ -103,10 +116,10 @@ class DirectAttributor {
   }
   /// writes(ids) gives the write vectors [n, d_model] of features ids [n].
   template <class Writes>
-  void add_features(NodeKind kind, Layer layer, const ActiveFeatures& active, const Writes& writes) {
+  void add_features(NodeKind kind, Layer layer, const ModuleState& module, const Writes& writes) {
     std::map<Node, double> sums;
     for (std::int64_t b = 0; b < lin_.batch(); ++b) {
-      for (const auto p : positions_) add_row(kind, layer, active, b, p, writes, sums);
+      for (const auto p : positions_) add_row(kind, layer, module, b, p, writes, sums);
     }
     for (const auto& [node, value] : sums) put(node, value);
   }
@@ -118,19 +131,21 @@ class DirectAttributor {
   void put(const Node& node, double value) { nodes_.push_back({node, value}); }
 
   template <class Writes>
-  void add_row(NodeKind kind, Layer layer, const ActiveFeatures& active, std::int64_t b, std::int64_t p,
+  void add_row(NodeKind kind, Layer layer, const ModuleState& module, std::int64_t b, std::int64_t p,
                const Writes& writes, std::map<Node, double>& sums) const {
+    const auto& active = module.features;
     const auto row = b * lin_.length() + p;
     const auto count = active.end(row) - active.begin(row);
     if (count == 0) return;
     const std::vector<std::int64_t> ids{active.feature.begin() + active.begin(row),
                                         active.feature.begin() + active.end(row)};
     const at::Tensor written = writes(ids_tensor(ids));
+    const double unit = module.write_scale.defined() ? share_ / module.write_scale[b][p][0].template item<double>() : share_;
     const auto values = written.to(at::kDouble)
                             .matmul(gradient_[b][p])
                             .to(at::kCPU)
                             .mul(active.activation.narrow(0, active.begin(row), count))
-                            .mul(share_)
+                            .mul(unit)
                             .contiguous();
     for (std::size_t i = 0; i < ids.size(); ++i) {
       sums[{kind, layer, position(p), Feature{static_cast<std::int32_t>(ids[i])}}] += data_of<double>(values)[i];
@@ -168,25 +183,32 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     const Layer layer{l};
     const auto slot = static_cast<std::size_t>(l);
-    const auto& w = model.weights().blocks[slot].attn;
-    const at::Tensor heads = attribute.heads(lin.run.get<hook::attn::z>(layer), w.W_O);
+    const auto& w = model.weights().blocks[slot];
+    const auto on_output = attribute.template before_post_norm<A>(w, layer);
+    const at::Tensor heads = attribute.heads(lin.run.get<hook::attn::z>(layer), w.attn.W_O, on_output);
     for (std::int32_t h = 0; h < model.config().n_heads; ++h) {
       component({ComponentKind::head, layer, Head{h}}, data_of<double>(heads)[h]);
     }
-    if (w.b_O.defined()) component({ComponentKind::attn_bias, layer}, attribute.constant(w.b_O));
-    component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));
+    if (w.attn.b_O.defined() || w.ln1_post.bias.defined()) {
+      component({ComponentKind::attn_bias, layer},
+                attribute.constant(w.attn.b_O, on_output) + attribute.constant(w.ln1_post.bias));
+    }
+    if constexpr (has_mlp<A>) {
+      component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));
+    }
 
     const bool reads_attn = dictionaries.attn(layer) != nullptr;
-    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot].features, [&](const at::Tensor& ids) {
+    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot], [&](const at::Tensor& ids) {
       return attn_writes(model, dictionaries, layer, ids.to(model.device()));
     });
     attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, lin.clean.attn[slot].rest);
+    out.constants += attribute.constant(lin.clean.attn[slot].constant) + attribute.constant(lin.clean.mlp[slot].constant);
+    if constexpr (!has_mlp<A>) continue;
     const bool reads_mlp = dictionaries.mlp(layer) != nullptr;
-    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot].features, [&](const at::Tensor& ids) {
+    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot], [&](const at::Tensor& ids) {
       return mlp_writes(dictionaries, layer, ids.to(model.device()));
     });
     attribute.add_rest(reads_mlp ? NodeKind::mlp_error : NodeKind::mlp_output, layer, lin.clean.mlp[slot].rest);
-    out.constants += attribute.constant(lin.attn_constant[slot]) + attribute.constant(lin.mlp_constant[slot]);
   }
   const double unembedding = mean(lin.metric_constant);
   component({ComponentKind::unembedding_bias}, unembedding);

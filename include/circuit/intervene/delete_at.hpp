@@ -49,7 +49,7 @@ struct BatchMean {
 /// What features of one module write into the residual stream per unit of activation: decoder rows, those of a hook_z
 /// dictionary through W_O.
 /// return  [n, d_model]
-/// throws  NameError, IndexError
+/// throws  NameError, IndexError, ConfigError where a post-norm makes what they write differ by prompt and position
 template <Architecture A, class... Kinds>
 [[nodiscard]] at::Tensor write_vectors(const HookedTransformer<A>& model,
                                        const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
@@ -112,6 +112,7 @@ class DeleteAt {
 /// throws  NameError   for a layer without a dictionary
 /// throws  IndexError  for a feature or layer out of range
 /// throws  ValueError  for no features, one named twice, or one that is written only after the point
+/// throws  ConfigError  for hook_resid_mid of a model that has none, and as write_vectors
 template <ResidualPoint P, Architecture A, class... Kinds, DeletedAmount Amount = amount::PerPrompt>
 [[nodiscard]] DeleteAt<P, BasicDictionarySet<Kinds...>, Amount> delete_at(
     Layer layer, const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
@@ -164,6 +165,12 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   const auto rows = dictionary.decoder_rows(detail::feature_index(features, dictionary));
   if (module == Module::mlp || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
+  if constexpr (A::Wiring::post_norms) {
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = hook_name(hook::attn::z{}, layer),
+                       .problem = "what its features write passes a post-norm, so it differs by prompt and position",
+                       .hint = "use a dictionary on hook_attn_out"}};
+  }
   return rows.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
 }
 
@@ -173,6 +180,9 @@ DeleteAt<P, Set, Amount>::DeleteAt(Layer layer, const HookedTransformer<A>& mode
                                    const std::vector<FeatureId>& features, On where, Amount amount)
     : layer_{layer}, modules_{std::move(dictionaries)}, where_{std::move(where)}, amount_{std::move(amount)} {
   check_index(layer, model.config().n_layers);
+  if constexpr (std::same_as<P, hook::resid_mid> && (A::Wiring::parallel || !has_mlp<A>)) {
+    throw ConfigError{{.tensor = hook_name(P{}, layer), .problem = "this architecture has no such point"}};
+  }
   if (features.empty()) throw ValueError{{.tensor = "features", .expected = "at least one", .got = "none"}};
   std::map<std::pair<Module, Layer>, std::vector<Feature>> by_module;
   std::set<FeatureId> seen;

@@ -15,9 +15,27 @@ template <Architecture A>
 [[nodiscard]] at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer,
                                        const at::Tensor& x);
 
-/// The rest of its output: what norm bias, value bias and output bias add at every position. [d_model], or undefined
+/// The rest of its output: what norm biases, value bias and output bias add at every position. [d_model], or
+/// [batch, pos, d_model] behind a post-norm, or undefined
 template <Architecture A>
-[[nodiscard]] at::Tensor attention_map_constant(const HookedTransformer<A>& model, Layer layer);
+[[nodiscard]] at::Tensor attention_map_constant(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer);
+
+/// A constant of attention's output behind the post-norm, its scale held at a run; unchanged where there is no such norm.
+/// constant  [d_model], or undefined
+/// return    [batch, pos, d_model] behind a post-norm, since the scale is each position's own
+template <Architecture A>
+[[nodiscard]] at::Tensor behind_post_norm(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer,
+                                          const at::Tensor& constant) {
+  if constexpr (A::Wiring::post_norms) {
+    const auto& norm = model.weights().blocks[static_cast<std::size_t>(layer.value)].ln1_post;
+    const auto& scale = run.get<hook::ln1_post::scale>(layer);
+    if (!constant.defined()) return norm.bias;
+    const auto linear = A::Norm::unscaled(constant, norm).div(scale);
+    return norm.bias.defined() ? linear.add(norm.bias) : linear;
+  } else {
+    return constant;
+  }
+}
 
 /// The residual stream before a layer of a recorded run. [batch, pos, d_model]
 template <Architecture A>
@@ -41,18 +59,21 @@ at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run
   const auto v = detail::per_query_head(detail::split_heads(read.matmul(w.attn.W_V), config.n_key_value_heads),
                                         config.group_size());
   const auto z = run.get<hook::attn::pattern>(layer).matmul(v).transpose(1, 2);
-  return z.flatten(2).matmul(w.attn.W_O);
+  const auto out = z.flatten(2).matmul(w.attn.W_O);
+  if constexpr (A::Wiring::post_norms) return Norm::unscaled(out, w.ln1_post).div(run.get<hook::ln1_post::scale>(layer));
+  return out;
 }
 
 template <Architecture A>
-at::Tensor attention_map_constant(const HookedTransformer<A>& model, Layer layer) {
+at::Tensor attention_map_constant(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer) {
   const auto& config = model.config();
   const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)];
   at::Tensor value = w.attn.b_V;
   if (w.ln1.bias.defined()) value = affine(w.ln1.bias.unsqueeze(0), w.attn.W_V, w.attn.b_V).squeeze(0);
-  if (!value.defined()) return w.attn.b_O;
+  if (!value.defined()) return behind_post_norm(model, run, layer, w.attn.b_O);
   // A row of a pattern sums to 1, so every position receives the value's constant whole.
-  return affine(detail::repeat_for_query_heads(value, config).unsqueeze(0), w.attn.W_O, w.attn.b_O).squeeze(0);
+  const auto heads = detail::repeat_for_query_heads(value, config).unsqueeze(0);
+  return behind_post_norm(model, run, layer, affine(heads, w.attn.W_O, w.attn.b_O).squeeze(0));
 }
 
 }  // namespace circuit

@@ -262,7 +262,7 @@ inline std::vector<DirectEffects::Effect> DirectEffects::effects(std::int64_t ta
       out.push_back({run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
     } else if (const auto slot = source.slot(run.prompt, place.index); source.present[slot] != 0) {
       const auto grad = detail::element(products.features, row, place.index);
-      out.push_back({run.prompt, grad, grad * source.activation[slot]});
+      out.push_back({run.prompt, grad * source.unit_at(slot), grad * source.activation[slot]});
     }
   }
   return out;

@@ -28,6 +28,8 @@ struct OutputGradients {
 struct ModuleState {
   ActiveFeatures features;  ///< empty where the module has no dictionary
   at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one
+  at::Tensor constant{};    ///< [d_model] in any run, or [batch, pos, d_model] behind a post-norm; undefined: nothing
+  at::Tensor write_scale{};  ///< [batch, pos, 1]  of the post-norm, by which writes are divided; undefined: 1
 };
 
 /// A run of the model as its dictionaries describe it.
@@ -43,8 +45,6 @@ struct Linearization {
   FrozenRun run;                        ///< clean
   DescribedRun clean;
   DescribedRun corrupt;                 ///< empty vectors where there is no contrast
-  std::vector<at::Tensor> attn_constant;  ///< [d_model] by layer: what a module writes in any run (undefined: nothing)
-  std::vector<at::Tensor> mlp_constant;
   std::vector<at::Tensor> attn_map_change;  ///< [batch, pos, d_model] by layer, of transparent attention with contrast:
                                             ///< (clean map - corrupt map) of the corrupt stream; else undefined
   at::Tensor metric;                    ///< [batch]  the metric of each prompt
@@ -71,7 +71,7 @@ struct Exact {
 };
 }  // namespace final_norm
 
-/// Runs the model on clean (and corrupt) prompts, differentiates the metric and encodes with every dictionary. This is
+/// Runs the model on clean (and corrupt) prompts, reads the metric from the logits before any soft cap, differentiates the metric and encodes with every dictionary. This is
 /// all the work on the model itself; what follows only multiplies what is kept here.
 /// clean, corrupt  [batch, pos] int64; corrupt undefined for no contrast
 /// throws  ShapeError when corrupt and clean disagree, ValueError for non-finite metrics or gradients, and what
@@ -84,13 +84,26 @@ template <FinalNorm Final, Architecture A, Dictionaries Set, Metric M>
 
 namespace circuit::detail {
 
-/// The constant part of a hook_z dictionary's output in the residual stream: b_dec W_O + b_O.
-[[nodiscard]] inline at::Tensor attention_constant(const DictionaryWeights* dictionary, AttentionSite site,
-                                                   const AttentionWeights& w) {
-  if (dictionary == nullptr) return {};
-  if (site == AttentionSite::attn_out) return dictionary->b_out;
-  if (!dictionary->b_out.defined()) return w.b_O;
-  return affine(dictionary->b_out.unsqueeze(0), w.W_O, w.b_O).squeeze(0);
+/// The constant part of a hook_z dictionary's output behind W_O: b_dec W_O + b_O.
+[[nodiscard]] inline at::Tensor constant_through_output(const DictionaryWeights& dictionary, const AttentionWeights& w) {
+  if (!dictionary.b_out.defined()) return w.b_O;
+  return affine(dictionary.b_out.unsqueeze(0), w.W_O, w.b_O).squeeze(0);
+}
+
+/// Sets what a layer's attention adds in a run whatever its features do, and the scale by which their writes are divided.
+template <Architecture A, Dictionaries Set>
+void set_attention_constant(const HookedTransformer<A>& model, const Set& dictionaries, const FrozenRun& run, Layer layer,
+                            ModuleState& state) {
+  const auto* dictionary = dictionaries.attn(layer);
+  if (has_transparent_attention(dictionaries, layer)) {
+    state.constant = attention_map_constant(model, run, layer);
+  } else if (dictionary != nullptr && dictionaries.attn_site(layer) == AttentionSite::attn_out) {
+    state.constant = dictionary->b_out;
+  } else if (dictionary != nullptr) {
+    const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)].attn;
+    state.constant = behind_post_norm(model, run, layer, constant_through_output(*dictionary, w));
+    if constexpr (A::Wiring::post_norms) state.write_scale = run.get<hook::ln1_post::scale>(layer);
+  }
 }
 
 /// true output - features - constant
@@ -100,36 +113,42 @@ namespace circuit::detail {
   return constant.defined() ? rest.sub(constant) : rest;
 }
 
-/// Takes one module apart on every run. Encoding all runs at once reads the encoder once.
+/// Takes one module apart on every run, its constants known. Encoding all runs at once reads the encoder once.
 /// encode   inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
-/// written  ActiveFeatures -> what they write into the residual stream, [rows, d_model]
+/// written  ActiveFeatures -> what they write into the residual stream, [rows, d_model], before it is divided by a scale
 template <class Encode, class Written>
-void describe_module(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs,
-                     const at::Tensor& constant, Encode&& encode, Written&& written,
-                     const std::vector<ModuleState*>& states) {
+void describe_module(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs, Encode&& encode,
+                     Written&& written, const std::vector<ModuleState*>& states) {
   const ActiveFeatures active = encode(inputs.size() == 1 ? inputs.front() : make::cat(inputs, 0));
   const auto from_features = written(active);
   const auto rows = active.rows() / static_cast<std::int64_t>(inputs.size());
   for (std::size_t r = 0; r < states.size(); ++r) {
     const auto first = static_cast<std::int64_t>(r) * rows;
-    *states[r] = {active.slice(first, rows), rest_of(outputs[r], from_features.narrow(0, first, rows), constant)};
+    auto& state = *states[r];
+    state.features = active.slice(first, rows);
+    auto own = from_features.narrow(0, first, rows).view(outputs[r].sizes());
+    if (state.write_scale.defined()) own = own.div(state.write_scale);
+    state.rest = rest_of(outputs[r], own, state.constant);
   }
 }
 
-/// What an attention dictionary's active features write into the residual stream. return [rows, d_model]
+/// What an attention dictionary's active features write into the residual stream; those that pass a post-norm before they
+/// are divided by its scale. return [rows, d_model]
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] at::Tensor attn_written(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
                                       const ActiveFeatures& active) {
   const auto written = decode_active(*dictionaries.attn(layer), active);
   if (dictionaries.attn_site(layer) != AttentionSite::z) return written;
-  return written.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
+  const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
+  const auto through = written.matmul(block.attn.W_O);
+  if constexpr (A::Wiring::post_norms) return A::Norm::unscaled(through, block.ln1_post);
+  return through;
 }
 
 /// The runs as the dictionaries describe them, all of one shape.
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<DescribedRun> describe(const HookedTransformer<A>& model, const Set& dictionaries,
-                                                 const std::vector<const FrozenRun*>& runs,
-                                                 const Linearization& constants) {
+                                                 const std::vector<const FrozenRun*>& runs) {
   const auto layers = static_cast<std::size_t>(model.config().n_layers);
   std::vector<DescribedRun> out(runs.size());
   for (std::size_t r = 0; r < runs.size(); ++r) {
@@ -151,11 +170,18 @@ template <Architecture A, Dictionaries Set>
   ActiveFeatures none;
   none.row_begin.assign(static_cast<std::size_t>(out.front().embed.size(0) * out.front().embed.size(1)) + 1, 0);
   const auto whole = [&](const std::vector<at::Tensor>& outputs, const std::vector<ModuleState*>& modules) {
-    for (std::size_t r = 0; r < modules.size(); ++r) *modules[r] = {none, outputs[r]};
+    for (std::size_t r = 0; r < modules.size(); ++r) {
+      modules[r]->features = none;
+      modules[r]->rest = outputs[r];
+    }
   };
   for (std::size_t slot = 0; slot < layers; ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
     const auto attn_outs = values(hook::attn_out{}, layer);
+    const auto attn_states = states(&DescribedRun::attn, slot);
+    for (std::size_t r = 0; r < runs.size(); ++r) {
+      set_attention_constant(model, dictionaries, *runs[r], layer, *attn_states[r]);
+    }
     if (dictionaries.attn(layer) != nullptr) {
       auto inputs = attn_outs;
       if (dictionaries.attn_site(layer) == AttentionSite::z) {
@@ -163,22 +189,22 @@ template <Architecture A, Dictionaries Set>
         for (auto& z : inputs) z = z.flatten(2);
       }
       describe_module(
-          inputs, attn_outs, constants.attn_constant[slot],
-          [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
-          [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); },
-          states(&DescribedRun::attn, slot));
+          inputs, attn_outs, [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
+          [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); }, attn_states);
     } else {
-      whole(attn_outs, states(&DescribedRun::attn, slot));
+      whole(attn_outs, attn_states);
     }
+    if constexpr (!has_mlp<A>) continue;
     const auto mlp_outs = values(hook::mlp_out{}, layer);
+    const auto mlp_states = states(&DescribedRun::mlp, slot);
     if (const auto* dictionary = dictionaries.mlp(layer)) {
+      for (auto* state : mlp_states) state->constant = dictionary->b_out;
       describe_module(
-          values(hook::ln2::normalized{}, layer), mlp_outs, constants.mlp_constant[slot],
+          values(hook::ln2::normalized{}, layer), mlp_outs,
           [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
-          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); },
-          states(&DescribedRun::mlp, slot));
+          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, mlp_states);
     } else {
-      whole(mlp_outs, states(&DescribedRun::mlp, slot));
+      whole(mlp_outs, mlp_states);
     }
   }
   return out;
@@ -188,11 +214,11 @@ template <Architecture A, Dictionaries Set>
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<at::Tensor> attention_map_changes(const HookedTransformer<A>& model, const Set& dictionaries,
                                                             const Linearization& lin, const FrozenRun& corrupt) {
-  std::vector<at::Tensor> changes(lin.attn_constant.size());
+  std::vector<at::Tensor> changes(lin.corrupt.attn.size());
   for (std::size_t slot = 0; slot < changes.size(); ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
     if (!has_transparent_attention(dictionaries, layer)) continue;
-    const auto& constant = lin.attn_constant[slot];
+    const auto& constant = lin.corrupt.attn[slot].constant;
     const auto& own = corrupt.get<hook::attn_out>(layer);
     changes[slot] = attention_map(model, lin.run, layer, stream_before<A>(corrupt, layer))
                         .sub(constant.defined() ? own.sub(constant) : own);
@@ -216,7 +242,7 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     LeafAtEmbedding leaf;
     typename Final::Attachment final_norm;
     FrozenRunRecorder recorder;
-    const auto logits = model.forward(tokens, leaf, final_norm, recorder);
+    const auto logits = model.uncapped_logits(tokens, leaf, final_norm, recorder);
     graph = std::move(recorder).cache();
     const auto metrics = metric.per_prompt(logits);
     check_shape(metrics, {tokens.size(0)}, "metric");
@@ -227,7 +253,7 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     std::vector<at::Tensor> inputs{graph.get<hook::embed>(), graph.get<hook::resid_post>(Layer{layers - 1}), logits};
     for (std::int32_t l = 0; l < layers; ++l) {
       inputs.push_back(graph.get<hook::attn_out>(Layer{l}));
-      inputs.push_back(graph.get<hook::mlp_out>(Layer{l}));
+      if constexpr (has_mlp<A>) inputs.push_back(graph.get<hook::mlp_out>(Layer{l}));
     }
     // Prompts do not see each other, so the gradient of the sum is each prompt's own.
     const auto grads = gradient_of(metrics.sum(), inputs);
@@ -237,12 +263,14 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     const auto unembedding_constant = unembedding_constant_of(model.weights());
     out.metric_constant = unembedding_constant.defined() ? grads[2].mul(unembedding_constant).sum(-1).sum(-1)
                                                          : make::zeros_like(out.metric);
+    std::size_t next = 3;
+    const auto keep = [&](auto point, Layer layer, std::vector<at::Tensor>& into) {
+      check_finite(grads[next], "gradient at " + hook_name(point, layer));
+      into.push_back(grads[next++]);
+    };
     for (std::int32_t l = 0; l < layers; ++l) {
-      const auto slot = static_cast<std::size_t>(3 + 2 * l);
-      check_finite(grads[slot], "gradient at " + hook_name(hook::attn_out{}, Layer{l}));
-      check_finite(grads[slot + 1], "gradient at " + hook_name(hook::mlp_out{}, Layer{l}));
-      out.gradients.attn_out.push_back(grads[slot]);
-      out.gradients.mlp_out.push_back(grads[slot + 1]);
+      keep(hook::attn_out{}, Layer{l}, out.gradients.attn_out);
+      if constexpr (has_mlp<A>) keep(hook::mlp_out{}, Layer{l}, out.gradients.mlp_out);
     }
   }
   graph.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
@@ -262,17 +290,6 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
     check_shape(corrupt, shape_of(clean), "corrupt tokens", {}, "a contrast pair has prompts of one length");
   }
   Linearization out;
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    const Layer layer{l};
-    const auto* attn = dictionaries.attn(layer);
-    out.attn_constant.push_back(
-        has_transparent_attention(dictionaries, layer)
-            ? attention_map_constant(model, layer)
-            : detail::attention_constant(attn, attn != nullptr ? dictionaries.attn_site(layer) : AttentionSite::z,
-                                         model.weights().blocks[static_cast<std::size_t>(l)].attn));
-    const auto* mlp = dictionaries.mlp(layer);
-    out.mlp_constant.push_back(mlp != nullptr ? mlp->b_out : at::Tensor{});
-  }
   detail::run_with_gradients<Final>(model, clean, metric, out);
 
   const c10::AutoGradMode no_gradient{false};
@@ -282,7 +299,7 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
     corrupt_run = record_frozen_run(model, corrupt);
     runs.push_back(&corrupt_run);
   }
-  auto described = detail::describe(model, dictionaries, runs, out);
+  auto described = detail::describe(model, dictionaries, runs);
   out.clean = std::move(described.front());
   if (corrupt.defined()) {
     out.corrupt = std::move(described.back());

@@ -57,45 +57,45 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
   out.mlp_out.resize(static_cast<std::size_t>(layers));
   out.last = lin.gradients.last;
   auto resid = out.last;  // gradient on the residual stream, carried downwards
+  const auto by_prompt = [&](const auto& grad) {
+    std::vector<at::Tensor> grads;
+    for (std::int32_t b = 0; b < lin.batch(); ++b) grads.push_back(grad(Prompt{b}));
+    return make::stack(grads);
+  };
 
   for (std::int32_t l = layers - 1; l >= 0; --l) {
     const Layer layer{l};
     const auto slot = static_cast<std::size_t>(l);
     out.mlp_out[slot] = resid;
+    auto below = resid;
     if (const auto* d = dictionaries.mlp(layer)) {
       const auto reader =
           detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1)).view(resid.sizes());
-      std::vector<at::Tensor> below;
-      for (std::int32_t b = 0; b < lin.batch(); ++b) {
-        below.push_back(pull_back.mlp(layer, Prompt{b}, reader.select(0, b), positions).grad);
-      }
-      resid = resid.add(make::stack(below));
+      below = below.add(by_prompt([&](Prompt b) {
+        return pull_back.mlp(layer, b, reader.select(0, b.value), positions).grad;
+      }));
     }
+    if constexpr (!A::Wiring::parallel) resid = below;  // else attention writes where the MLP does
     out.attn_out[slot] = resid;
     if (const auto* d = dictionaries.attn(layer)) {
       const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
-      const auto on_output = resid.flatten(0, 1);
-      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features,
-                                            reads_z ? pull_back.through_output(layer, on_output) : on_output);
+      const auto on_output = reads_z ? pull_back.through_output(layer, resid) : resid;
+      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, on_output.flatten(0, 1))
+                        .view({lin.batch(), lin.length(), -1});
       if (!reads_z) reader = pull_back.through_output(layer, reader);
-      reader = reader.view({lin.batch(), lin.length(), -1});
-      std::vector<at::Tensor> below;
-      for (std::int32_t b = 0; b < lin.batch(); ++b) {
-        auto grad = pull_back.values(layer, Prompt{b}, reader.select(0, b), positions).grad.sum(0);
-        if (paths == AttentionPaths::all) {
-          grad = grad.add(pull_back.queries(layer, Prompt{b}, reader.select(0, b), positions).grad)
-                     .add(pull_back.keys(layer, Prompt{b}, reader.select(0, b), positions).grad.sum(0));
-        }
-        below.push_back(grad);
-      }
-      resid = resid.add(make::stack(below));
+      below = below.add(by_prompt([&](Prompt b) {
+        const auto here = reader.select(0, b.value);
+        const auto grad = pull_back.values(layer, b, here, positions).grad.sum(0);
+        if (paths == AttentionPaths::values) return grad;
+        return grad.add(pull_back.queries(layer, b, here, positions).grad)
+            .add(pull_back.keys(layer, b, here, positions).grad.sum(0));
+      }));
     } else if (has_transparent_attention(dictionaries, layer)) {
-      std::vector<at::Tensor> below;
-      for (std::int32_t b = 0; b < lin.batch(); ++b) {
-        below.push_back(pull_back.attention(layer, Prompt{b}, resid.narrow(0, b, 1)));
-      }
-      resid = resid.add(make::cat(below, 0));
+      below = below.add(by_prompt([&](Prompt b) {
+        return pull_back.attention(layer, b, resid.narrow(0, b.value, 1)).squeeze(0);
+      }));
     }
+    resid = below;
   }
   out.embed = resid;
   return out;

@@ -7,7 +7,7 @@
 
 namespace circuit {
 
-/// How readers see the residual stream through frozen scales (and patterns), and what they see of constants.
+/// How readers see what lies before a module (or a part of one), and what they see of its constants.
 struct Pulled {
   at::Tensor grad;      ///< d reader / d residual: [n, d_model] at the reader's position, or [n, pos, d_model]
   at::Tensor constant;  ///< [n]  what the module's own biases give the reader
@@ -48,9 +48,17 @@ class PullBack {
   /// return  [n, pos, d_model]  with respect to the residual stream before the layer
   [[nodiscard]] at::Tensor attention(Layer layer, Prompt prompt, const at::Tensor& grad) const;
 
-  /// A functional of hook_attn_out as one of hook_z. readers [n, d_model]  return [n, n_heads * d_head]
-  [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& readers) const {
-    return readers.matmul(block(layer).attn.W_O.t());
+  /// Functionals of hook_attn_out as ones of hook_z. readers [n, d_model]  return grad [n, n_heads * d_head]
+  [[nodiscard]] Pulled output(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+
+  /// Gradients at hook_attn_out at every position of all prompts, as gradients at hook_z.
+  /// grads  [batch, pos, d_model]  return [batch, pos, n_heads * d_head]
+  [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& grads) const {
+    if constexpr (A::Wiring::post_norms) {
+      return through_output(layer, grads, run_->template get<hook::ln1_post::scale>(layer));
+    } else {
+      return through_output(layer, grads, {});
+    }
   }
 
  private:
@@ -76,6 +84,22 @@ class PullBack {
   /// A reading matrix [d_model, key_value_heads * d_head] -> [heads, d_head, d_model]
   [[nodiscard]] at::Tensor matrix_per_head(const at::Tensor& W) const {
     return per_head(W.view({W.size(0), config().n_key_value_heads, config().d_head})).transpose(1, 2);
+  }
+  /// Gradients [..., d_model] at hook_attn_out through the post-norm, where there is one with that scale, and W_O.
+  [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& grads, const at::Tensor& post_scale) const {
+    const auto& w = block(layer);
+    if constexpr (A::Wiring::post_norms) {
+      return Norm::pull_back(grads, post_scale, w.ln1_post).matmul(w.attn.W_O.t());
+    } else {
+      return grads.matmul(w.attn.W_O.t());
+    }
+  }
+  /// Gradients on normalised heads [..., heads, d_head] through their norm: gain g / scale, or g where there is no norm.
+  template <HookPoint Scale>
+  [[nodiscard]] at::Tensor through_head_norm(Layer layer, Prompt prompt, const at::Tensor& grad, const at::Tensor& gain,
+                                             const at::Tensor& positions) const {
+    if (!gain.defined()) return grad;
+    return grad.mul(gain).div(at_prompt<Scale>(layer, prompt).index_select(0, positions));
   }
   /// The constant (norm bias) W + b that a reading matrix adds to every position; undefined if there is none.
   [[nodiscard]] static at::Tensor constant_of(const NormWeights& norm, const at::Tensor& W, const at::Tensor& b) {
@@ -107,6 +131,21 @@ Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& r
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::output(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                    const at::Tensor& positions) const {
+  const auto& w = block(layer);
+  auto before = readers;
+  auto constant = no_constant(readers);
+  if constexpr (A::Wiring::post_norms) {
+    const auto scale = at_prompt<hook::ln1_post::scale>(layer, prompt).index_select(0, positions);
+    before = Norm::pull_back(readers, scale, w.ln1_post);
+    if (w.ln1_post.bias.defined()) constant = readers.matmul(w.ln1_post.bias);
+  }
+  if (w.attn.b_O.defined()) constant = constant.add(before.matmul(w.attn.b_O));
+  return {before.matmul(w.attn.W_O.t()), constant};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
 Pulled PullBack<A, Softmax>::values(Layer layer, Prompt prompt, const at::Tensor& readers,
                                     const at::Tensor& positions) const {
   const auto& w = block(layer);
@@ -126,7 +165,9 @@ at::Tensor PullBack<A, Softmax>::attention(Layer layer, Prompt prompt, const at:
   const auto& w = block(layer);
   const auto n = grad.size(0);
   const auto length = grad.size(1);
-  const auto on_z = through_output(layer, grad.flatten(0, 1))
+  at::Tensor post_scale;
+  if constexpr (A::Wiring::post_norms) post_scale = at_prompt<hook::ln1_post::scale>(layer, prompt);
+  const auto on_z = through_output(layer, grad, post_scale)
                         .view({n, length, config().n_heads, config().d_head})
                         .permute({2, 0, 1, 3});                                              // [H, n, q, e]
   const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).transpose(1, 2);        // [H, k, q]
@@ -160,7 +201,11 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_scores = scores(layer, prompt, readers, positions).transpose(0, 1).div(config().score_scale);
   const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));                  // [H, k, e]
   const auto on_rotated = on_scores.matmul(k).transpose(0, 1);                           // [n, H, e]
-  const auto on_query = A::Positions::rotate_back(on_rotated, positions, config()).flatten(1);
+  auto on_head = A::Positions::rotate_back(on_rotated, positions, config());
+  if constexpr (A::Attention::head_norms) {
+    on_head = through_head_norm<hook::attn::q_norm::scale>(layer, prompt, on_head, w.attn.q_gain, positions);
+  }
+  const auto on_query = on_head.flatten(1);
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
   const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
   return {Norm::pull_back(on_query.matmul(w.attn.W_Q.t()), scale, w.ln1),
@@ -175,16 +220,19 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
   const auto q = at_prompt<hook::attn::rot_q>(layer, prompt).index_select(0, positions);             // [n, H, e]
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt);
   const auto constant = constant_of(w.ln1, w.attn.W_K, w.attn.b_K);
-  if constexpr (A::Positions::rotates) {
-    // The turn differs by key position, so it must be undone before W_K.
+  if constexpr (A::Positions::rotates || A::Attention::head_norms) {
+    // The turn and the norm differ by key position, so they must be undone before W_K.
     const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));             // [n, k, H, e]
     const auto places = make::arange(on_rotated.size(1), positions.options());
     const auto on_head = A::Positions::rotate_back(on_rotated, places, config());
-    const auto on_key = on_head
-                            .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads,
-                                      config().group_size(), config().d_head})
-                            .sum(3)
-                            .flatten(2);                                                             // [n, k, Hkv e]
+    auto on_shared = on_head
+                         .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads,
+                                   config().group_size(), config().d_head})
+                         .sum(3);                                                                    // [n, k, Hkv, e]
+    if constexpr (A::Attention::head_norms) {
+      on_shared = through_head_norm<hook::attn::k_norm::scale>(layer, prompt, on_shared, w.attn.k_gain, places);
+    }
+    const auto on_key = on_shared.flatten(2);
     return {Norm::pull_back(on_key.matmul(w.attn.W_K.t()), scale, w.ln1),
             constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
   } else {

@@ -13,10 +13,13 @@
 
 namespace circuit {
 
-/// Modules by their place along the residual stream: attention of layer l at 2 l, its MLP at 2 l + 1, the metric after
-/// all. What is upstream of a depth has a smaller one.
+/// How many modules lie upstream of one along the residual stream: 2 l for attention of layer l, 2 l + 1 for its MLP, all
+/// for the metric. In a parallel block neither is upstream of the other.
 [[nodiscard]] constexpr std::int64_t attn_depth(Layer layer) { return 2 * layer.value; }
-[[nodiscard]] constexpr std::int64_t mlp_depth(Layer layer) { return 2 * layer.value + 1; }
+template <Architecture A>
+[[nodiscard]] constexpr std::int64_t mlp_depth(Layer layer) {
+  return 2 * layer.value + (A::Wiring::parallel ? 0 : 1);
+}
 
 /// What an upstream node's activation counts for.
 template <class C>
@@ -33,13 +36,14 @@ struct SourceOptions {
 };
 
 /// The upstream nodes of one position over all prompts, in depth order, so that "before depth D" is a prefix. Features
-/// write the same vector on every prompt, scaled by their activation; the rest (errors, outputs, embeddings) writes another
-/// vector on each.
+/// write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the prompt's own
+/// scale); the rest (errors, outputs, embeddings) writes another vector on each.
 struct PositionSources {
   std::vector<Node> features;
   std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
   at::Tensor writes;                          ///< [features, d_model]
-  std::vector<double> activation;             ///< [batch * features]  contrast activation
+  std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of `writes`
+  std::vector<double> unit;                   ///< [batch * features]  what one unit of activation is there; empty: 1
   std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
 
   std::vector<Node> rest;
@@ -58,6 +62,7 @@ struct PositionSources {
   [[nodiscard]] std::size_t slot(Prompt b, std::int64_t feature) const {
     return static_cast<std::size_t>(b.value) * features.size() + static_cast<std::size_t>(feature);
   }
+  [[nodiscard]] double unit_at(std::size_t place) const { return unit.empty() ? 1.0 : unit[place]; }
 };
 
 /// All upstream nodes of a batch. Only active features are touched: their write vectors are gathered once per position.
@@ -76,13 +81,17 @@ class Sources {
   std::int32_t batch_ = 0;
 };
 
-/// Write vectors of features in the residual stream. features [n] int64  return [n, d_model]
+/// Write vectors of features in the residual stream; those that pass a post-norm before they are divided by its scale.
+/// features [n] int64  return [n, d_model]
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] at::Tensor attn_writes(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
                                      const at::Tensor& features) {
   const auto rows = require(dictionaries.attn(layer)).decoder_rows(features);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
-  return rows.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
+  const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
+  const auto written = rows.matmul(block.attn.W_O);
+  if constexpr (A::Wiring::post_norms) return A::Norm::unscaled(written, block.ln1_post);
+  return written;
 }
 
 template <Dictionaries Set>
@@ -94,11 +103,12 @@ template <Dictionaries Set>
 
 namespace circuit::detail {
 
-/// One feature of one row with its activation in both runs.
+/// One feature of one row with its activation in both runs, in units of its write vector.
 struct PairedActivation {
   std::int64_t feature;
   double clean;
   double corrupt;
+  double unit = 1.0;  // of the clean run's activation
 };
 
 /// The features active in either run at one row, ascending. `corrupt` may be null.
@@ -142,6 +152,21 @@ template <class Scalar>
   return std::lower_bound(sorted.begin(), sorted.end(), value) - sorted.begin();
 }
 
+/// Turns activations into units of the write vectors, where those are divided by a scale of each row.
+inline void divide_by_scales(std::vector<std::vector<PairedActivation>>& rows, const ModuleState& clean,
+                             const ModuleState* corrupt) {
+  const auto host = [](const at::Tensor& scale) { return scale.to(at::kCPU, at::kDouble).contiguous(); };
+  const auto of_clean = host(clean.write_scale);
+  const auto of_corrupt = host(corrupt != nullptr ? corrupt->write_scale : clean.write_scale);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    for (auto& entry : rows[r]) {
+      entry.unit = 1.0 / data_of<double>(of_clean)[r];
+      entry.clean *= entry.unit;
+      entry.corrupt /= data_of<double>(of_corrupt)[r];
+    }
+  }
+}
+
 /// Fills the positions module by module, in depth order.
 template <ContrastRule Contrast>
 class SourcePacker {
@@ -166,18 +191,20 @@ class SourcePacker {
 
   /// The features of one module. writes(ids) gives write vectors [n, d_model] of distinct features.
   template <class Writes>
-  void add_features(NodeKind kind, Layer layer, const ActiveFeatures& clean, const ActiveFeatures* corrupt,
-                    Writes&& writes) {
+  void add_features(NodeKind kind, Layer layer, const ModuleState& clean, const ModuleState* corrupt, Writes&& writes) {
     Rows rows(static_cast<std::size_t>(batch_ * length_));
     std::vector<std::int64_t> all;
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      rows[r] = pair_row(clean, corrupt, static_cast<std::int64_t>(r), dtype_);
+      rows[r] = pair_row(clean.features, corrupt != nullptr ? &corrupt->features : nullptr, static_cast<std::int64_t>(r),
+                         dtype_);
       for (const auto& entry : rows[r]) all.push_back(entry.feature);
     }
+    if (clean.write_scale.defined()) divide_by_scales(rows, clean, corrupt);
     all = distinct(std::move(all));
     if (all.empty()) return;
     const at::Tensor written = writes(ids_tensor(all));
-    for (std::int64_t p = 0; p < length_; ++p) add_position(kind, layer, p, rows, all, written);
+    const bool scaled = clean.write_scale.defined();
+    for (std::int64_t p = 0; p < length_; ++p) add_position(kind, layer, p, rows, all, written, scaled);
   }
 
   /// Closes a depth: the nodes added so far lie before the next.
@@ -197,10 +224,11 @@ class SourcePacker {
     at::Tensor writes;
     std::vector<double> activation;  // [batch * features of the part]
     std::vector<std::uint8_t> present;
+    std::vector<double> unit;        // empty: 1
   };
 
   void add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows, const std::vector<std::int64_t>& all,
-                    const at::Tensor& written);
+                    const at::Tensor& written, bool scaled);
 
   const Contrast& contrast_;
   std::int64_t batch_;
@@ -215,7 +243,8 @@ class SourcePacker {
 
 template <ContrastRule Contrast>
 void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows,
-                                          const std::vector<std::int64_t>& all, const at::Tensor& written) {
+                                          const std::vector<std::int64_t>& all, const at::Tensor& written,
+                                          bool scaled) {
   std::vector<std::int64_t> here;
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) here.push_back(entry.feature);
@@ -230,12 +259,13 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
   }
   const auto size = static_cast<std::size_t>(batch_) * here.size();
   Part part{written.index_select(0, ids_tensor(from).to(written.device())), std::vector<double>(size, 0.0),
-            std::vector<std::uint8_t>(size, 0)};
+            std::vector<std::uint8_t>(size, 0), std::vector<double>(scaled ? size : 0, 1.0)};
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
       const auto slot = static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
       part.activation[slot] = contrast_.activation(entry.clean, entry.corrupt);
       part.present[slot] = 1;
+      if (scaled) part.unit[slot] = entry.unit;
     }
   }
   parts_[static_cast<std::size_t>(p)].push_back(std::move(part));
@@ -250,11 +280,17 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
     std::vector<at::Tensor> writes;
     for (auto& part : parts) writes.push_back(std::move(part.writes));
     here.writes = writes.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(writes, 0);
+    const bool scaled = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.unit.empty(); });
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
         const auto n = static_cast<std::ptrdiff_t>(part.present.size()) / batch_;
         here.activation.insert(here.activation.end(), part.activation.begin() + b * n, part.activation.begin() + (b + 1) * n);
         here.present.insert(here.present.end(), part.present.begin() + b * n, part.present.begin() + (b + 1) * n);
+        if (!part.unit.empty()) {
+          here.unit.insert(here.unit.end(), part.unit.begin() + b * n, part.unit.begin() + (b + 1) * n);
+        } else if (scaled) {
+          here.unit.insert(here.unit.end(), static_cast<std::size_t>(n), 1.0);
+        }
       }
     }
     parts.clear();
@@ -298,7 +334,7 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
     const auto add = [&](bool read, NodeKind feature, NodeKind error, NodeKind output, const auto& clean,
                          const auto& corrupt, auto&& writes) {
       if (read) {
-        packer.add_features(feature, layer, clean[slot].features, paired ? &corrupt[slot].features : nullptr, writes);
+        packer.add_features(feature, layer, clean[slot], paired ? &corrupt[slot] : nullptr, writes);
       }
       if (options.errors) {
         packer.add_rest(read ? error : output, layer, clean[slot].rest, paired ? corrupt[slot].rest : at::Tensor{});
@@ -311,6 +347,10 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       add(dictionaries.attn(layer) != nullptr, NodeKind::attn_feature, NodeKind::attn_error, NodeKind::attn_output,
           lin.clean.attn, lin.corrupt.attn,
           [&](const at::Tensor& ids) { return attn_writes(model, dictionaries, layer, ids.to(model.device())); });
+    }
+    if constexpr (!has_mlp<A>) {
+      packer.close_depth();
+      continue;
     }
     add(dictionaries.mlp(layer) != nullptr, NodeKind::mlp_feature, NodeKind::mlp_error, NodeKind::mlp_output,
         lin.clean.mlp, lin.corrupt.mlp,

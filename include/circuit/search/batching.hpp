@@ -82,8 +82,13 @@ namespace circuit::detail {
 
 [[nodiscard]] inline DescribedRun mean_described(const DescribedRun& run, std::int64_t batch, std::int64_t length) {
   DescribedRun out{.embed = mean_prompt(run.embed), .pos_embed = mean_prompt(run.pos_embed), .attn = {}, .mlp = {}};
-  for (const auto& m : run.attn) out.attn.push_back({mean_features(m.features, batch, length), mean_prompt(m.rest)});
-  for (const auto& m : run.mlp) out.mlp.push_back({mean_features(m.features, batch, length), mean_prompt(m.rest)});
+  const auto mean_module = [&](const ModuleState& m) -> ModuleState {
+    const bool by_prompt = m.constant.defined() && m.constant.dim() > 1;
+    return {mean_features(m.features, batch, length), mean_prompt(m.rest),
+            by_prompt ? mean_prompt(m.constant) : m.constant, mean_prompt(m.write_scale)};
+  };
+  for (const auto& m : run.attn) out.attn.push_back(mean_module(m));
+  for (const auto& m : run.mlp) out.mlp.push_back(mean_module(m));
   return out;
 }
 
@@ -101,8 +106,6 @@ inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
   });
   out.clean = detail::mean_described(lin.clean, batch, length);
   if (lin.has_contrast()) out.corrupt = detail::mean_described(lin.corrupt, batch, length);
-  out.attn_constant = std::move(lin.attn_constant);
-  out.mlp_constant = std::move(lin.mlp_constant);
   for (const auto& change : lin.attn_map_change) out.attn_map_change.push_back(detail::mean_prompt(change));
   out.metric = detail::mean_prompt(lin.metric);
   out.metric_constant = detail::mean_prompt(lin.metric_constant);

@@ -158,12 +158,24 @@ class LeapRun {
   }
   [[nodiscard]] StepTargets targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
                                        const at::Tensor& writes_gradient, const auto& writes);
-  void steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
+  /// Readers that are the same on every prompt and at every position.
+  [[nodiscard]] static auto by_row(const at::Tensor& readers) {
+    return [readers](Prompt, const at::Tensor& rows, const at::Tensor& /*positions*/) {
+      return Pulled{readers.index_select(0, rows), {}};
+    };
+  }
+  /// The gradient on a module's output as one on its write vectors, [batch, pos, d_model].
+  [[nodiscard]] static at::Tensor on_writes(const at::Tensor& grad, const ModuleState& module) {
+    return module.write_scale.defined() ? grad.div(module.write_scale) : grad;
+  }
+  void steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
   [[nodiscard]] bool transparent_below(std::int64_t depth) const;
   [[nodiscard]] std::vector<CarriedGradients> carry(std::vector<PromptGradients> gradients, std::int64_t depth) const;
   void sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth, const StepTargets& targets,
                      ConstantSums& sums) const;
+  [[nodiscard]] at::Tensor along_constant(const at::Tensor& constant, const PromptGradients& g,
+                                          const StepTargets& targets) const;
   void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
   void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                 const std::vector<DirectEffects::Effect>& effects);
@@ -178,7 +190,7 @@ class LeapRun {
   PullBack<A, decltype(Policies::softmax)> pull_back_;
   Sources sources_;
   OutputGradients outputs_;            // of the chain rule, unless it works from edges
-  std::vector<at::Tensor> constants_;  // by depth: sum of what modules before it write in any run
+  std::vector<at::Tensor> constants_;  // by depth: sum of the constants that modules before it write
   TargetSet frontier_;
   std::unordered_map<Node, NodeValues> paths_;  // sums over outgoing kept edges; chains from edges only
   std::vector<KeptEdge> edges_;
@@ -188,13 +200,19 @@ class LeapRun {
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::accumulate_constants() {
   auto sum = make::zeros({model_.config().d_model}, lin_.clean.embed.options());
-  const auto add = [&](const at::Tensor& constant) {
+  const auto add = [&](const std::vector<ModuleState>& clean, const std::vector<ModuleState>& corrupt, std::size_t l) {
     constants_.push_back(sum);
-    if (constant.defined()) sum = sum.add(constant);
+    const auto& constant = clean[l].constant;
+    if (!constant.defined()) return;
+    if constexpr (!contrasts) {
+      sum = sum.add(constant);
+    } else if (constant.dim() > 1) {  // else it is the same in both runs
+      sum = sum.add(constant.sub(corrupt[l].constant));
+    }
   };
-  for (std::size_t l = 0; l < lin_.attn_constant.size(); ++l) {
-    add(lin_.attn_constant[l]);
-    add(lin_.mlp_constant[l]);
+  for (std::size_t l = 0; l < lin_.clean.attn.size(); ++l) {
+    add(lin_.clean.attn, lin_.corrupt.attn, l);
+    add(lin_.clean.mlp, lin_.corrupt.mlp, l);
   }
   constants_.push_back(sum);
 }
@@ -232,7 +250,8 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   targets.set_constant(dictionary_constant(*dictionary, ids));
-  steps(std::move(targets), dictionary->readers(ids), layer, mlp_depth(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+  const auto readers = dictionary->readers(ids);
+  steps(std::move(targets), by_row(readers), layer, mlp_depth<A>(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -241,26 +260,34 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
   if (dictionary == nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(NodeKind::attn_feature, layer, lin_.clean.attn[slot].features,
-                            chains_by_edges ? at::Tensor{} : outputs_.attn_out[slot],
+                            chains_by_edges ? at::Tensor{} : on_writes(outputs_.attn_out[slot], lin_.clean.attn[slot]),
                             [&](const at::Tensor& ids) { return attn_writes(model_, dictionaries_, layer, ids); });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   auto readers = dictionary->readers(ids);
   auto constant = dictionary_constant(*dictionary, ids);
-  if (dictionaries_.attn_site(layer) == AttentionSite::attn_out) {
-    if (const auto& b_O = model_.weights().blocks[slot].attn.b_O; b_O.defined()) {
-      constant = constant.add(readers.matmul(b_O).to(at::kCPU, at::kDouble));
+  const auto search = [&](const auto& read) {
+    targets.set_constant(constant);
+    using P = decltype(pull_back_);
+    if (policies_.attention == AttentionPaths::all) {
+      steps(std::move(targets), read, layer, attn_depth(layer),
+            {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
+    } else {
+      steps(std::move(targets), read, layer, attn_depth(layer), {{EdgeType::ov, &P::values}});
     }
-    readers = pull_back_.through_output(layer, readers);
+  };
+  if (dictionaries_.attn_site(layer) == AttentionSite::attn_out) {
+    if constexpr (A::Wiring::post_norms) {  // what a feature reads of hook_z then differs by prompt and position
+      return search([&](Prompt b, const at::Tensor& rows, const at::Tensor& positions) {
+        return pull_back_.output(layer, b, readers.index_select(0, rows), positions);
+      });
+    } else {
+      auto through = pull_back_.output(layer, Prompt{0}, readers, {});
+      readers = std::move(through.grad);
+      constant = constant.add(through.constant.to(at::kCPU, at::kDouble));
+    }
   }
-  targets.set_constant(constant);
-  using P = decltype(pull_back_);
-  if (policies_.attention == AttentionPaths::all) {
-    steps(std::move(targets), readers, layer, attn_depth(layer),
-          {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
-  } else {
-    steps(std::move(targets), readers, layer, attn_depth(layer), {{EdgeType::ov, &P::values}});
-  }
+  search(by_row(readers));
 }
 
 /// The features of one module that are targets, with their state on every prompt.
@@ -292,8 +319,9 @@ StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, co
 }
 
 /// Edges of every type into some targets of one module.
+/// read(prompt, rows, positions)  what some of the targets read, and what constants between them and that give
 template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& readers, Layer layer, std::int64_t depth,
+void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
                                       std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
   for (const auto& [type, pull] : pulls) {
     const bool spreads = type == EdgeType::ov || type == EdgeType::k;
@@ -304,15 +332,17 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const at::Tensor& rea
     for (std::int32_t b = 0; b < batch(); ++b) {
       const auto active = targets.active(Prompt{b});
       if (active.empty()) continue;
-      const auto rows = ids_tensor(active).to(readers.device());
-      const auto positions = targets.position_tensor().to(readers.device()).index_select(0, rows);
-      auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.index_select(0, rows), positions);
+      const auto rows = ids_tensor(active).to(model_.device());
+      const auto positions = targets.position_tensor().to(model_.device()).index_select(0, rows);
+      const auto readers = read(Prompt{b}, rows, positions);
+      auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.grad, positions);
       if (spans && !spreads) pulled.grad = at_positions(pulled.grad, positions, lin_.length());
       gradients.push_back({Prompt{b}, active, pulled.grad});
       if constexpr (!contrasts) {
-        const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
-        // The dictionary's own bias is read once, with the values.
+        // The dictionary's own bias, and what stands between it and hook_z, is read once, with the values.
         const bool with_bias = type == EdgeType::ov || type == EdgeType::mlp;
+        if (with_bias && readers.constant.defined()) pulled.constant = pulled.constant.add(readers.constant);
+        const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
         for (std::size_t r = 0; r < active.size(); ++r) {
           const auto t = active[r];
           sums.bias[static_cast<std::size_t>(t)].add(
@@ -357,30 +387,42 @@ std::vector<CarriedGradients> LeapRun<Policies, A, Set>::carry(std::vector<Promp
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth,
                                               const StepTargets& targets, ConstantSums& sums) const {
+  const bool constants_count = !contrasts || constants_.back().dim() > 1;
   auto above = depth;
   for (std::size_t part = 0; part < carried.size(); ++part) {
     const auto from = carried[part].from;
-    const bool last = part + 1 == carried.size();
+    const bool last = part + 1 == carried.size();  // below the lowest transparent module
+    auto constant = constants_[static_cast<std::size_t>(above)];
+    if (!last) constant = constant.sub(constants_[static_cast<std::size_t>(from)]);
     for (const auto& g : carried[part].gradients) {
-      at::Tensor values;  // [targets]
+      const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& on_targets) {
+        const auto values = on_targets.to(at::kCPU, at::kDouble).contiguous();
+        for (std::size_t r = 0; r < g.target.size(); ++r) {
+          const auto t = g.target[r];
+          into[static_cast<std::size_t>(t)].add(data_of<double>(values)[r], targets.at(g.prompt, t));
+        }
+      };
+      if (constants_count) add(sums.bias, along_constant(constant, g, targets));
       if constexpr (contrasts) {
-        if (last) break;  // below the lowest transparent module
+        if (last) continue;
         const auto& change = lin_.attn_map_change[static_cast<std::size_t>(from / 2)].select(0, g.prompt.value);
-        values = g.grad.mul(change).sum(-1).sum(-1);
-      } else {
-        const auto constant = constants_[static_cast<std::size_t>(above)];
-        const auto whole = g.grad.dim() == 3 ? g.grad.sum(1) : g.grad;
-        values = whole.matmul(last ? constant : constant.sub(constants_[static_cast<std::size_t>(from)]));
-      }
-      values = values.to(at::kCPU, at::kDouble).contiguous();
-      auto& into = contrasts ? sums.map : sums.bias;
-      for (std::size_t r = 0; r < g.target.size(); ++r) {
-        const auto t = g.target[r];
-        into[static_cast<std::size_t>(t)].add(data_of<double>(values)[r], targets.at(g.prompt, t));
+        add(sums.map, g.grad.mul(change).sum(-1).sum(-1));
       }
     }
     above = from;
   }
+}
+
+/// What a constant of the stream, [d_model] or [batch, pos, d_model], gives the targets of one prompt.
+template <class Policies, Architecture A, Dictionaries Set>
+at::Tensor LeapRun<Policies, A, Set>::along_constant(const at::Tensor& constant, const PromptGradients& g,
+                                                     const StepTargets& targets) const {
+  const bool spans = g.grad.dim() == 3;
+  if (constant.dim() == 1) return (spans ? g.grad.sum(1) : g.grad).matmul(constant);
+  const auto here = constant.select(0, g.prompt.value);
+  if (spans) return g.grad.mul(here).sum(-1).sum(-1);
+  const auto positions = targets.position_tensor().index_select(0, ids_tensor(g.target)).to(here.device());
+  return g.grad.mul(here.index_select(0, positions)).sum(-1);
 }
 
 /// Scores every candidate, lets the policy decide, and turns what it kept into edges.
@@ -477,8 +519,9 @@ NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
         out.nodegrad[slot] = along(source.rest_writes.select(0, b).select(0, i));
         out.attribution[slot] = along(source.rest_effect.select(0, b).select(0, i));
       } else if (const auto at_prompt = source.slot(Prompt{b}, i); source.present[at_prompt] != 0) {
-        out.nodegrad[slot] = along(source.writes.select(0, i));
-        out.attribution[slot] = out.nodegrad[slot] * source.activation[at_prompt];
+        const double effect = along(source.writes.select(0, i));
+        out.nodegrad[slot] = effect * source.unit_at(at_prompt);
+        out.attribution[slot] = effect * source.activation[at_prompt];
       }
     }
     return out;

@@ -1,0 +1,3 @@
+#define CIRCUIT_IDENTITIES_OF Gemma2, random_model::MixedParts
+
+#include "search/identities.hpp"

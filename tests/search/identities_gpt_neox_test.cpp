@@ -1,0 +1,3 @@
+#define CIRCUIT_IDENTITIES_OF GptNeox, SequentialGptNeox
+
+#include "search/identities.hpp"

@@ -1,0 +1,3 @@
+#define CIRCUIT_IDENTITIES_OF Plain, AttentionOnly
+
+#include "search/identities.hpp"
