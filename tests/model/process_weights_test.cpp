@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 using namespace circuit;
+using circuit_test::ContainsSubstring;
 
 namespace {
 
