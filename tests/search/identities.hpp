@@ -1,8 +1,7 @@
 #pragma once
 
-// leap.md's identities, held on the architectures that CIRCUIT_IDENTITIES_OF lists. One list per file keeps compiling cheap.
-
-#include "circuit/search/leap.hpp"
+// leap.md's identities, held on the architectures that CIRCUIT_IDENTITIES_OF lists. One list per file keeps compiling
+// cheap.
 
 #include <ATen/ops/eye.h>
 #include <ATen/ops/inverse.h>
@@ -13,6 +12,7 @@
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/search/keep/top.hpp"
+#include "circuit/search/leap.hpp"
 #include "random_model.hpp"
 #include "replacement.hpp"
 
@@ -32,8 +32,13 @@ struct Setup {
   std::vector<std::int64_t> wrong{4, 1, 2};
 
   at::Tensor prompt(std::int64_t b) const { return clean.narrow(0, b, 1); }
-  LogitDifference metric(std::int64_t b) const { return LogitDifference{std::span{&right[static_cast<std::size_t>(b)], 1}, std::span{&wrong[static_cast<std::size_t>(b)], 1}}; }
-  LogitDifference metric() const { return LogitDifference{std::span<const std::int64_t>{right}, std::span<const std::int64_t>{wrong}}; }
+  LogitDifference metric(std::int64_t b) const {
+    return LogitDifference{std::span{&right[static_cast<std::size_t>(b)], 1},
+                           std::span{&wrong[static_cast<std::size_t>(b)], 1}};
+  }
+  LogitDifference metric() const {
+    return LogitDifference{std::span<const std::int64_t>{right}, std::span<const std::int64_t>{wrong}};
+  }
 };
 
 const auto everything = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
@@ -54,6 +59,15 @@ double bias_of(const Circuit& circuit, const Node& target, EdgeType type, bool e
   return 0;
 }
 
+/// The bias row and, with contrast, what the change of transparent modules' maps gives.
+double constants_of(const Circuit& circuit, const Node& target, EdgeType type) {
+  for (const auto& row : circuit.biases()) {
+    if (row.target == target && row.type == type) return row.nn_attrib + row.nn_map;
+  }
+  FAIL("no bias row");
+  return 0;
+}
+
 double sum_of(const Circuit& circuit, const Node& target, std::initializer_list<EdgeType> types, bool em = false) {
   double sum = 0;
   for (const auto& e : circuit.incoming(target)) {
@@ -66,7 +80,8 @@ double sum_of(const Circuit& circuit, const Node& target, std::initializer_list<
 
 /// The pre-activation (or the metric) that a target's edges of one type describe, as a function of the leaves.
 template <class A>
-at::Tensor described(const Replacement<A>& r, const Node& target, EdgeType type, std::int64_t right, std::int64_t wrong) {
+at::Tensor described(const Replacement<A>& r, const Node& target, EdgeType type, std::int64_t right,
+                     std::int64_t wrong) {
   if (type == EdgeType::metric) {
     const auto logits = r.unembed(r.resid_final());
     return logits[-1][right].sub(logits[-1][wrong]);
@@ -90,7 +105,8 @@ TEMPLATE_TEST_CASE("the replacement model run forward gives the original's logit
   REQUIRE_CLOSE(logits(r.resid_final()), r.logits, tolerance);
 }
 
-TEMPLATE_TEST_CASE("every edge gradient of every type equals autograd's on the replacement model", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("every edge gradient of every type equals autograd's on the replacement model", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
   const auto found = everything(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
@@ -112,13 +128,15 @@ TEMPLATE_TEST_CASE("every edge gradient of every type equals autograd's on the r
   }
 }
 
-TEMPLATE_TEST_CASE("incoming attributions and the bias row sum to each pre-activation and to the metric", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("incoming attributions and the bias row sum to each pre-activation and to the metric", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
   const auto found = everything(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   for (const auto& target : targets_in(found)) {
-    const auto type = target.kind == NodeKind::metric ? EdgeType::metric
-                      : target.kind == NodeKind::mlp_feature ? EdgeType::mlp : EdgeType::ov;
+    const auto type = target.kind == NodeKind::metric        ? EdgeType::metric
+                      : target.kind == NodeKind::mlp_feature ? EdgeType::mlp
+                                                             : EdgeType::ov;
     INFO(target);
     const auto value = described(r, target, type, s.right[0], s.wrong[0]).template item<double>();
     REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(value).epsilon(1e-9).margin(1e-10));
@@ -128,11 +146,31 @@ TEMPLATE_TEST_CASE("incoming attributions and the bias row sum to each pre-activ
           Approx(metric).epsilon(1e-10));
 }
 
-TEMPLATE_TEST_CASE("q attributions of a target, and k attributions, sum to t times the raw scores", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("through transparent attention they still sum to each pre-activation and to the metric", "",
+                   CIRCUIT_IDENTITIES_OF) {
+  const Setup<TestType> s;
+  const Leap search{.keep = keep::All{},
+                    .contrast = contrast::None{},
+                    .targets = targets::AllActive{},
+                    .modules = modules::TransparentAttention{}};
+  const auto found = search(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
+  const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
+  for (const auto& target : targets_in(found)) {
+    const auto type = target.kind == NodeKind::metric ? EdgeType::metric : EdgeType::mlp;
+    INFO(target);
+    const auto value = described(r, target, type, s.right[0], s.wrong[0]).template item<double>();
+    REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(value).epsilon(1e-9).margin(1e-10));
+  }
+}
+
+TEMPLATE_TEST_CASE("q attributions of a target, and k attributions, sum to t times the raw scores", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
   const auto found = everything(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
-  const auto cache = s.model.run(s.prompt(0), record<hook::attn::rot_q, hook::attn::rot_k, hook::attn::v,
-                                                     hook::attn::attn_scores, hook::attn::pattern>()).cache;
+  const auto cache = s.model
+                         .run(s.prompt(0), record<hook::attn::rot_q, hook::attn::rot_k, hook::attn::v,
+                                                  hook::attn::attn_scores, hook::attn::pattern>())
+                         .cache;
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   const auto& c = s.model.config();
   const auto group = c.n_heads / c.n_key_value_heads;
@@ -164,16 +202,19 @@ TEMPLATE_TEST_CASE("q attributions of a target, and k attributions, sum to t tim
     }
     for (const auto type : {EdgeType::q, EdgeType::k}) {
       INFO(target << ' ' << type);
-      REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(expected).epsilon(1e-8).margin(1e-10));
+      REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) ==
+              Approx(expected).epsilon(1e-8).margin(1e-10));
       ++compared;
     }
   }
   REQUIRE(compared > 20);
 }
 
-TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree with nodegrad, and with (I - G)^-1", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree with nodegrad, and with (I - G)^-1", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
-  auto search = Leap{.keep = keep::All{}, .chain = chain::GraphPath{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
+  auto search = Leap{
+      .keep = keep::All{}, .chain = chain::GraphPath{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
   search.attention = AttentionPaths::values;
   const auto found = search(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
 
@@ -186,7 +227,9 @@ TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree wit
   const auto paths = at::eye(n, at::kDouble).sub(G).inverse()[static_cast<std::int64_t>(found.vertex(Node::metric()))];
   for (const auto& b : found.nodes()) {
     INFO(b.node);
-    REQUIRE(b.nodegrad == Approx(paths[static_cast<std::int64_t>(found.vertex(b.node))].template item<double>()).epsilon(1e-8).margin(1e-10));
+    REQUIRE(b.nodegrad == Approx(paths[static_cast<std::int64_t>(found.vertex(b.node))].template item<double>())
+                              .epsilon(1e-8)
+                              .margin(1e-10));
     if (b.node.kind == NodeKind::metric) continue;
     double out = 0;
     for (const auto& e : found.outgoing(b.node)) out += e.edge.em_attrib;
@@ -198,7 +241,8 @@ TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree wit
   }
 
   // One backward pass through the replacement model gives the same sums, with q and k too.
-  auto backward = Leap{.keep = keep::All{}, .chain = chain::AllPaths{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
+  auto backward = Leap{
+      .keep = keep::All{}, .chain = chain::AllPaths{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
   backward.attention = AttentionPaths::values;
   const auto compare = [](const Circuit& a, const Circuit& b) {
     REQUIRE(a.node_count() == b.node_count());
@@ -209,12 +253,15 @@ TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree wit
   };
   compare(found, backward(s.model, s.set, {s.prompt(0), {}}, s.metric(0)));
   search.attention = backward.attention = AttentionPaths::all;
-  compare(search(s.model, s.set, {s.prompt(0), {}}, s.metric(0)), backward(s.model, s.set, {s.prompt(0), {}}, s.metric(0)));
+  compare(search(s.model, s.set, {s.prompt(0), {}}, s.metric(0)),
+          backward(s.model, s.set, {s.prompt(0), {}}, s.metric(0)));
 }
 
-TEMPLATE_TEST_CASE("moving a node's activation moves the metric by delta times its path sum", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("moving a node's activation moves the metric by delta times its path sum", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
-  auto search = Leap{.keep = keep::All{}, .chain = chain::AllPaths{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
+  auto search = Leap{
+      .keep = keep::All{}, .chain = chain::AllPaths{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
   search.attention = AttentionPaths::values;
   const auto found = search(s.model, s.set, {s.prompt(1), {}}, s.metric(1));
   const Replacement<TestType> r{s.model, s.set, s.prompt(1)};
@@ -238,7 +285,8 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
   auto search = everything;
   const auto found = search(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
   // Finite differences of the original model along what a feature writes, the final scale frozen.
-  const auto scale = s.model.run(s.prompt(0), record<hook::ln_final::scale>()).cache.template get<hook::ln_final::scale>();
+  const auto scale =
+      s.model.run(s.prompt(0), record<hook::ln_final::scale>()).cache.template get<hook::ln_final::scale>();
   const auto freeze = edit<hook::ln_final::scale>([&](const at::Tensor&, Layer) { return scale; });
   int compared = 0;
   for (const auto& b : found.nodes()) {
@@ -247,15 +295,15 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
     if ((b.node.kind != NodeKind::mlp_feature && !attention) || compared > 10) continue;
     const auto w = (attention ? s.set.attn(b.node.layer) : s.set.mlp(b.node.layer))->W_dec[b.node.feature.value];
     const auto moved = [&](double step) {
-      const auto shift = [&](const at::Tensor& x, Layer l) {
-        return l == b.node.layer ? x.add(w.mul(step)) : x;
-      };
+      const auto shift = [&](const at::Tensor& x, Layer l) { return l == b.node.layer ? x.add(w.mul(step)) : x; };
       const Where here{.layers = {b.node.layer}, .positions = {b.node.position}};
       const Where nowhere{.layers = {Layer{99}}};
       const auto add_attn = edit<hook::attn_out>(shift, attention ? here : nowhere);
       const auto add = edit<hook::mlp_out>(shift, attention ? nowhere : here);
       const c10::AutoGradMode no_gradient{false};
-      return s.metric(0).per_prompt(s.model.uncapped_logits(s.prompt(0), add_attn, add, freeze)).template item<double>();
+      return s.metric(0)
+          .per_prompt(s.model.uncapped_logits(s.prompt(0), add_attn, add, freeze))
+          .template item<double>();
     };
     const double slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
     INFO(b.node);
@@ -265,28 +313,38 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
   REQUIRE(compared > 5);
 }
 
-TEMPLATE_TEST_CASE("contrast attributions sum to the gradient times the difference of the streams", "", CIRCUIT_IDENTITIES_OF) {
+TEMPLATE_TEST_CASE("contrast attributions sum to the gradient times the difference of the streams", "",
+                   CIRCUIT_IDENTITIES_OF) {
   const Setup<TestType> s;
-  const auto search = Leap{.keep = keep::All{}, .targets = targets::AllActive{}};
   const auto corrupt = s.corrupt.narrow(0, 0, 1);
-  const auto found = search(s.model, s.set, {s.prompt(0), corrupt}, s.metric(0));
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   const Replacement<TestType> other{s.model, s.set, corrupt};
-  for (const auto& target : targets_in(found)) {
-    for (const auto type : all_edge_types) {
-      if (!reads_by(target.kind, type)) continue;
-      // Gradient with respect to the stream itself, by autograd.
-      const c10::AutoGradMode with_gradient{true};
-      const bool metric = type == EdgeType::metric;
-      const bool mlp = target.kind == NodeKind::mlp_feature;
-      const auto at_layer = metric ? Layer{static_cast<std::int32_t>(s.model.config().n_layers)} : target.layer;
-      const auto x = r.resid(at_layer, mlp).detach().requires_grad_(true);
-      const auto value = metric ? r.unembed(x)[-1][s.right[0]].sub(r.unembed(x)[-1][s.wrong[0]])
-                                : (mlp ? r.mlp_pre(target.layer, x) : r.attn_pre(target.layer, x, type))[target.position.value][target.feature.value];
-      const auto g = gradient_of(value, {x})[0];
-      const double expected = g.mul(x.detach().sub(other.resid(at_layer, mlp).detach())).sum().template item<double>();
-      INFO(target << ' ' << type);
-      REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(expected).epsilon(1e-8).margin(1e-9));
+  const auto compare = [&](const Circuit& found) {
+    for (const auto& target : targets_in(found)) {
+      for (const auto type : all_edge_types) {
+        if (!reads_by(target.kind, type)) continue;
+        // Gradient with respect to the stream itself, by autograd.
+        const c10::AutoGradMode with_gradient{true};
+        const bool metric = type == EdgeType::metric;
+        const bool mlp = target.kind == NodeKind::mlp_feature;
+        const auto at_layer = metric ? Layer{static_cast<std::int32_t>(s.model.config().n_layers)} : target.layer;
+        const auto x = r.resid(at_layer, mlp).detach().requires_grad_(true);
+        const auto value = metric
+                               ? r.unembed(x)[-1][s.right[0]].sub(r.unembed(x)[-1][s.wrong[0]])
+                               : (mlp ? r.mlp_pre(target.layer, x)
+                                      : r.attn_pre(target.layer, x, type))[target.position.value][target.feature.value];
+        const auto g = gradient_of(value, {x})[0];
+        const double expected =
+            g.mul(x.detach().sub(other.resid(at_layer, mlp).detach())).sum().template item<double>();
+        INFO(target << ' ' << type);
+        REQUIRE(sum_of(found, target, {type}) + constants_of(found, target, type) ==
+                Approx(expected).epsilon(1e-8).margin(1e-9));
+      }
     }
-  }
+  };
+  const auto read = Leap{.keep = keep::All{}, .targets = targets::AllActive{}};
+  compare(read(s.model, s.set, {s.prompt(0), corrupt}, s.metric(0)));
+  const auto through =
+      Leap{.keep = keep::All{}, .targets = targets::AllActive{}, .modules = modules::TransparentAttention{}};
+  compare(through(s.model, s.set, {s.prompt(0), corrupt}, s.metric(0)));
 }
