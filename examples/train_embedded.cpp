@@ -151,8 +151,8 @@ bool meets_bars(const DictionaryFigures& figures) {
   return good;
 }
 
-/// Prompts of one template, with held-out pairs of names: "Then, Alice and Bob went to the store. Then Bob gave a ring
-/// to".
+/// Prompts of one template, with held-out pairs of names: "Then, Alice and Bob went to the store. Then Bob, not Carol,
+/// handed the ring to". The third name keeps the last position from just looking at the name before the verb.
 std::vector<TaskPrompt> demo_prompts(circuit::data::IoiOrder order, std::size_t count, std::uint64_t seed) {
   circuit::data::Random random{seed};
   std::vector<TaskPrompt> prompts;
@@ -162,9 +162,10 @@ std::vector<TaskPrompt> demo_prompts(circuit::data::IoiOrder order, std::size_t 
                                                        .pairs = Split::held_out,
                                                        .opening = 0,
                                                        .adverb = 0,
-                                                       .action = 0,
+                                                       .action = 1,
                                                        .connective = 1,
-                                                       .aside = false}));
+                                                       .aside = true,
+                                                       .aside_clause = 3}));
   }
   return prompts;
 }

@@ -56,6 +56,7 @@ inline void edges(const Study& study) {
   std::cout << table;
 }
 
+/// The first of them; the JSON has all.
 inline void common(const Study& first, const Study& second, const std::vector<CommonFeature>& features) {
   std::cout << features.size() << " features are in both " << first.name() << " and " << second.name() << '\n';
   if (features.empty()) return;
@@ -68,12 +69,15 @@ inline void common(const Study& first, const Study& second, const std::vector<Co
     return text;
   };
   TextTable table{{"feature", "positions in " + first.name(), "positions in " + second.name()}};
-  for (const auto& [site, in_first, in_second] : features) {
+  constexpr std::size_t most = 20;
+  for (std::size_t i = 0; i < std::min(most, features.size()); ++i) {
+    const auto& [site, in_first, in_second] = features[i];
     table.add_row({std::string{name(site.kind)} + '.' + std::to_string(site.layer.value) + ".*." +
                        std::to_string(site.feature.value),
                    numbers(in_first), numbers(in_second)});
   }
   std::cout << table;
+  if (features.size() > most) std::cout << "... and " << features.size() - most << " more\n";
 }
 
 inline void runs(const Experiments& e) {

@@ -13,7 +13,7 @@ namespace {
 const Position s2{5};
 const Position last{8};
 const Node early = Node::attn_feature(Layer{1}, s2, Feature{4});
-const Node strong = Node::attn_feature(Layer{1}, s2, Feature{9});
+const Node opposing = Node::attn_feature(Layer{1}, s2, Feature{9});
 const Node corrupt_only = Node::attn_feature(Layer{2}, s2, Feature{10});
 const Node mlp_at_s2 = Node::mlp_feature(Layer{1}, s2, Feature{1});
 const Node steering = Node::attn_feature(Layer{2}, last, Feature{7});
@@ -31,7 +31,7 @@ Circuit made_up() {
   };
   node(Node::metric(), 5);
   node(early, 0.5);
-  node(strong, -2);
+  node(opposing, -2);
   node(corrupt_only, 7, 0);
   node(mlp_at_s2, 9);
   node(steering, 0.1);
@@ -42,7 +42,7 @@ Circuit made_up() {
   const auto edge = [&](const Node& up, const Node& down, EdgeType type, double em) {
     c.add_edge(up, down, {.type = type, .nn_grad = 1, .nn_attrib = 1, .em_grad = 1, .em_attrib = em, .prompts = 1});
   };
-  edge(strong, steering, EdgeType::q, 1);
+  edge(opposing, steering, EdgeType::q, 1);
   edge(steering, mover, EdgeType::q, -0.6);
   edge(weak_steering, mover, EdgeType::q, 0.2);
   edge(weak_steering, mover, EdgeType::k, 0.1);
@@ -60,9 +60,9 @@ using Nodes = std::vector<Node>;
 
 }  // namespace
 
-TEST_CASE("features at a position come by size of their attribution, and only attention's that clean prompts have") {
-  REQUIRE(attention_features_at(made_up(), s2) == Nodes{strong, early});
-  REQUIRE(attention_features_at(made_up(), s2, 1) == Nodes{strong});
+TEST_CASE("features at a position come by attribution, and only attention's that clean prompts have") {
+  REQUIRE(attention_features_at(made_up(), s2) == Nodes{early, opposing});
+  REQUIRE(attention_features_at(made_up(), s2, 1) == Nodes{early});
   REQUIRE(attention_features_at(made_up(), Position{0}).empty());
 }
 

@@ -138,8 +138,8 @@ struct IoiOptions {
   std::optional<bool> other_pair_first{};   ///< with IoiDistractor::other_pair
   std::optional<std::size_t> other_opening{};
   std::optional<std::size_t> other_adverb{};
-  std::optional<bool>
-      aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
+  std::optional<bool> aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
+  std::optional<std::size_t> aside_clause{};  ///< one entry of ioi::asides
   std::size_t filler_in_ten = 0;  ///< how often, out of ten, a filler sentence comes first
 };
 
@@ -287,7 +287,8 @@ class IoiStory {
     std::size_t who = 7;
     if (other_told_ && random_.chance(1, 2)) who = 2 + random_.below(2);
     if (name(who) == giver.clean) who = 7;
-    builder_.append(random_.pick(ioi::asides), {{"N", {name(who), name(who), "aside"}}});
+    const std::size_t clause = options_.aside_clause.value_or(random_.below(ioi::asides.size()));
+    builder_.append(ioi::asides[clause], {{"N", {name(who), name(who), "aside"}}});
   }
 
   Random& random_;

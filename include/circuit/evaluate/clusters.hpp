@@ -18,7 +18,8 @@ namespace circuit {
 
 inline constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
 
-/// The attention features that a circuit has at a position, those with the largest |attribution| first.
+/// The attention features that a circuit has at a position, those that carry most of the metric first: by attribution,
+/// so that what works against it comes last.
 [[nodiscard]] std::vector<Node> attention_features_at(const Circuit& circuit, Position position,
                                                       std::size_t most = no_limit);
 
@@ -73,7 +74,7 @@ namespace circuit {
 inline std::vector<Node> attention_features_at(const Circuit& circuit, Position position, std::size_t most) {
   std::map<Node, double> weights;
   for (const auto& bundle : circuit.nodes()) {
-    if (detail::is_active_attention_feature(bundle, position)) weights[bundle.node] = std::abs(bundle.attribution);
+    if (detail::is_active_attention_feature(bundle, position)) weights[bundle.node] = bundle.attribution;
   }
   return detail::largest_first(weights, most);
 }
