@@ -4,6 +4,7 @@
 #include "circuit/model/load/gemma2.hpp"
 #include "circuit/model/load/gpt_neox.hpp"
 #include "circuit/model/load/llama.hpp"
+#include "circuit/model/load/plain.hpp"
 #include "circuit/model/record.hpp"
 #include "golden.hpp"
 #include "io/files.hpp"
@@ -18,7 +19,7 @@ namespace {
 fs::path folder_of(const std::string& family) { return fs::path{CIRCUIT_TEST_DATA} / "architectures" / family; }
 
 auto every_point() {
-  return record<hook::embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q, hook::attn::k,
+  return record<hook::embed, hook::pos_embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q, hook::attn::k,
                 hook::attn::v, hook::attn::q_norm::scale, hook::attn::q_norm::normalized, hook::attn::k_norm::scale,
                 hook::attn::k_norm::normalized, hook::attn::rot_q, hook::attn::rot_k, hook::attn::attn_scores,
                 hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::ln1_post::normalized, hook::attn_out,
@@ -67,6 +68,11 @@ void compare(const std::string& family, at::ScalarType dtype) {
     auto name = reference_name(point, layer);
     if (const auto at = name.find("normalized"); at != name.npos) name.replace(at, 10, "output");
     if (!whole && golden.find(name) == nullptr) return;
+    // Points that TransformerLens leaves out where they would say nothing.
+    if constexpr (std::same_as<typename A::Norm, norm::None>) {
+      if (name.find("ln") != name.npos) return;
+    }
+    if (!A::Positions::rotates && name.find("rot_") != name.npos) return;
     INFO(family << ' ' << name);
     if (const auto gain = gain_behind(model, point, layer); gain.defined()) value = value.mul(gain);
     REQUIRE_CLOSE(value, fact(name), 1e-5);
@@ -102,6 +108,11 @@ TEST_CASE("GPT-NeoX with either wiring equals transformers at every hook point")
 }
 
 TEST_CASE("Gemma 2 equals transformers at every hook point") { compare<Gemma2>({"gemma2"}); }
+
+TEST_CASE("models without norms, and without MLPs, equal TransformerLens at every hook point") {
+  compare<Plain>({"plain"});
+  compare<AttentionOnly>({"attention_only"});
+}
 
 namespace {
 
@@ -185,6 +196,11 @@ TEST_CASE("configurations that mean another model are refused by key") {
   REQUIRE_THAT(said_of<SequentialGptNeox>("pythia", "model_type", "gpt_neox"), ContainsSubstring("load it as GptNeox"));
   REQUIRE_THAT(said_of<GptNeox>("pythia", "num_attention_heads", 5), ContainsSubstring("a divisor of hidden_size = 16"));
   REQUIRE_THAT(said_of<GptNeox>("pythia", "hidden_act", "gelu_new"), ContainsSubstring("got gelu_new"));
+  REQUIRE_THAT(said_of<Plain>("attention_only", "n_ctx", 12), ContainsSubstring("load it as AttentionOnly"));
+  REQUIRE_THAT(said_of<AttentionOnly>("plain", "n_ctx", 12), ContainsSubstring("load it as Plain"));
+  REQUIRE_THAT(said_of<Plain>("plain", "normalization_type", "LN"), ContainsSubstring("got LN"));
+  REQUIRE_THAT(said_of<Plain>("plain", "act_fn", "relu"), ContainsSubstring("expected gelu, got relu"));
+  REQUIRE_THAT(said_of<Plain>("plain", "parallel_attn_mlp", true), ContainsSubstring("parallel_attn_mlp"));
   REQUIRE_THAT(said_of<Gemma2>("gemma2", "use_bidirectional_attention", true), ContainsSubstring("got true"));
   REQUIRE_THAT(said_of<Gemma2>("gemma2", "query_pre_attn_scalar", 0), ContainsSubstring("score_scale"));
   REQUIRE_THAT(said_of<Gemma2>("gemma2", "final_logit_softcapping", -1.0), ContainsSubstring("logit_soft_cap"));

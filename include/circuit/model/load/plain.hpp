@@ -49,6 +49,11 @@ ModelConfig HuggingFace<BasicPlain<M>>::config(const nlohmann::json& json, const
   detail::expect_word(json, "normalization_type", file, {"none"}, "none");
   detail::expect_word(json, "positional_embedding_type", file, {"standard"}, "standard");
   detail::expect_word(json, "attention_dir", file, {"causal"}, "causal");
+  for (const auto* key : {"scale_attn_by_inverse_layer_idx", "parallel_attn_mlp", "gated_mlp"}) {
+    if (value_or(json, key, file, false)) {
+      throw ConfigError{{.file = file, .tensor = key, .expected = "false", .got = "true"}};
+    }
+  }
   if (const bool attn_only = value_or(json, "attn_only", file, false); attn_only == with_mlp) {
     throw ConfigError{{.file = file,
                        .tensor = "attn_only",
@@ -67,8 +72,9 @@ ModelConfig HuggingFace<BasicPlain<M>>::config(const nlohmann::json& json, const
     detail::expect_word(json, "act_fn", file, {M::Activation::name}, "");
     c.d_mlp = value_or(json, "d_mlp", file, 4 * c.d_model);
   }
-  const bool scaled = value_or(json, "use_attn_scale", file, true);
-  c.score_scale = scaled ? std::sqrt(static_cast<double>(c.d_head)) : 1.0;
+  const auto scale = value_or(json, "attn_scale", file, -1.0);  // negative: the default
+  c.score_scale = scale > 0 ? scale : std::sqrt(static_cast<double>(c.d_head));
+  if (!value_or(json, "use_attn_scale", file, true)) c.score_scale = 1.0;
   return c;
 }
 
