@@ -1,0 +1,127 @@
+// What opening a model in GGUF costs beside copying its weights as floats, and a forward pass beside the same matrix
+// products done bare, in the same run: `benchmark_open --model FILE.gguf`. Best of several rounds, the two sides taking
+// turns.
+#include "circuit/model/open.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <iostream>
+#include <limits>
+#include <vector>
+
+#include "circuit/core/atomic_file.hpp"
+#include "circuit/report/table.hpp"
+
+using namespace circuit;
+
+namespace {
+
+double seconds_of(const std::function<void()>& action) {
+  const auto start = std::chrono::steady_clock::now();
+  action();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double peak_mb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+using Model = HookedTransformer<Llama>;
+
+Model open(const std::filesystem::path& path) {
+  return open_model<Llama>(path, [](Model model) { return model; });
+}
+
+/// Every weight, each once.
+std::vector<at::Tensor> weights_of(const Model& model) {
+  const auto& w = model.weights();
+  std::vector<at::Tensor> all{w.W_E, w.ln_final.gain};
+  if (!model.config().tied_unembedding) all.push_back(w.W_U);
+  for (const auto& b : w.blocks) {
+    for (const auto& t : {b.ln1.gain, b.ln2.gain, b.attn.W_Q, b.attn.W_K, b.attn.W_V, b.attn.W_O, b.mlp.W_gate,
+                          b.mlp.W_in, b.mlp.W_out}) {
+      all.push_back(t);
+    }
+  }
+  return all;
+}
+
+/// The forward pass's products by weights alone: x [tokens, d_model] through each of them, nothing between.
+void bare_products(const Model& model, const at::Tensor& x, const at::Tensor& z, const at::Tensor& post) {
+  const auto& w = model.weights();
+  for (const auto& b : w.blocks) {
+    for (const auto& reader : {b.attn.W_Q, b.attn.W_K, b.attn.W_V, b.mlp.W_gate, b.mlp.W_in}) (void)x.matmul(reader);
+    (void)z.matmul(b.attn.W_O);
+    (void)post.matmul(b.mlp.W_out);
+  }
+  (void)x.matmul(w.W_U);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::filesystem::path path;
+  std::string json_file;
+  int rounds = 7;
+  std::int64_t length = 15;
+  CLI::App app{"Opening and running a Llama in GGUF"};
+  app.add_option("--model", path, "GGUF file or Hugging Face folder")->required();
+  app.add_option("--rounds", rounds, "of which the best counts")->capture_default_str();
+  app.add_option("--length", length, "tokens of the prompt")->capture_default_str();
+  app.add_option("--json", json_file, "write every figure to this file");
+  CLI11_PARSE(app, argc, argv);
+  const c10::AutoGradMode no_gradient{false};
+
+  double opening = std::numeric_limits<double>::max();
+  double cloning = opening;
+  double forward = opening;
+  double bare = opening;
+  const auto best = [](double& so_far, const std::function<void()>& action) {
+    so_far = std::min(so_far, seconds_of(action));
+  };
+  const auto model = open(path);
+  const auto peak_open = peak_mb();
+  const auto all = weights_of(model);
+  std::int64_t count = 0;
+  for (const auto& t : all) count += t.numel();
+  for (int round = 0; round < rounds; ++round) {
+    best(opening, [&] { (void)open(path); });
+    best(cloning, [&] {
+      std::vector<at::Tensor> copies;
+      for (const auto& t : all) copies.push_back(t.clone());
+    });
+  }
+  const auto& c = model.config();
+  const auto options = at::TensorOptions{}.dtype(at::kFloat);
+  const auto x = make::full({length, c.d_model}, 0.01, options);
+  const auto z = make::full({length, c.n_heads * c.d_head}, 0.01, options);
+  const auto post = make::full({length, c.d_mlp}, 0.01, options);
+  const auto tokens = make::arange(length, at::TensorOptions{}.dtype(at::kLong)).add(100).unsqueeze(0);
+  for (int round = 0; round < 3 * rounds; ++round) {
+    best(forward, [&] { (void)model.run(tokens); });
+    best(bare, [&] { bare_products(model, x, z, post); });
+  }
+
+  std::cout << path.filename().string() << ", " << count << " weights, " << at::get_num_threads()
+            << " threads, prompt of " << length << " tokens\n";
+  TextTable table{{"", "seconds", "beside", "seconds of it", "ratio", "bar"}};
+  table.add_row({"open", fixed(opening, 3), "copy the floats", fixed(cloning, 3), fixed(opening / cloning, 2), "2.00"});
+  table.add_row({"forward", fixed(forward, 4), "bare products", fixed(bare, 4), fixed(forward / bare, 2), "1.30"});
+  std::cout << table << "peak memory after opening " << fixed(peak_open, 0) << " MB, of which weights "
+            << fixed(static_cast<double>(count) * 4e-6, 0) << " MB\n";
+  if (!json_file.empty()) {
+    const nlohmann::json json{
+        {"weights", count},         {"threads", at::get_num_threads()}, {"open_seconds", opening},
+        {"clone_seconds", cloning}, {"open_ratio", opening / cloning},  {"forward_seconds", forward},
+        {"bare_seconds", bare},     {"forward_ratio", forward / bare},  {"peak_open_mb", peak_open}};
+    write_file(json_file, json.dump(2) + '\n');
+  }
+}
