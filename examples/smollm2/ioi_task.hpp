@@ -1,0 +1,101 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/data/ioi.hpp"
+#include "circuit/text/tokenizer.hpp"
+
+/// "When Alice and Bob went to the store, Bob gave a ring to": how often a model says "Alice".
+namespace smollm2 {
+
+using circuit::Bos;
+
+struct IoiPrompt {
+  std::string text;
+  std::int32_t answer;   ///< " Alice"
+  std::int32_t subject;  ///< " Bob"
+};
+
+/// Whether every one of the names is one token with its leading space.
+[[nodiscard]] inline bool names_are_tokens(const circuit::data::TaskPrompt& prompt,
+                                           const circuit::Tokenizer& tokenizer) {
+  const auto is_token = [&](const std::string& name) { return tokenizer.encode(name).size() == 1; };
+  return is_token(prompt.answers.front()) && is_token(prompt.wrong_answers.front());
+}
+
+/// Prompts of two people and one giver, half of them named in either order, no distractors.
+/// throws  ValueError  when the tokenizer splits too many names
+[[nodiscard]] inline std::vector<IoiPrompt> draw_ioi_prompts(const circuit::Tokenizer& tokenizer, std::size_t count,
+                                                             std::uint64_t seed) {
+  using namespace circuit::data;
+  Random random{seed};
+  std::vector<IoiPrompt> prompts;
+  for (std::size_t drawn = 0; prompts.size() < count; ++drawn) {
+    if (drawn > 100 * count) {
+      throw circuit::ValueError{{.tensor = "names", .problem = "this tokenizer splits nearly all of them"}};
+    }
+    const auto order = prompts.size() % 2 == 0 ? IoiOrder::abba : IoiOrder::baba;
+    const auto prompt = make_ioi(random, {.order = order, .distractor = IoiDistractor::none, .aside = false});
+    if (!names_are_tokens(prompt, tokenizer)) continue;
+    prompts.push_back({text_of(prompt.clean), tokenizer.single_token(prompt.answers.front()),
+                       tokenizer.single_token(prompt.wrong_answers.front())});
+  }
+  return prompts;
+}
+
+/// What a model makes of one prompt.
+struct IoiOutcome {
+  bool over_subject = false;      ///< the answer's logit is over the subject's
+  bool top = false;               ///< the answer's logit is the highest of all
+  double logit_difference = 0.0;  ///< answer minus subject
+};
+
+/// Runs prompts of one length together. `use(numbers of the prompts, tokens [batch, pos], logits [batch, pos,
+/// d_vocab])` is called for each batch.
+template <class Model, class Use>
+void run_by_length(const Model& model, const std::vector<IoiPrompt>& prompts, Bos bos, Use&& use) {
+  constexpr std::size_t most = 16;  // logits of a long batch would fill memory
+  std::map<std::size_t, std::vector<std::size_t>> by_length;
+  std::vector<std::vector<std::int32_t>> ids;
+  for (const auto& prompt : prompts) {
+    by_length[model.tokenizer().encode(prompt.text, bos).size()].push_back(ids.size());
+    ids.push_back(model.tokenizer().encode(prompt.text, bos));
+  }
+  for (const auto& [length, numbers] : by_length) {
+    for (std::size_t first = 0; first < numbers.size(); first += most) {
+      const auto end = std::min(first + most, numbers.size());
+      std::vector<std::size_t> chosen(numbers.begin() + static_cast<std::ptrdiff_t>(first),
+                                      numbers.begin() + static_cast<std::ptrdiff_t>(end));
+      std::vector<std::vector<std::int32_t>> rows;
+      for (const auto number : chosen) rows.push_back(ids[number]);
+      const auto tokens = circuit::to_tokens(rows);
+      use(chosen, tokens, model.run(tokens).logits);
+    }
+  }
+}
+
+/// What the model makes of each prompt, in their order.
+template <class Model>
+[[nodiscard]] std::vector<IoiOutcome> answer(const Model& model, const std::vector<IoiPrompt>& prompts, Bos bos) {
+  std::vector<IoiOutcome> outcomes(prompts.size());
+  run_by_length(model, prompts, bos, [&](const auto& numbers, const at::Tensor&, const at::Tensor& logits) {
+    const auto last = logits.select(1, -1);
+    for (std::size_t row = 0; row < numbers.size(); ++row) {
+      const auto& prompt = prompts[numbers[row]];
+      const auto scores = last[static_cast<std::int64_t>(row)];
+      const auto right = scores[prompt.answer].template item<double>();
+      const auto wrong = scores[prompt.subject].template item<double>();
+      const auto best = scores.argmax().template item<std::int64_t>();
+      outcomes[numbers[row]] = {right > wrong, best == prompt.answer, right - wrong};
+    }
+  });
+  return outcomes;
+}
+
+}  // namespace smollm2
