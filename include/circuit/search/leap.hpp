@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -85,6 +86,12 @@ namespace circuit::detail {
 [[nodiscard]] inline at::Tensor at_positions(const at::Tensor& grad, const at::Tensor& positions, std::int64_t length) {
   const auto place = positions.view({-1, 1, 1}).expand({grad.size(0), 1, grad.size(1)});
   return make::zeros({grad.size(0), length, grad.size(1)}, grad.options()).scatter(1, place, grad.unsqueeze(1));
+}
+
+/// Where a node stands among those of its position, which lie by depth and feature.
+[[nodiscard]] inline std::ptrdiff_t index_of(const std::vector<Node>& nodes, const Node& node) {
+  const auto place = [](const Node& n) { return std::pair{depth(n), n}; };
+  return std::ranges::lower_bound(nodes, place(node), {}, place) - nodes.begin();
 }
 
 /// What constants give the targets of one step, summed over prompts.
@@ -510,7 +517,7 @@ NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
     const auto& source = sources_.at(node.position);
     const bool feature = is_feature(node.kind);
     const auto& nodes = feature ? source.features : source.rest;
-    const auto i = std::find(nodes.begin(), nodes.end(), node) - nodes.begin();
+    const auto i = index_of(nodes, node);
     for (std::int32_t b = 0; b < batch(); ++b) {
       const auto slot = static_cast<std::size_t>(b);
       const auto grad = grads.select(0, b).select(0, node.position.value);
