@@ -76,7 +76,7 @@ void write_logits(const Model& model, const std::vector<IoiPrompt>& prompts, con
     run_by_length(model, prompts, bos, [&](const auto&, const at::Tensor& tokens, const at::Tensor& logits) {
       const auto number = std::to_string(tensors.size() / 2);
       tensors.push_back(to_view("tokens." + number, tokens));
-      tensors.push_back(to_view("logits." + number, logits.select(1, -1)));
+      tensors.push_back(to_view("logits." + number, logits));
     });
   }
   write_safetensors(path, tensors);

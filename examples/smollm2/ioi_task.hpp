@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
@@ -56,11 +56,20 @@ struct IoiOutcome {
   double logit_difference = 0.0;  ///< answer minus subject
 };
 
-/// Runs prompts of one length together. `use(numbers of the prompts, tokens [batch, pos], logits [batch, pos,
-/// d_vocab])` is called for each batch.
+/// Logits of each prompt's last position, [batch, d_vocab]; other positions are not unembedded.
+template <class Model>
+[[nodiscard]] at::Tensor last_logits(const Model& model, const at::Tensor& tokens) {
+  const c10::AutoGradMode no_gradient{false};
+  auto resid = model.embed(tokens);
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) resid = model.block(std::move(resid), circuit::Layer{l});
+  return model.unembed(resid.narrow(1, -1, 1)).squeeze(1);
+}
+
+/// Runs prompts of one length together. `use(numbers of the prompts, tokens [batch, pos], last logits [batch, d_vocab])` is
+/// called for each batch.
 template <class Model, class Use>
 void run_by_length(const Model& model, const std::vector<IoiPrompt>& prompts, Bos bos, Use&& use) {
-  constexpr std::size_t most = 16;  // logits of a long batch would fill memory
+  constexpr std::size_t most = 16;
   std::map<std::size_t, std::vector<std::size_t>> by_length;
   std::vector<std::vector<std::int32_t>> ids;
   for (const auto& prompt : prompts) {
@@ -75,7 +84,7 @@ void run_by_length(const Model& model, const std::vector<IoiPrompt>& prompts, Bo
       std::vector<std::vector<std::int32_t>> rows;
       for (const auto number : chosen) rows.push_back(ids[number]);
       const auto tokens = circuit::to_tokens(rows);
-      use(chosen, tokens, model.run(tokens).logits);
+      use(chosen, tokens, last_logits(model, tokens));
     }
   }
 }
@@ -84,8 +93,7 @@ void run_by_length(const Model& model, const std::vector<IoiPrompt>& prompts, Bo
 template <class Model>
 [[nodiscard]] std::vector<IoiOutcome> answer(const Model& model, const std::vector<IoiPrompt>& prompts, Bos bos) {
   std::vector<IoiOutcome> outcomes(prompts.size());
-  run_by_length(model, prompts, bos, [&](const auto& numbers, const at::Tensor&, const at::Tensor& logits) {
-    const auto last = logits.select(1, -1);
+  run_by_length(model, prompts, bos, [&](const auto& numbers, const at::Tensor&, const at::Tensor& last) {
     for (std::size_t row = 0; row < numbers.size(); ++row) {
       const auto& prompt = prompts[numbers[row]];
       const auto scores = last[static_cast<std::int64_t>(row)];
