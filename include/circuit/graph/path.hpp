@@ -1,11 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <boost/graph/topological_sort.hpp>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <ostream>
 #include <string_view>
@@ -66,10 +65,11 @@ struct BestWay {
   std::optional<CircuitGraph::edge_descriptor> last{};
 };
 
+/// Edges run from a smaller depth to a larger one, so sorting by depth sorts topologically.
 [[nodiscard]] inline std::vector<Circuit::Vertex> upstream_first(const Circuit& circuit) {
-  std::vector<Circuit::Vertex> order;
-  boost::topological_sort(circuit.graph(), std::back_inserter(order));
-  std::ranges::reverse(order);
+  std::vector<Circuit::Vertex> order(circuit.node_count());
+  std::iota(order.begin(), order.end(), Circuit::Vertex{0});
+  std::ranges::stable_sort(order, {}, [&](Circuit::Vertex v) { return depth(circuit.graph()[v].node); });
   return order;
 }
 

@@ -15,8 +15,8 @@
 #include "circuit/model/load/weight_files.hpp"
 #include "circuit/model/load/weight_source.hpp"
 #include "circuit/model/process_weights.hpp"
-#include "circuit/text/load_tokenizer.hpp"
 #include "circuit/text/tokenizer.hpp"
+#include "circuit/text/tokenizer_json.hpp"
 
 namespace circuit {
 
@@ -107,7 +107,7 @@ HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadO
 
   std::shared_ptr<const Tokenizer> tokenizer;
   if (std::filesystem::exists(folder / "tokenizer.json")) {
-    tokenizer = std::make_shared<const Tokenizer>(load_tokenizer(folder));
+    tokenizer = std::make_shared<const Tokenizer>(read_tokenizer_json(folder / "tokenizer.json"));
   }
   return build_model<A>(std::move(config), {open_weights(folder), options.dtype}, options, std::move(tokenizer));
 }
