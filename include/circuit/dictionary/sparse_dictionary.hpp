@@ -61,6 +61,12 @@ struct DictionaryWeights {
   }
 };
 
+/// What some features read of their module's input, linearised at that input: pre-activation = `<readers, x> + constant`.
+struct InputReaders {
+  at::Tensor readers;   ///< [n, d_in]
+  at::Tensor constant;  ///< [n]
+};
+
 /// A sparse autoencoder (d_out = d_in: it describes the activation it reads) or a transcoder (it reads an MLP's input
 /// and describes its output). The activation is a policy.
 template <SparseActivation A = activation::Relu>

@@ -111,6 +111,7 @@ class DirectAttributor {
   }
 
   void add_rest(NodeKind kind, Layer layer, const at::Tensor& written) {
+    if (!written.defined()) return;  // a dictionary that misses nothing
     const auto values = gradient_.mul(written).sum(-1).sum(0).mul(share_).to(at::kCPU).contiguous();  // [pos]
     for (const auto p : positions_) put({kind, layer, position(p), Feature{0}}, data_of<double>(values)[p]);
   }

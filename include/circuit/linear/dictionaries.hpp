@@ -22,6 +22,16 @@ concept Dictionaries = requires(const S& s, Layer layer, const at::Tensor& x, co
   s.check(config, processing, dtype);
 };
 
+/// A set whose MLP features read what depends on their input, such as neurons behind a gate.
+template <class S>
+concept ReadsAtInput = Dictionaries<S> && requires(const S& s, Layer layer, const at::Tensor& x) {
+  { s.mlp_readers(layer, x, x) } -> std::same_as<InputReaders>;
+};
+
+/// Whether a set describes its modules without error, so that no error is a node.
+template <class S>
+inline constexpr bool describes_exactly = requires { requires S::exact; };
+
 /// throws  NameError  when a module has no dictionary
 [[nodiscard]] inline const DictionaryWeights& require(const DictionaryWeights* dictionary) {
   if (dictionary == nullptr) throw NameError{{.tensor = "dictionary", .problem = "this module has none that is read"}};

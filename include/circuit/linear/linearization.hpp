@@ -27,7 +27,8 @@ struct OutputGradients {
 /// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant = true output.
 struct ModuleState {
   ActiveFeatures features;  ///< empty where the module has no dictionary
-  at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one
+  at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one;
+                            ///< undefined where it misses nothing
   at::Tensor constant{};    ///< [d_model] in any run, or [batch, pos, d_model] behind a post-norm; undefined: nothing
   at::Tensor write_scale{};  ///< [batch, pos, 1]  of the post-norm, by which writes are divided; undefined: 1
 };
@@ -114,18 +115,22 @@ void set_attention_constant(const HookedTransformer<A>& model, const Set& dictio
 }
 
 /// Takes one module apart on every run, its constants known. Encoding all runs at once reads the encoder once.
-/// encode   inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
-/// written  ActiveFeatures -> what they write into the residual stream, [rows, d_model], before it is divided by a scale
-template <class Encode, class Written>
+/// Exact      whether the features make up all of the output, but for the constant
+/// encode     inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
+/// written    ActiveFeatures -> what they write into the residual stream, [rows, d_model], before it is divided by a scale
+template <bool Exact, class Encode, class Written>
 void describe_module(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs, Encode&& encode,
                      Written&& written, const std::vector<ModuleState*>& states) {
   const ActiveFeatures active = encode(inputs.size() == 1 ? inputs.front() : make::cat(inputs, 0));
-  const auto from_features = written(active);
   const auto rows = active.rows() / static_cast<std::int64_t>(inputs.size());
+  for (std::size_t r = 0; r < states.size(); ++r) {
+    states[r]->features = active.slice(static_cast<std::int64_t>(r) * rows, rows);
+  }
+  if constexpr (Exact) return;
+  const auto from_features = written(active);
   for (std::size_t r = 0; r < states.size(); ++r) {
     const auto first = static_cast<std::int64_t>(r) * rows;
     auto& state = *states[r];
-    state.features = active.slice(first, rows);
     auto own = from_features.narrow(0, first, rows).view(outputs[r].sizes());
     if (state.write_scale.defined()) own = own.div(state.write_scale);
     state.rest = rest_of(outputs[r], own, state.constant);
@@ -188,7 +193,7 @@ template <Architecture A, Dictionaries Set>
         inputs = values(hook::attn::z{}, layer);
         for (auto& z : inputs) z = z.flatten(2);
       }
-      describe_module(
+      describe_module<describes_exactly<Set>>(
           inputs, attn_outs, [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
           [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); }, attn_states);
     } else {
@@ -199,7 +204,7 @@ template <Architecture A, Dictionaries Set>
     const auto mlp_states = states(&DescribedRun::mlp, slot);
     if (const auto* dictionary = dictionaries.mlp(layer)) {
       for (auto* state : mlp_states) state->constant = dictionary->b_out;
-      describe_module(
+      describe_module<describes_exactly<Set>>(
           values(hook::ln2::normalized{}, layer), mlp_outs,
           [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
           [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, mlp_states);

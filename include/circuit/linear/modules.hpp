@@ -40,6 +40,8 @@ struct TransparentAttention {
 template <Dictionaries Set, ModuleRule Rule>
 class DictionariesByRole {
  public:
+  static constexpr bool exact = describes_exactly<Set>;
+
   /// Both are referred to.
   DictionariesByRole(const Set& set, const Rule& rule) : set_{&set}, rule_{&rule} {}
 
@@ -52,6 +54,11 @@ class DictionariesByRole {
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return set_->attn_site(layer); }
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return set_->active_attn(layer, x); }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return set_->active_mlp(layer, x); }
+  [[nodiscard]] InputReaders mlp_readers(Layer layer, const at::Tensor& x, const at::Tensor& features) const
+    requires ReadsAtInput<Set>
+  {
+    return set_->mlp_readers(layer, x, features);
+  }
   [[nodiscard]] bool transparent_attention(Layer layer) const { return rule_->attention(layer) == Role::transparent; }
 
   /// throws  ConfigError  also for an MLP that is to be transparent: it is not linear

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
@@ -27,19 +29,29 @@ template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
 
 namespace circuit::detail {
 
-/// Sum over active features of (gradient on the feature) times its encoder column: what the module as a whole reads.
+/// Sum over active features of (gradient on the feature) times its reader: what the module as a whole reads.
 /// on_output  [rows, d_out]   gradient on the dictionary's output
+/// readers    called as readers(features, rows) for some features, each at its row: [n, d_in]
 /// return     [rows, d_in]
-[[nodiscard]] inline at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
-                                                const at::Tensor& on_output) {
+template <class Readers>
+[[nodiscard]] at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
+                                         const at::Tensor& on_output, Readers&& readers) {
   auto out = make::zeros({active.rows(), dictionary.d_in()}, on_output.options());
   if (active.size() == 0) return out;
   const auto device = on_output.device();
-  const auto features = ids_tensor(active.feature).to(device);
-  const auto rows = row_indices(active).to(device);
-  const auto nodegrad = dictionary.decoder_rows(features).mul(on_output.index_select(0, rows)).sum(-1);
-  const auto weight = nodegrad.mul(active.slope.to(device)).unsqueeze(-1);
-  return out.index_add_(0, rows, dictionary.readers(features).mul(weight));
+  const auto all_features = ids_tensor(active.feature).to(device);
+  const auto all_rows = row_indices(active).to(device);
+  const auto slope = active.slope.to(device);
+  constexpr std::int64_t block = std::int64_t{1} << 15;  // each needs two vectors of the stream's width
+  for (std::int64_t first = 0; first < active.size(); first += block) {
+    const auto count = std::min(block, active.size() - first);
+    const auto features = all_features.narrow(0, first, count);
+    const auto rows = all_rows.narrow(0, first, count);
+    const auto nodegrad = dictionary.decoder_rows(features).mul(on_output.index_select(0, rows)).sum(-1);
+    const auto weight = nodegrad.mul(slope.narrow(0, first, count)).unsqueeze(-1);
+    out.index_add_(0, rows, readers(features, rows).mul(weight));
+  }
+  return out;
 }
 
 }  // namespace circuit::detail
@@ -69,8 +81,16 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     out.mlp_out[slot] = resid;
     auto below = resid;
     if (const auto* d = dictionaries.mlp(layer)) {
+      const auto readers = [&](const at::Tensor& features, const at::Tensor& rows) {
+        if constexpr (ReadsAtInput<Set>) {
+          const auto x = lin.run.template get<hook::ln2::normalized>(layer).flatten(0, 1).index_select(0, rows);
+          return dictionaries.mlp_readers(layer, x, features).readers;
+        } else {
+          return d->readers(features);
+        }
+      };
       const auto reader =
-          detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1)).view(resid.sizes());
+          detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1), readers).view(resid.sizes());
       below = below.add(by_prompt([&](Prompt b) {
         return pull_back.mlp(layer, b, reader.select(0, b.value), positions).grad;
       }));
@@ -80,7 +100,8 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     if (const auto* d = dictionaries.attn(layer)) {
       const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
       const auto on_output = reads_z ? pull_back.through_output(layer, resid) : resid;
-      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, on_output.flatten(0, 1))
+      const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
+      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, on_output.flatten(0, 1), readers)
                         .view({lin.batch(), lin.length(), -1});
       if (!reads_z) reader = pull_back.through_output(layer, reader);
       below = below.add(by_prompt([&](Prompt b) {

@@ -41,7 +41,7 @@ struct SourceOptions {
 struct PositionSources {
   std::vector<Node> features;
   std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
-  at::Tensor writes;                          ///< [features, d_model]
+  at::Tensor writes;                          ///< [features, d_model]; one tensor for neighbours with the same features
   std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of `writes`
   std::vector<double> unit;                   ///< [batch * features]  what one unit of activation is there; empty: 1
   std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
@@ -258,7 +258,8 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
     from.push_back(place_of(all, feature));
   }
   const auto size = static_cast<std::size_t>(batch_) * here.size();
-  Part part{written.index_select(0, ids_tensor(from).to(written.device())), std::vector<double>(size, 0.0),
+  const bool all_here = here.size() == all.size();  // such a part is one tensor at every position
+  Part part{all_here ? written : written.index_select(0, ids_tensor(from).to(written.device())), std::vector<double>(size, 0.0),
             std::vector<std::uint8_t>(size, 0), std::vector<double>(scaled ? size : 0, 1.0)};
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
@@ -274,12 +275,22 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
 template <ContrastRule Contrast>
 std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
   const auto d_model = like_.size(-1);
+  std::vector<at::Tensor> last_parts;
+  at::Tensor last_writes;
+  const auto joined = [&](std::vector<at::Tensor> writes) {
+    const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.is_same(b); };
+    if (!last_writes.defined() || !std::ranges::equal(writes, last_parts, same)) {
+      last_writes = writes.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(writes, 0);
+      last_parts = std::move(writes);
+    }
+    return last_writes;
+  };
   for (std::size_t p = 0; p < positions_.size(); ++p) {
     auto& here = positions_[p];
     auto& parts = parts_[p];
     std::vector<at::Tensor> writes;
     for (auto& part : parts) writes.push_back(std::move(part.writes));
-    here.writes = writes.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(writes, 0);
+    here.writes = joined(std::move(writes));
     const bool scaled = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.unit.empty(); });
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
@@ -336,7 +347,7 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       if (read) {
         packer.add_features(feature, layer, clean[slot], paired ? &corrupt[slot] : nullptr, writes);
       }
-      if (options.errors) {
+      if (options.errors && clean[slot].rest.defined()) {
         packer.add_rest(read ? error : output, layer, clean[slot].rest, paired ? corrupt[slot].rest : at::Tensor{});
       }
       packer.close_depth();

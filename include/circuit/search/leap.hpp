@@ -256,9 +256,20 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
                             [&](const at::Tensor& ids) { return mlp_writes(dictionaries_, layer, ids); });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
-  targets.set_constant(dictionary_constant(*dictionary, ids));
-  const auto readers = dictionary->readers(ids);
-  steps(std::move(targets), by_row(readers), layer, mlp_depth<A>(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+  const auto search = [&](const auto& read) {
+    steps(std::move(targets), read, layer, mlp_depth<A>(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+  };
+  if constexpr (ReadsAtInput<Set>) {
+    targets.set_constant(make::zeros({targets.size()}));  // theirs differs by prompt and position too
+    search([&](Prompt b, const at::Tensor& rows, const at::Tensor& positions) {
+      const auto x = lin_.run.template get<hook::ln2::normalized>(layer).select(0, b.value).index_select(0, positions);
+      auto at_input = dictionaries_.mlp_readers(layer, x, ids.index_select(0, rows));
+      return Pulled{std::move(at_input.readers), std::move(at_input.constant)};
+    });
+  } else {
+    targets.set_constant(dictionary_constant(*dictionary, ids));
+    search(by_row(dictionary->readers(ids)));
+  }
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
