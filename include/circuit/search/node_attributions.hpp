@@ -1,0 +1,77 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/graph/node.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/sources.hpp"
+#include "circuit/search/contrast.hpp"
+
+namespace circuit {
+
+/// What one feature at one position is worth to the metric, mean over prompts.
+struct NodeAttribution {
+  Node node{};
+  double attribution = 0;  ///< gradient times (contrasted) activation, metric units
+};
+
+/// Every feature's own attribution, as a search has it for its nodes under chain::ModelGradient, without searching any
+/// edge: one clean run with its gradient, one corrupt run, and one product per module and position. What an edge search
+/// cannot afford to ask of every unit of a neuron basis.
+/// throws  as a search
+/// source  attribution patching of nodes (Nanda 2023; Syed et al. 2023)
+template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set, Metric M,
+          ContrastRule Contrast = contrast::Signed>
+[[nodiscard]] std::vector<NodeAttribution> node_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                             const at::Tensor& clean, const at::Tensor& corrupt,
+                                                             const M& metric, const Contrast& contrast = {}) {
+  const c10::AutoGradMode no_gradient{false};
+  const auto lin =
+      linearize<Final>(model, dictionaries, clean, Contrast::needs_corrupt ? corrupt : at::Tensor{}, metric);
+  const auto sources = Sources::pack(model, dictionaries, lin, contrast, {.errors = false, .embeddings = false});
+  const auto batch = static_cast<std::int64_t>(sources.batch());
+  std::vector<NodeAttribution> out;
+  for (std::int32_t p = 0; p < sources.length(); ++p) {
+    const auto& here = sources.at(Position{p});
+    const auto start = out.size();
+    for (const auto& node : here.features) out.push_back({node, 0.0});
+    for (std::size_t depth = 0; depth + 1 < here.features_before.size(); ++depth) {
+      const auto first = here.features_before[depth];
+      const auto count = here.features_before[depth + 1] - first;
+      if (count == 0) continue;
+      const auto layer = depth / 2;
+      const auto& grads = depth % 2 == 0 ? lin.gradients.attn_out[layer] : lin.gradients.mlp_out[layer];
+      const auto on_writes = grads.select(1, p)
+                                 .matmul(here.writes.narrow(0, first, count).t())
+                                 .to(at::kCPU, at::kDouble)
+                                 .contiguous();  // [batch, count]
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const auto* activation = here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(b)}, first);
+        const auto* effect = data_of<double>(on_writes) + b * count;
+        for (std::int64_t i = 0; i < count; ++i) {
+          out[start + static_cast<std::size_t>(first + i)].attribution +=
+              effect[i] * activation[i] / static_cast<double>(batch);
+        }
+      }
+    }
+  }
+  return out;
+}
+
+/// Largest magnitude first, the first `n` of those that a rule admits.
+template <class Admits>
+[[nodiscard]] std::vector<NodeAttribution> strongest(std::vector<NodeAttribution> nodes, std::size_t n,
+                                                     Admits&& admits) {
+  std::erase_if(nodes, [&](const NodeAttribution& a) { return !admits(a.node); });
+  std::ranges::stable_sort(nodes, std::ranges::greater{},
+                           [](const NodeAttribution& a) { return std::abs(a.attribution); });
+  if (nodes.size() > n) nodes.resize(n);
+  return nodes;
+}
+
+}  // namespace circuit
