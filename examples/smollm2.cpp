@@ -188,7 +188,7 @@ void search_neurons(const Model& model, const Options& o, Json& json) {
 
   constexpr std::size_t most_targets = 48;
   const auto targets = std::min(most_targets, circuit.size());
-  const auto found =
+  auto found =
       Leap{.keep = keep::Above{o.threshold},
            .targets = TheseTargets{{circuit.begin(), circuit.begin() + static_cast<std::ptrdiff_t>(targets)}}}(
           model, basis, searched, LogitDifference{searched},
@@ -196,6 +196,7 @@ void search_neurons(const Model& model, const Options& o, Json& json) {
   json["seconds"]["edges"] = watch.lap();
   json["search_peak_mb"] = peak_mb();
   json["edges"] = found.edge_count();
+  for (const auto id : searched.clean.front()) found.info().tokens.push_back(model.tokenizer().token_text(id));
   std::filesystem::create_directories(o.out);
   save_graph_page(o.out / "smollm2.html", found, {.title = "SmolLM2: its own units"});
   std::cout << "\nits own units, searched on " << searched.size() << " prompts: ranked in "

@@ -159,7 +159,7 @@ function select() {
 }
 
 // ---- where everything stands: one column per position, one row per half layer, nodes of a cell in lines side by side
-const left = 98, top = 26, bottom = 46, columnGap = 18, perLine = 8;
+const left = 112, top = 26, bottom = 46, columnGap = 18, perLine = 8;
 let view = null;
 const nameOf = n => n.isMetric ? 'metric' : n.label || (n.feature !== undefined ? String(n.feature) : n.embed ? '' : n.error ? 'err' : 'out');
 const cut = (text, most) => { const all = Array.from(text); return all.length > most ? all.slice(0, most - 1).join('') + '\u2026' : text; };
