@@ -105,6 +105,30 @@ TEST_CASE("a dictionary of the dtype asked for stays mapped, and outlives its fi
   REQUIRE_CLOSE(mapped, sae_tensors().at("W_enc"), 0.0);
 }
 
+TEST_CASE("decoder rows read now and then do not keep a mapped decoder in memory") {
+  const Folder folder;
+  const auto file = folder.path / "attn.0.safetensors";
+  auto tensors = sae_tensors();
+  tensors["W_dec"] = at::arange(4096 * 3, at::kFloat).view({4096, 3});  // 12 pages of 4096 bytes
+  tensors["W_enc"] = at::ones({3, 4096}, at::kFloat);
+  tensors["b_enc"] = at::ones({4096}, at::kFloat);
+  write(file, tensors);
+  const auto mapped = load_bare(file, DictionaryKind::sae).dictionary;
+  REQUIRE(mapped.W_dec_pages.hold(mapped.W_dec.data_ptr()));
+  const auto features = at::arange(5, at::kLong).mul(1000);
+  const auto expected = tensors.at("W_dec").index_select(0, features);
+  for (int time = 0; time < 3; ++time) REQUIRE_CLOSE(mapped.decoder_rows(features), expected, 0.0);
+  // Pages that were given back are the file's again: what somebody wrote to them by mistake is gone.
+  mapped.W_dec.select(0, 1000).fill_(-1);
+  REQUIRE(mapped.decoder_rows(features)[1][0].item<double>() == -1);
+  REQUIRE_CLOSE(mapped.decoder_rows(features), expected, 0.0);
+
+  const auto converted = load_bare(file, DictionaryKind::sae, {.dtype = at::kDouble}).dictionary;
+  REQUIRE_FALSE(converted.W_dec_pages.hold(converted.W_dec.data_ptr()));
+  converted.W_dec.select(0, 1000).fill_(-1);  // memory of its own
+  for (int time = 0; time < 2; ++time) REQUIRE(converted.decoder_rows(features)[1][0].item<double>() == -1);
+}
+
 TEST_CASE("half-precision files are widened") {
   const Folder folder;
   write(folder.path / "attn.0.safetensors", sae_tensors(at::kHalf));
