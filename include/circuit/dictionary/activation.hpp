@@ -1,6 +1,8 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
+#include <vector>
 
 #include "circuit/core/tensor.hpp"
 
@@ -18,6 +20,24 @@ template <class A>
 concept ElementwiseActivation = SparseActivation<A> && requires(const A& a, const at::Tensor& features) {
   { a.of_features(features) } -> std::same_as<A>;
 };
+
+/// One active feature of a row.
+template <class Scalar>
+struct ActiveEntry {
+  std::int64_t feature;
+  Scalar activation;
+  Scalar pre;
+};
+
+/// A nonlinearity that compares the features of a row, and can do so as they come, block by block in ascending order:
+/// `Selection` is one row's choice among what it was offered.
+template <class A>
+concept SelectiveActivation =
+    SparseActivation<A> && std::constructible_from<typename A::template Selection<float>, const A&, std::int64_t> &&
+    requires(typename A::template Selection<float> s, const float* pre) {
+      s.offer(pre, std::int64_t{}, std::int64_t{});
+      { s.kept() } -> std::same_as<std::vector<ActiveEntry<float>>>;
+    };
 
 namespace activation {
 

@@ -29,9 +29,9 @@ struct ActiveFeatures {
 };
 
 /// Encodes x and keeps what is active. Dense activations live only in here: of a block of features at a time where the
-/// nonlinearity is elementwise, so that memory does not grow with d_sae and each block stays in the cache.
-/// x       [batch, pos, d_in]
-/// throws  ShapeError, ValueError (NaN or infinity among the activations)
+/// nonlinearity is elementwise or selects as features come, so that memory does not grow with d_sae and each block
+/// stays in the cache. x       [batch, pos, d_in] throws  ShapeError, ValueError (NaN or infinity among the
+/// activations)
 template <SparseActivation A>
 [[nodiscard]] ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Tensor& x);
 
@@ -72,6 +72,12 @@ class ActiveCollector {
     });
   }
 
+  /// Takes what each row's selection kept.
+  template <class Selection>
+  void take(const std::vector<Selection>& selections) {
+    for (std::size_t r = 0; r < found_.size(); ++r) found_[r] = selections[r].kept();
+  }
+
   /// Everything found; `pre` [entries] are the pre-activations, for the slopes that are still to be set.
   [[nodiscard]] ActiveFeatures finish(const at::TensorOptions& options, at::Tensor& pre) const {
     ActiveFeatures active;
@@ -94,12 +100,7 @@ class ActiveCollector {
   }
 
  private:
-  struct Entry {
-    std::int64_t feature;
-    Scalar activation;
-    Scalar pre;
-  };
-  std::vector<std::vector<Entry>> found_;
+  std::vector<std::vector<ActiveEntry<Scalar>>> found_;
 };
 
 /// Features per block: dense activations of about a megabyte.
@@ -109,28 +110,56 @@ class ActiveCollector {
   return std::clamp<std::int64_t>(fit, 256, std::max<std::int64_t>(256, d_sae));
 }
 
-template <class Scalar, SparseActivation A>
-[[nodiscard]] ActiveFeatures encode_active_as(const SparseDictionary<A>& dictionary, const at::Tensor& x) {
-  const auto rows = x.size(0);
-  const auto features = dictionary.d_sae();
-  const auto step = ElementwiseActivation<A> ? features_per_block(rows, features) : features;
-  ActiveCollector<Scalar> found{rows};
-  for (std::int64_t first = 0; first < features; first += step) {
-    const auto count = std::min(step, features - first);
-    const auto pre = dictionary.b_enc.narrow(0, first, count).addmm(x, dictionary.W_enc.narrow(1, first, count));
-    at::Tensor acts;
-    if constexpr (ElementwiseActivation<A>) {
-      const auto block = make::arange(count, pre.options().dtype(at::kLong)).add(first);
-      acts = dictionary.activation.of_features(block).apply(pre);
-    } else {
-      acts = dictionary.activation.apply(pre);
+/// Shows each row's selection the pre-activations of a block. pre [rows, n] contiguous, on the CPU
+template <class Scalar, class Selection>
+void offer_block(std::vector<Selection>& selections, const at::Tensor& pre, std::int64_t first_feature) {
+  const auto* values = data_of<Scalar>(pre);
+  const auto columns = pre.size(1);
+  at::parallel_for(0, pre.size(0), 1, [&](std::int64_t first, std::int64_t last) {
+    for (auto r = first; r < last; ++r) {
+      selections[static_cast<std::size_t>(r)].offer(values + r * columns, first_feature, columns);
     }
-    found.add(pre.to(at::kCPU).contiguous(), acts.to(at::kCPU).contiguous(), first);
+  });
+}
+
+/// Calls use(pre-activations [rows, n] of a block of features, the first of them) for all blocks, in ascending order.
+template <class Use>
+void for_each_block(const DictionaryWeights& d, const at::Tensor& x, std::int64_t step, Use&& use) {
+  for (std::int64_t first = 0; first < d.d_sae(); first += step) {
+    const auto count = std::min(step, d.d_sae() - first);
+    use(d.b_enc.narrow(0, first, count).addmm(x, d.W_enc.narrow(1, first, count)), first);
+  }
+}
+
+/// x  [rows, d_in]  less the input bias
+template <class Scalar, SparseActivation A>
+[[nodiscard]] ActiveFeatures encode_active_as(const DictionaryWeights& dictionary, const A& activation,
+                                              const at::Tensor& x) {
+  const auto rows = x.size(0);
+  const auto block = features_per_block(rows, dictionary.d_sae());
+  const auto host = [](const at::Tensor& t) { return t.to(at::kCPU).contiguous(); };
+  ActiveCollector<Scalar> found{rows};
+  if constexpr (SelectiveActivation<A>) {
+    using Selection = typename A::template Selection<Scalar>;
+    std::vector<Selection> selections(static_cast<std::size_t>(rows), Selection{activation, dictionary.d_sae()});
+    for_each_block(dictionary, x, block, [&](const at::Tensor& pre, std::int64_t first) {
+      offer_block<Scalar>(selections, host(pre), first);
+    });
+    found.take(selections);
+  } else if constexpr (ElementwiseActivation<A>) {
+    for_each_block(dictionary, x, block, [&](const at::Tensor& pre, std::int64_t first) {
+      const auto features = make::arange(pre.size(1), pre.options().dtype(at::kLong)).add(first);
+      found.add(host(pre), host(activation.of_features(features).apply(pre)), first);
+    });
+  } else {
+    for_each_block(dictionary, x, dictionary.d_sae(), [&](const at::Tensor& pre, std::int64_t first) {
+      found.add(host(pre), host(activation.apply(pre)), first);
+    });
   }
   at::Tensor pre;
   auto active = found.finish(at::TensorOptions{}.dtype(x.scalar_type()), pre);
   check_finite(active.activation, "activations", dictionary.name);
-  active.slope = dictionary.activation.slope(pre, active.activation);
+  active.slope = activation.slope(pre, active.activation);
   return active;
 }
 
@@ -170,8 +199,10 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
   const c10::AutoGradMode no_gradient{false};
   dictionary.check_input(x);
   const auto rows = dictionary.centered(x.reshape({-1, x.size(-1)}));
-  return rows.scalar_type() == at::kDouble ? detail::encode_active_as<double>(dictionary, rows)
-                                           : detail::encode_active_as<float>(dictionary, rows);
+  return detail::with_activation(dictionary.activation, [&](const auto& activation) {
+    return rows.scalar_type() == at::kDouble ? detail::encode_active_as<double>(dictionary, activation, rows)
+                                             : detail::encode_active_as<float>(dictionary, activation, rows);
+  });
 }
 
 inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active) {

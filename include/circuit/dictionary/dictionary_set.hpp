@@ -71,7 +71,7 @@ class BasicDictionarySet {
 
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
     if (layer.value < 0) check_index(layer, 0);
-    weights_of(&dictionary)->check();
+    std::visit([](const auto& d) { d.check(); }, dictionary);
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= slots.size()) slots.resize(slot + 1);
     slots[slot] = std::move(dictionary);
@@ -103,8 +103,8 @@ class BasicDictionarySet {
   std::optional<weights::Processing> expected_;
 };
 
-/// The kinds this library brings.
-using DictionarySet = BasicDictionarySet<SparseDictionary<activation::Relu>>;
+/// The kinds this library brings: each dictionary's nonlinearity was chosen when it was read.
+using DictionarySet = BasicDictionarySet<SparseDictionary<>>;
 
 template <class... Kinds>
 void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weights::Processing& processing,

@@ -1,10 +1,11 @@
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
-#include "circuit/dictionary/activation.hpp"
+#include "circuit/dictionary/activation/any.hpp"
 #include "circuit/io/mapping.hpp"
 
 namespace circuit {
@@ -13,12 +14,12 @@ namespace circuit {
 /// SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out
 /// differ.
 struct DictionaryWeights {
-  at::Tensor W_enc;    ///< [d_in, d_sae]
-  at::Tensor b_enc;    ///< [d_sae]
-  at::Tensor W_dec;    ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
-  at::Tensor b_in;     ///< [d_in], or undefined: nothing is subtracted
-  at::Tensor b_out;    ///< [d_out], or undefined
-  std::string name{};  ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
+  at::Tensor W_enc;           ///< [d_in, d_sae]
+  at::Tensor b_enc;           ///< [d_sae]
+  at::Tensor W_dec;           ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
+  at::Tensor b_in;            ///< [d_in], or undefined: nothing is subtracted
+  at::Tensor b_out;           ///< [d_out], or undefined
+  std::string name{};         ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
   MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
 
   [[nodiscard]] std::int64_t d_in() const { return W_enc.size(0); }
@@ -61,34 +62,52 @@ struct DictionaryWeights {
   }
 };
 
-/// What some features read of their module's input, linearised at that input: pre-activation = `<readers, x> + constant`.
+/// What some features read of their module's input, linearised at that input: pre-activation = `<readers, x> +
+/// constant`.
 struct InputReaders {
   at::Tensor readers;   ///< [n, d_in]
   at::Tensor constant;  ///< [n]
 };
 
 /// A sparse autoencoder (d_out = d_in: it describes the activation it reads) or a transcoder (it reads an MLP's input
-/// and describes its output). The activation is a policy.
-template <SparseActivation A = activation::Relu>
+/// and describes its output). The activation is a policy; the default is chosen when a file is read.
+template <SparseActivation A = activation::Any>
 struct SparseDictionary : DictionaryWeights {
   [[no_unique_address]] A activation{};
+
+  /// throws  ShapeError, DTypeError, ValueError  when the parts disagree
+  void check() const {
+    DictionaryWeights::check();
+    detail::with_activation(activation, [&]<class Chosen>(const Chosen& chosen) {
+      if constexpr (requires { chosen.check(this->d_sae()); }) chosen.check(this->d_sae());
+    });
+  }
 
   /// x [..., d_in]  return [..., d_sae]  mostly zeros
   [[nodiscard]] at::Tensor encode(const at::Tensor& x) const { return activation.apply(this->pre_activations(x)); }
   /// Activations of some features alone: only their encoder columns are read, unless the nonlinearity needs all.
   /// x [..., d_in]  features [n] int64  return [..., n]
   [[nodiscard]] at::Tensor encode(const at::Tensor& x, const at::Tensor& features) const {
-    if constexpr (ElementwiseActivation<A>) {
-      this->check_input(x);
-      const auto pre = affine(this->centered(x), this->W_enc.index_select(1, features),
-                              this->b_enc.index_select(0, features));
-      return activation.of_features(features).apply(pre);
-    } else {
-      return encode(x).index_select(-1, features);
-    }
+    return detail::with_activation(activation, [&]<class Chosen>(const Chosen& chosen) -> at::Tensor {
+      if constexpr (ElementwiseActivation<Chosen>) {
+        this->check_input(x);
+        const auto pre =
+            affine(this->centered(x), this->W_enc.index_select(1, features), this->b_enc.index_select(0, features));
+        return chosen.of_features(features).apply(pre);
+      } else {
+        return encode(x).index_select(-1, features);
+      }
+    });
   }
   /// x [..., d_in]  return [..., d_out]
   [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const { return this->decode(encode(x)); }
+
+  /// The same dictionary, its nonlinearity chosen at run time.
+  [[nodiscard]] operator SparseDictionary<activation::Any>() const  // NOLINT(google-explicit-constructor): no loss
+    requires(std::constructible_from<decltype(activation::Any::chosen), A>)
+  {
+    return {static_cast<const DictionaryWeights&>(*this), {activation}};
+  }
 };
 
 }  // namespace circuit

@@ -38,7 +38,7 @@ struct DictionaryHooks {
 
 /// One dictionary as a file holds it.
 struct LoadedDictionary {
-  SparseDictionary<activation::Relu> dictionary;
+  SparseDictionary<> dictionary;
   DictionaryHooks hooks{};
   std::optional<weights::Processing> expects{};  ///< the weight processing it was trained under, where that is known
 };
@@ -83,9 +83,9 @@ class DictionaryReader {
   }
 
   /// The four tensors that every format has, and b_in and b_out made of what it has of biases.
-  [[nodiscard]] SparseDictionary<activation::Relu> dictionary(const at::Tensor& b_in, const at::Tensor& b_out,
+  [[nodiscard]] SparseDictionary<> dictionary(const at::Tensor& b_in, const at::Tensor& b_out,
                                                               std::string name) const {
-    SparseDictionary<activation::Relu> d;
+    SparseDictionary<> d;
     d.W_enc = read("W_enc", 2);
     d.b_enc = read("b_enc", 1);
     d.W_dec = read("W_dec", 2);
@@ -98,13 +98,13 @@ class DictionaryReader {
     return d;
   }
 
-  [[nodiscard]] SparseDictionary<activation::Relu> sae(std::string name) const {
+  [[nodiscard]] SparseDictionary<> sae(std::string name) const {
     const auto b_dec = read("b_dec", 1);
     auto d = dictionary(b_dec, b_dec, std::move(name));
     check_shape(d.W_dec, {d.d_sae(), d.d_in()}, prefix_ + "W_dec", file_.path(), "an SAE describes what it reads");
     return d;
   }
-  [[nodiscard]] SparseDictionary<activation::Relu> transcoder(std::string name) const {
+  [[nodiscard]] SparseDictionary<> transcoder(std::string name) const {
     return dictionary(read("b_dec", 1), read("b_dec_out", 1), std::move(name));
   }
 

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/activation.hpp"
+
+namespace circuit::activation {
+
+/// What becomes of the kept pre-activations.
+enum class Inner {
+  relu,  ///< max(0, pre)
+  none,  ///< as they are, negative ones too
+};
+
+/// The k largest pre-activations of a row; all others are 0.
+/// source  Gao et al. 2024; without the inner ReLU as circuit-tracer's transcoders
+struct TopK {
+  std::int64_t k = 1;
+  Inner inner = Inner::relu;
+  at::Tensor rank_scale{};  ///< [d_sae], over 0, or undefined: 1  by what features are multiplied to be ranked, no more
+
+  [[nodiscard]] at::Tensor apply(const at::Tensor& pre) const {
+    const auto rank = rank_scale.defined() ? pre.mul(rank_scale) : pre;
+    const auto places = std::get<1>(rank.topk(k, -1, /*largest=*/true, /*sorted=*/false));
+    auto kept = pre.gather(-1, places);
+    if (inner == Inner::relu) kept = kept.relu();
+    return make::zeros_like(pre).scatter(-1, places, kept);
+  }
+  /// 1: which features are kept is frozen.
+  [[nodiscard]] at::Tensor slope(const at::Tensor& /*pre*/, const at::Tensor& act) const {
+    return act.mul(0.0).add(1.0);
+  }
+
+  /// throws  ValueError  unless 1 <= k <= d_sae
+  /// throws  ShapeError  unless rank_scale is undefined or has one element per feature
+  void check(std::int64_t d_sae) const {
+    if (k < 1 || k > d_sae) {
+      throw ValueError{{.tensor = "k", .expected = "1 to " + std::to_string(d_sae), .got = std::to_string(k)}};
+    }
+    if (rank_scale.defined()) check_shape(rank_scale, {d_sae}, "rank_scale");
+  }
+
+  template <class Scalar>
+  class Selection;
+};
+
+/// The k best so far, the worst of them on top of a heap.
+template <class Scalar>
+class TopK::Selection {
+ public:
+  Selection(const TopK& activation, std::int64_t /*d_sae*/)
+      : k_{static_cast<std::size_t>(activation.k)},
+        bar_{activation.inner == Inner::relu ? Scalar{0} : -std::numeric_limits<Scalar>::infinity()} {
+    if (activation.rank_scale.defined()) scale_ = activation.rank_scale.to(at::kCPU).contiguous();
+  }
+
+  /// pre  [count]  of features first, first + 1, ...
+  void offer(const Scalar* pre, std::int64_t first, std::int64_t count) {
+    if (scale_.defined()) {
+      const auto* scale = data_of<Scalar>(scale_) + first;
+      offer_ranked(pre, first, count, [&](std::int64_t c) { return pre[c] * scale[c]; });
+    } else {
+      offer_ranked(pre, first, count, [&](std::int64_t c) { return pre[c]; });
+    }
+  }
+
+  [[nodiscard]] std::vector<ActiveEntry<Scalar>> kept() const {
+    std::vector<ActiveEntry<Scalar>> out;
+    for (const auto& best : heap_) {
+      if (best.pre != Scalar{0}) out.push_back({best.feature, best.pre, best.pre});
+    }
+    if (nan_) out.push_back({-1, std::numeric_limits<Scalar>::quiet_NaN(), Scalar{0}});
+    std::ranges::sort(out, {}, &ActiveEntry<Scalar>::feature);
+    return out;
+  }
+
+ private:
+  struct Ranked {
+    Scalar rank;
+    std::int64_t feature;
+    Scalar pre;
+  };
+  /// The worst is the lowest, and of equals the last feature.
+  [[nodiscard]] static bool better(const Ranked& a, const Ranked& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.feature < b.feature;
+  }
+
+  template <class Rank>
+  void offer_ranked(const Scalar* pre, std::int64_t first, std::int64_t count, const Rank& rank) {
+    constexpr std::int64_t block = 64;
+    for (std::int64_t start = 0; start < count; start += block) {
+      const auto stop = std::min(start + block, count);
+      bool any = false;  // most blocks hold nothing over the bar, and this loop vectorises; NaN counts
+      for (auto c = start; c < stop; ++c) any |= !(rank(c) <= bar_);
+      if (!any) continue;
+      for (auto c = start; c < stop; ++c) push({rank(c), first + c, pre[c]});
+    }
+  }
+  void push(const Ranked& candidate) {
+    nan_ |= std::isnan(candidate.rank);
+    if (!(candidate.rank > bar_)) return;
+    if (heap_.size() == k_) {
+      std::ranges::pop_heap(heap_, better);
+      heap_.pop_back();
+    }
+    heap_.push_back(candidate);
+    std::ranges::push_heap(heap_, better);
+    if (heap_.size() == k_) bar_ = heap_.front().rank;
+  }
+
+  std::size_t k_;
+  Scalar bar_;  // what a feature must be over
+  bool nan_ = false;
+  at::Tensor scale_;
+  std::vector<Ranked> heap_;
+};
+
+}  // namespace circuit::activation
