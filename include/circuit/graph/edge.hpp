@@ -15,10 +15,10 @@ namespace circuit {
 
 /// The path by which a target reads an upstream node.
 enum class EdgeType : std::uint8_t {
-  ov,      ///< an attention feature, through values with the pattern frozen
-  q,       ///< an attention feature, through queries and the softmax
-  k,       ///< an attention feature, through keys and the softmax
-  mlp,     ///< an MLP feature, at its own position
+  ov,      ///< an attention feature, through values with the pattern frozen; a head, through its values
+  q,       ///< an attention feature or head, through queries and the softmax
+  k,       ///< an attention feature or head, through keys and the softmax
+  mlp,     ///< an MLP feature, at its own position, or a whole MLP
   metric,  ///< the metric, through the last residual stream
 };
 
@@ -46,8 +46,8 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
 [[nodiscard]] constexpr bool reads_by(NodeKind target, EdgeType type) {
   switch (type) {
     case EdgeType::metric: return target == NodeKind::metric;
-    case EdgeType::mlp: return target == NodeKind::mlp_feature || target == NodeKind::mlp_output;
-    default: return target == NodeKind::attn_feature || target == NodeKind::attn_output;
+    case EdgeType::mlp: return is_mlp(target) && target != NodeKind::mlp_error;
+    default: return is_attention(target) && target != NodeKind::attn_error;
   }
 }
 

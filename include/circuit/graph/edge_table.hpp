@@ -60,7 +60,7 @@ class EdgeTable {
     field(name(n.kind));
     part(has_layer(n.kind), n.layer.value);
     part(has_position(n.kind), n.position.value);
-    part(is_feature(n.kind), n.feature.value);
+    part(has_feature(n.kind), n.feature.value);
   }
   void end_row() { text_ += '\n'; }
 

@@ -30,12 +30,16 @@ enum class NodeKind : std::uint8_t {
   bias,                ///< all constants that a target reads; only in tables, never in a graph
   map,                 ///< what transparent modules' maps differ by in a contrast; only in tables too
   metric,              ///< the number that is explained
+  input,               ///< embeddings of all positions, where nodes are whole components
+  head,                ///< a whole attention head, at all positions
+  mlp_block,           ///< a whole MLP, at all positions
 };
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 11> node_kind_names{
-    "embed", "pos_embed", "attn", "attn_error", "attn_out", "mlp", "mlp_error", "mlp_out", "bias", "map", "metric"};
+inline constexpr std::array<std::string_view, 14> node_kind_names{
+    "embed",   "pos_embed", "attn", "attn_error", "attn_out", "mlp",  "mlp_error",
+    "mlp_out", "bias",      "map",  "metric",     "input",    "head", "mlp_block"};
 
 }  // namespace detail
 
@@ -46,25 +50,38 @@ inline constexpr std::array<std::string_view, 11> node_kind_names{
 
 /// Whether a kind stands for a sum over many places: a row of tables, never a node of a graph.
 [[nodiscard]] constexpr bool is_table_row(NodeKind kind) { return kind == NodeKind::bias || kind == NodeKind::map; }
-[[nodiscard]] constexpr bool has_position(NodeKind kind) { return !is_table_row(kind) && kind != NodeKind::metric; }
+/// Whether a kind is a whole component of the model, at all positions at once.
+[[nodiscard]] constexpr bool is_component(NodeKind kind) {
+  return kind == NodeKind::input || kind == NodeKind::head || kind == NodeKind::mlp_block;
+}
+[[nodiscard]] constexpr bool has_position(NodeKind kind) {
+  return !is_table_row(kind) && !is_component(kind) && kind != NodeKind::metric;
+}
 [[nodiscard]] constexpr bool is_embedding(NodeKind kind) {
   return kind == NodeKind::embedding || kind == NodeKind::position_embedding;
 }
-[[nodiscard]] constexpr bool has_layer(NodeKind kind) { return has_position(kind) && !is_embedding(kind); }
+[[nodiscard]] constexpr bool has_layer(NodeKind kind) {
+  return (has_position(kind) && !is_embedding(kind)) || kind == NodeKind::head || kind == NodeKind::mlp_block;
+}
 [[nodiscard]] constexpr bool is_feature(NodeKind kind) {
   return kind == NodeKind::attn_feature || kind == NodeKind::mlp_feature;
 }
+/// Whether `Node::feature` says something: the number of a feature or of a head.
+[[nodiscard]] constexpr bool has_feature(NodeKind kind) { return is_feature(kind) || kind == NodeKind::head; }
 [[nodiscard]] constexpr bool is_error(NodeKind kind) {
   return kind == NodeKind::attn_error || kind == NodeKind::mlp_error;
 }
 [[nodiscard]] constexpr bool is_attention(NodeKind kind) {
-  return kind == NodeKind::attn_feature || kind == NodeKind::attn_error || kind == NodeKind::attn_output;
+  return kind == NodeKind::attn_feature || kind == NodeKind::attn_error || kind == NodeKind::attn_output ||
+         kind == NodeKind::head;
 }
 [[nodiscard]] constexpr bool is_mlp(NodeKind kind) {
-  return kind == NodeKind::mlp_feature || kind == NodeKind::mlp_error || kind == NodeKind::mlp_output;
+  return kind == NodeKind::mlp_feature || kind == NodeKind::mlp_error || kind == NodeKind::mlp_output ||
+         kind == NodeKind::mlp_block;
 }
 
-/// One node of a circuit. Parts that a kind does not have (the metric's layer, an error's feature) are 0; the named
+/// One node of a circuit. A head's number stands where a feature's does. Parts that a kind does not have (the metric's
+/// layer, an error's feature) are 0; the named
 /// constructors below see to it, so that equal nodes compare equal.
 struct Node {
   NodeKind kind{};
@@ -94,6 +111,13 @@ struct Node {
   [[nodiscard]] static constexpr Node mlp_output(Layer l, Position p) {
     return {NodeKind::mlp_output, l, p, Feature{0}};
   }
+  [[nodiscard]] static constexpr Node input() { return {NodeKind::input, Layer{0}, Position{0}, Feature{0}}; }
+  [[nodiscard]] static constexpr Node head(Layer l, Head h) {
+    return {NodeKind::head, l, Position{0}, Feature{h.value}};
+  }
+  [[nodiscard]] static constexpr Node mlp_block(Layer l) {
+    return {NodeKind::mlp_block, l, Position{0}, Feature{0}};
+  }
   [[nodiscard]] static constexpr Node metric() { return {NodeKind::metric, Layer{0}, Position{0}, Feature{0}}; }
 };
 static_assert(sizeof(Node) == 16);
@@ -106,12 +130,12 @@ static_assert(sizeof(Node) == 16);
   return 2 * node.layer.value + (is_attention(node.kind) ? 1 : 2);
 }
 
-/// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`.
+/// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`, `head.9.6` (layer, head).
 [[nodiscard]] inline std::string to_string(const Node& node) {
   std::string text{name(node.kind)};
   if (has_layer(node.kind)) text += '.' + std::to_string(node.layer.value);
   if (has_position(node.kind)) text += '.' + std::to_string(node.position.value);
-  if (is_feature(node.kind)) text += '.' + std::to_string(node.feature.value);
+  if (has_feature(node.kind)) text += '.' + std::to_string(node.feature.value);
   return text;
 }
 
@@ -125,7 +149,8 @@ inline std::ostream& operator<<(std::ostream& out, const Node& node) { return ou
     if (detail::node_kind_names[i] == text) return static_cast<NodeKind>(i);
   }
   throw NameError{{.problem = "no such kind of node",
-                   .expected = "embed, pos_embed, attn, attn_error, attn_out, mlp, mlp_error, mlp_out, bias or metric",
+                   .expected = "embed, pos_embed, attn, attn_error, attn_out, mlp, mlp_error, mlp_out, bias, metric, "
+                               "input, head or mlp_block",
                    .got = '"' + std::string{text} + '"'}};
 }
 
@@ -149,7 +174,7 @@ inline std::ostream& operator<<(std::ostream& out, const Node& node) { return ou
   };
   node.layer = Layer{next_number(has_layer(node.kind))};
   node.position = Position{next_number(has_position(node.kind))};
-  node.feature = Feature{next_number(is_feature(node.kind))};
+  node.feature = Feature{next_number(has_feature(node.kind))};
   if (to_string(node) != text || node.layer.value < 0 || node.position.value < 0 || node.feature.value < 0) {
     throw NameError{{.problem = "not a node",
                      .expected = "text such as attn.5.10.7515, mlp_error.3.4, embed.4 or metric",

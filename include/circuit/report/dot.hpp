@@ -99,7 +99,7 @@ namespace detail {
     if (has_position(node.kind)) data("node_token", detail::token_at(circuit, node));
     if (has_layer(node.kind)) data("node_layer", std::to_string(node.layer.value));
     if (has_position(node.kind)) data("node_position", std::to_string(node.position.value));
-    if (is_feature(node.kind)) data("node_feature", std::to_string(node.feature.value));
+    if (has_feature(node.kind)) data("node_feature", std::to_string(node.feature.value));
     data("node_activation", detail::exact_text(activation));
     data("node_contrast_activation", detail::exact_text(contrast));
     data("node_attribution", detail::exact_text(attribution));

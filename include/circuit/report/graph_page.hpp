@@ -83,7 +83,7 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
               {"nodegrad", nodegrad}};
     if (has_layer(node.kind)) item["layer"] = node.layer.value;
     if (has_position(node.kind)) item["position"] = node.position.value;
-    if (is_feature(node.kind)) item["feature"] = node.feature.value;
+    if (has_feature(node.kind)) item["feature"] = node.feature.value;
     auto address = options.link ? options.link(node) : std::string{};
     if (address.empty()) address = options.links.address(node);
     if (!address.empty()) item["url"] = web_address(std::move(address), node);
