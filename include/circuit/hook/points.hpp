@@ -46,6 +46,19 @@ struct resid_pre : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
   static constexpr std::string_view name = "hook_resid_pre";
 };
 
+/// What each query head's queries, keys and values are made of, before ln1; keys and values too, one for every query
+/// head. They exist only in a run in which something is attached to one of them, which then projects head by head: there
+/// hook_k and hook_v hold one entry per query head as well, and nothing may be attached to ln1's points.
+struct q_input : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DModel> {
+  static constexpr std::string_view name = "hook_q_input";
+};
+struct k_input : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DModel> {
+  static constexpr std::string_view name = "hook_k_input";
+};
+struct v_input : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DModel> {
+  static constexpr std::string_view name = "hook_v_input";
+};
+
 /// The norm before attention.
 namespace ln1 {
 struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
@@ -120,6 +133,11 @@ struct attn_out : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
 };
 struct resid_mid : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
   static constexpr std::string_view name = "hook_resid_mid";
+};
+
+/// What the MLP reads, before ln2: the stream, but editing it changes this reader alone.
+struct mlp_in : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
+  static constexpr std::string_view name = "hook_mlp_in";
 };
 
 /// The norm before the MLP.

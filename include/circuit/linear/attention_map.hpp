@@ -56,8 +56,8 @@ at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run
   const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)];
   const NormWeights linear{w.ln1.gain, {}};
   const auto read = Norm::output(Norm::normalized(x, run.get<hook::ln1::scale>(layer), linear), linear);
-  const auto v = detail::per_query_head(detail::split_heads(read.matmul(w.attn.W_V), config.n_key_value_heads),
-                                        config.group_size());
+  const auto v =
+      detail::per_query_head(detail::split_heads(read.matmul(w.attn.W_V), config.n_key_value_heads), config.n_heads);
   const auto z = run.get<hook::attn::pattern>(layer).matmul(v).transpose(1, 2);
   const auto out = z.flatten(2).matmul(w.attn.W_O);
   if constexpr (A::Wiring::post_norms) return Norm::unscaled(out, w.ln1_post).div(run.get<hook::ln1_post::scale>(layer));

@@ -100,6 +100,28 @@ auto take_cache(First& first, Rest&... rest) {
   }
 }
 
+template <class P, class... Attached>
+inline constexpr bool attached_at = (AttachedTo<std::remove_const_t<Attached>, P> || ...);
+/// Whether a run tells apart what each head's queries, keys and values read.
+template <class... Attached>
+inline constexpr bool splits_head_inputs =
+    attached_at<hook::q_input, Attached...> || attached_at<hook::k_input, Attached...> ||
+    attached_at<hook::v_input, Attached...>;
+
+/// What each head's queries, keys and values read of the stream, shown one by one and normalised.
+template <Norm N, class Visit>
+[[nodiscard]] attention::Inputs split_inputs(const at::Tensor& resid, const NormWeights& w, const ModelConfig& config,
+                                             Visit&& visit) {
+  const auto one = [&](auto point) {
+    auto x = resid.unsqueeze(2).expand({-1, -1, config.n_heads, -1});
+    visit(point, x);
+    return N::output(N::normalized(x, N::scale(x, config.norm_eps), w), w);
+  };
+  auto q = one(hook::q_input{});
+  auto k = one(hook::k_input{});
+  return {std::move(q), std::move(k), one(hook::v_input{})};
+}
+
 /// A norm in its two steps, shown at Scale and Normalized, and what its reader gets.
 template <Norm N, HookPoint Scale, HookPoint Normalized, class Visit>
 [[nodiscard]] at::Tensor normalize(const at::Tensor& x, const NormWeights& w, double eps, Visit&& visit) {
@@ -188,7 +210,16 @@ at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&.
   const auto visit = [&](auto point, at::Tensor& value) { visit_point(point, layer, value, attached...); };
 
   visit(hook::resid_pre{}, resid);
-  const auto attn_in = detail::normalize<Norm, hook::ln1::scale, hook::ln1::normalized>(resid, w.ln1, eps, visit);
+  attention::Inputs attn_in;
+  if constexpr (detail::splits_head_inputs<Attached...>) {
+    static_assert(!detail::attached_at<hook::ln1::scale, Attached...> &&
+                      !detail::attached_at<hook::ln1::normalized, Attached...>,
+                  "a run that splits head inputs does not pass ln1's points");
+    attn_in = detail::split_inputs<Norm>(resid, w.ln1, config_, visit);
+  } else {
+    const auto x = detail::normalize<Norm, hook::ln1::scale, hook::ln1::normalized>(resid, w.ln1, eps, visit);
+    attn_in = {x, x, x};
+  }
   auto attn_out = attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer, visit);
   if constexpr (Wiring::post_norms) {
     attn_out = detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
@@ -198,7 +229,11 @@ at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&.
   auto mid = resid.add(attn_out);
   if constexpr (has_mlp<A>) {
     if constexpr (!Wiring::parallel) visit(hook::resid_mid{}, mid);
-    const auto& read = Wiring::parallel ? resid : mid;
+    auto read = Wiring::parallel ? resid : mid;
+    if constexpr (detail::attached_at<hook::mlp_in, Attached...>) {
+      read = read.view(read.sizes());  // a tensor of its own, whose gradient is this reader's alone
+      visit(hook::mlp_in{}, read);
+    }
     const auto mlp_in = detail::normalize<Norm, hook::ln2::scale, hook::ln2::normalized>(read, w.ln2, eps, visit);
     auto mlp_out = A::Mlp::forward(mlp_in, w.mlp, visit);
     if constexpr (Wiring::post_norms) {
