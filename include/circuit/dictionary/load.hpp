@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/order.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
 #include "circuit/dictionary/load/bare.hpp"
@@ -140,7 +141,7 @@ struct DictionaryPlace {
   if (!std::filesystem::exists(folder / "cfg.json")) {
     paths = {std::filesystem::directory_iterator{folder}, std::filesystem::directory_iterator{}};
   }
-  std::sort(paths.begin(), paths.end());
+  paths = sorted_by(std::move(paths), std::less<>{});
   std::map<Layer, DictionaryFound> by_layer;
   for (const auto& path : paths) {
     const auto found = recognize(path);

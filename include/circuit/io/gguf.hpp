@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/ggml/type.hpp"
 #include "circuit/io/gguf_metadata.hpp"
 #include "circuit/io/mapping.hpp"
@@ -247,7 +248,6 @@ class Reader {
   void place_tensors(std::span<const std::uint64_t> offsets, std::uint64_t alignment) {
     const auto begin = (at_ + alignment - 1) / alignment * alignment;
     const auto data = bytes_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(begin, bytes_.size())));
-    std::vector<std::size_t> order;
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       auto& tensor = tensors_[i];
       if (offsets[i] > data.size() || sizes_[i] > data.size() - offsets[i]) {
@@ -256,16 +256,17 @@ class Reader {
                   "a file with " + std::to_string(data.size()) + " bytes of data", "truncated?");
       }
       tensor.bytes = data.subspan(static_cast<std::size_t>(offsets[i]), sizes_[i]);
-      if (!tensor.bytes.empty()) order.push_back(i);
     }
-    std::sort(order.begin(), order.end(),
-              [&](std::size_t a, std::size_t b) { return tensors_[a].bytes.data() < tensors_[b].bytes.data(); });
-    for (std::size_t i = 1; i < order.size(); ++i) {
-      const auto& before = tensors_[order[i - 1]];
-      const auto& tensor = tensors_[order[i]];
-      if (before.bytes.data() + before.bytes.size() > tensor.bytes.data()) {
-        throw bad(tensor.name, "overlaps the tensor \"" + before.name + '"');
+    const GgufTensor* before = nullptr;
+    for (const auto i : order_by(tensors_.size(), [&](std::size_t a, std::size_t b) {
+           return tensors_[a].bytes.data() < tensors_[b].bytes.data();
+         })) {
+      const auto& tensor = tensors_[i];
+      if (tensor.bytes.empty()) continue;
+      if (before != nullptr && before->bytes.data() + before->bytes.size() > tensor.bytes.data()) {
+        throw bad(tensor.name, "overlaps the tensor \"" + before->name + '"');
       }
+      before = &tensor;
     }
   }
 

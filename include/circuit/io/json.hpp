@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -33,33 +32,74 @@ namespace detail {
   return "line " + std::to_string(line) + ", column " + std::to_string(column);
 }
 
-/// Refuses what nlohmann's parser would take in silence: keys given twice (the last would win) and deep nesting.
-class JsonGuard {
+/// Builds the value while nlohmann's parser reads, and refuses what that parser would take in silence: keys given twice
+/// (the last would win) and deep nesting.
+class JsonBuilder {
  public:
-  JsonGuard(const std::filesystem::path& file, int depth) : file_{file}, depth_{depth} {}
+  using Json = nlohmann::json;
 
-  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start || event == Event::array_start) {
-      if (depth >= depth_) {
-        throw FormatError{{.file = file_, .problem = "JSON is nested deeper than " + std::to_string(depth_)}};
-      }
-      if (event == Event::object_start) keys_.emplace_back();
-    } else if (event == Event::object_end) {
-      keys_.pop_back();
-    } else if (event == Event::key) {
-      auto key = parsed.get<std::string>();
-      if (!keys_.back().insert(key).second) {
-        throw FormatError{{.file = file_, .tensor = std::move(key), .problem = "this JSON key is there twice"}};
-      }
-    }
+  JsonBuilder(std::string_view text, const std::filesystem::path& file, int depth)
+      : text_{text}, file_{file}, depth_{static_cast<std::size_t>(std::max(depth, 0))} {}
+
+  [[nodiscard]] Json take() { return std::move(root_); }
+
+  bool null() { return add({}); }
+  bool boolean(bool value) { return add(value); }
+  bool number_integer(Json::number_integer_t value) { return add(value); }
+  bool number_unsigned(Json::number_unsigned_t value) { return add(value); }
+  bool number_float(Json::number_float_t value, const std::string&) { return add(value); }
+  bool string(std::string& value) { return add(std::move(value)); }
+  bool binary(Json::binary_t&) { return false; }  // no JSON text has any
+  bool start_object(std::size_t) { return open(Json::value_t::object); }
+  bool start_array(std::size_t) { return open(Json::value_t::array); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+
+  bool key(std::string& name) {
+    auto& object = open_.back()->get_ref<Json::object_t&>();
+    const auto [place, added] = object.try_emplace(std::move(name));
+    if (!added) throw FormatError{{.file = file_, .tensor = place->first, .problem = "this JSON key is there twice"}};
+    member_ = &place->second;
     return true;
   }
 
+  /// throws  FormatError
+  [[noreturn]] bool parse_error(std::size_t byte, const std::string&, const Json::exception& error) {
+    throw FormatError{{.file = file_,
+                       .problem = "not valid JSON at " + line_and_column(text_, byte),
+                       .got = error.what()}};
+  }
+
  private:
+  Json& place(Json value) {
+    auto& at = open_.empty()             ? root_
+               : open_.back()->is_array() ? open_.back()->get_ref<Json::array_t&>().emplace_back()
+                                          : *member_;
+    at = std::move(value);
+    return at;
+  }
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(Json::value_t kind) {
+    if (open_.size() >= depth_) {
+      throw FormatError{{.file = file_, .problem = "JSON is nested deeper than " + std::to_string(depth_)}};
+    }
+    open_.push_back(&place(kind));
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view text_;
   const std::filesystem::path& file_;
-  int depth_;
-  std::vector<std::unordered_set<std::string>> keys_;
+  std::size_t depth_;
+  Json root_;
+  std::vector<Json*> open_{};  ///< the objects and lists around the place now read; none moves while it is open
+  Json* member_ = nullptr;     ///< where the value of the key just read belongs
 };
 
 template <class T>
@@ -123,15 +163,9 @@ template <class T>
                        .expected = "at most " + std::to_string(limits.bytes) + " bytes",
                        .got = std::to_string(text.size())}};
   }
-  try {
-    return nlohmann::json::parse(text.begin(), text.end(), detail::JsonGuard{file, limits.depth});
-  } catch (const nlohmann::json::parse_error& error) {
-    throw FormatError{{.file = file,
-                       .problem = "not valid JSON at " + detail::line_and_column(text, error.byte),
-                       .got = error.what()}};
-  } catch (const nlohmann::json::exception& error) {  // a number out of range
-    throw FormatError{{.file = file, .problem = "not valid JSON", .got = error.what()}};
-  }
+  detail::JsonBuilder builder{text, file, limits.depth};
+  static_cast<void>(nlohmann::json::sax_parse(text.begin(), text.end(), &builder));
+  return builder.take();
 }
 
 /// throws  FileError    when `path` cannot be read

@@ -18,6 +18,7 @@
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/tensor_file.hpp"
 
@@ -180,7 +181,7 @@ inline void check_cover(std::span<TensorView> tensors, std::span<const std::byte
     }
   }
   // Empty tensors come before the one that starts at the same byte.
-  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorView& a, const TensorView& b) {
+  tensors = detail::sorted_by(std::move(tensors), [](const TensorView& a, const TensorView& b) {
     return std::pair{a.bytes.data(), a.bytes.size()} < std::pair{b.bytes.data(), b.bytes.size()};
   });
   st::check_cover(tensors, data, *mapping);
@@ -196,15 +197,15 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
                               const std::map<std::string, std::string>& metadata = {}) {
   namespace st = detail::safetensors;
   constexpr std::size_t alignment = 64;
-  std::vector<const TensorView*> ordered;
-  for (const auto& tensor : tensors) ordered.push_back(&tensor);
-  std::stable_sort(ordered.begin(), ordered.end(),
-                   [](const TensorView* a, const TensorView* b) { return item_size(a->dtype) > item_size(b->dtype); });
+  const auto order = detail::order_by(tensors.size(), [&](std::size_t a, std::size_t b) {
+    return item_size(tensors[a].dtype) > item_size(tensors[b].dtype);
+  });
 
   auto header = nlohmann::json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::size_t offset = 0;
-  for (const auto* tensor : ordered) {
+  for (const auto i : order) {
+    const auto* tensor = &tensors[i];
     const auto count = detail::element_count(tensor->shape);
     if (!count || *count * item_size(tensor->dtype) != tensor->bytes.size()) {
       throw ShapeError{{.file = path,
@@ -228,9 +229,9 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   const auto length = static_cast<std::uint64_t>(text.size());
   file.stream().write(reinterpret_cast<const char*>(&length), sizeof length);
   file.stream().write(text.data(), static_cast<std::streamsize>(text.size()));
-  for (const auto* tensor : ordered) {
-    file.stream().write(reinterpret_cast<const char*>(tensor->bytes.data()),
-                        static_cast<std::streamsize>(tensor->bytes.size()));
+  for (const auto i : order) {
+    file.stream().write(reinterpret_cast<const char*>(tensors[i].bytes.data()),
+                        static_cast<std::streamsize>(tensors[i].bytes.size()));
   }
   file.commit();
 }

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/mapping.hpp"
 
 static_assert(std::endian::native == std::endian::little, "circuit reads tensor files on little-endian machines only");
@@ -101,17 +102,17 @@ namespace detail {
 [[nodiscard]] inline std::string near_names(std::string_view wanted, std::span<const std::string_view> names) {
   constexpr std::size_t longest = 128;  // keeps a hostile file's names from making the error slow
   constexpr std::size_t most = 5;
-  std::vector<std::pair<std::size_t, std::string_view>> ranked;
-  ranked.reserve(names.size());
+  std::vector<std::size_t> distance;
   for (const auto name : names) {
     const bool inside = !wanted.empty() && (name.find(wanted) != name.npos || wanted.find(name) != name.npos);
-    ranked.emplace_back(inside ? 0 : edit_distance(wanted.substr(0, longest), name.substr(0, longest)), name);
+    distance.push_back(inside ? 0 : edit_distance(wanted.substr(0, longest), name.substr(0, longest)));
   }
-  const auto shown = std::min(most, ranked.size());
-  std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(shown), ranked.end());
+  const auto order = order_by(names.size(), [&](std::size_t a, std::size_t b) {
+    return distance[a] != distance[b] ? distance[a] < distance[b] : names[a] < names[b];
+  });
   std::string text;
-  for (std::size_t i = 0; i < shown; ++i) {
-    text += (i == 0 ? "did you mean \"" : ", \"") + std::string{ranked[i].second.substr(0, longest)} + '"';
+  for (std::size_t i = 0; i < std::min(most, order.size()); ++i) {
+    text += (i == 0 ? "did you mean \"" : ", \"") + std::string{names[order[i]].substr(0, longest)} + '"';
   }
   return text.empty() ? text : text + "?";
 }

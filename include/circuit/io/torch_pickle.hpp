@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/mapping.hpp"
 #include "circuit/io/pickle.hpp"
 #include "circuit/io/tensor_file.hpp"
@@ -98,8 +99,8 @@ struct Strided {
 class Reader {
  public:
   Reader(std::shared_ptr<const Mapping> mapping, std::vector<ZipEntry> entries)
-      : mapping_{std::move(mapping)}, entries_{std::move(entries)} {
-    std::sort(entries_.begin(), entries_.end(), [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; });
+      : mapping_{std::move(mapping)},
+        entries_{sorted_by(std::move(entries), [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; })} {
     for (std::size_t i = 1; i < entries_.size(); ++i) {
       if (entries_[i - 1].name == entries_[i].name) throw bad(entries_[i].name, "this zip entry is there twice");
     }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/mapping.hpp"
 
 namespace circuit {
@@ -148,17 +149,14 @@ inline void read_extra64(const Fields& fields, std::size_t begin, std::size_t si
 
 /// Entries that share bytes are how a small archive claims to hold a huge one.
 inline void check_apart(const Mapping& mapping, const std::vector<ZipEntry>& entries) {
-  std::vector<const ZipEntry*> ordered;
-  for (const auto& entry : entries) {
-    if (!entry.bytes.empty()) ordered.push_back(&entry);
-  }
-  std::sort(ordered.begin(), ordered.end(),
-            [](const ZipEntry* a, const ZipEntry* b) { return a->bytes.data() < b->bytes.data(); });
-  for (std::size_t i = 1; i < ordered.size(); ++i) {
-    const auto& before = ordered[i - 1]->bytes;
-    if (before.data() + before.size() > ordered[i]->bytes.data()) {
-      throw bad(mapping, "zip entries overlap", ordered[i]->name);
-    }
+  const std::byte* end = nullptr;
+  for (const auto i : order_by(entries.size(), [&](std::size_t a, std::size_t b) {
+         return entries[a].bytes.data() < entries[b].bytes.data();
+       })) {
+    const auto& bytes = entries[i].bytes;
+    if (bytes.empty()) continue;
+    if (end != nullptr && end > bytes.data()) throw bad(mapping, "zip entries overlap", entries[i].name);
+    end = bytes.data() + bytes.size();
   }
 }
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/utf8.hpp"
 
 namespace circuit {
@@ -199,7 +200,7 @@ inline void Bpe::index_scores(const std::filesystem::path& file) {
                        .expected = std::to_string(tokens.size()),
                        .got = std::to_string(scores.size())}};
   }
-  std::vector<std::int32_t> order;
+  std::vector<std::int32_t> ids;
   for (const auto& [text, id] : index_) {
     if (!std::isfinite(scores[static_cast<std::size_t>(id)]) || text.size() > longest) {
       throw FormatError{{.file = file,
@@ -208,14 +209,14 @@ inline void Bpe::index_scores(const std::filesystem::path& file) {
                          .expected = "a finite score and at most " + std::to_string(longest) + " bytes",
                          .got = std::to_string(text.size()) + " bytes"}};
     }
-    order.push_back(id);
+    ids.push_back(id);
   }
-  const auto score = [&](std::int32_t id) { return scores[static_cast<std::size_t>(id)]; };
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+  const auto score = [&](std::size_t i) { return vocabulary_.scores[static_cast<std::size_t>(ids[i])]; };
+  const auto order = detail::order_by(ids.size(), [&](std::size_t a, std::size_t b) { return score(a) > score(b); });
   std::int32_t rank = 0;
   for (std::size_t i = 0; i < order.size(); ++i) {
     if (i > 0 && score(order[i]) != score(order[i - 1])) ++rank;
-    add_splits(order[i], rank);
+    add_splits(ids[order[i]], rank);
   }
 }
 
