@@ -9,13 +9,14 @@
 
 namespace circuit::detail {
 
-/// The numbers 0 to n - 1 in the order `less` gives them; equal ones keep theirs. One sort for every kind of thing that is
-/// sorted a few times per file, because each instantiation of std::sort over a large type is a second of compile time.
+/// The numbers 0 to n - 1 in the order `less` gives them; equal ones keep theirs. One sort for every kind of thing that
+/// is sorted a few times per file, because each instantiation of std::sort over a large type is a second of compile
+/// time.
 [[nodiscard]] inline std::vector<std::size_t> order_by(std::size_t n,
                                                        const std::function<bool(std::size_t, std::size_t)>& less) {
   std::vector<std::size_t> order(n);
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), std::ref(less));
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return less(a, b); });
   return order;
 }
 

@@ -8,8 +8,8 @@
 
 #include "circuit/graph/circuit.hpp"
 
-/// Parts of a circuit. Each function returns a circuit of its own that owns its nodes and edges and keeps the order, the
-/// information and the bias rows of the targets that are left.
+/// Parts of a circuit. Each function returns a circuit of its own that owns its nodes and edges and keeps the order,
+/// the information and the bias rows of the targets that are left.
 namespace circuit {
 
 /// Says yes or no to a node with its values, as in `with_nodes`.
@@ -52,8 +52,7 @@ template <EdgePredicate Keep>
   for (const auto& ref : circuit.edges()) {
     if (keep(ref)) ends.insert({ref.up, ref.down});
   }
-  return detail::select(
-      circuit, [&ends](const NodeBundle& bundle) { return ends.contains(bundle.node); }, keep);
+  return detail::select(circuit, [&ends](const NodeBundle& bundle) { return ends.contains(bundle.node); }, keep);
 }
 
 /// The edges of one type.
@@ -80,8 +79,8 @@ template <EdgePredicate Keep>
 
 namespace detail {
 
-/// Which vertices are reached from one by walking along its edges (or against them). A search of our own: Boost's, with its
-/// visitors and named parameters, costs every including file half a second.
+/// Which vertices are reached from one by walking along its edges (or against them). A search of our own: Boost's, with
+/// its visitors and named parameters, costs every including file half a second.
 [[nodiscard]] inline std::vector<bool> reached(const CircuitGraph& graph, Circuit::Vertex from, bool downstream) {
   std::vector<bool> seen(num_vertices(graph), false);
   std::vector<Circuit::Vertex> open{from};

@@ -65,14 +65,13 @@ class JsonBuilder {
 
   /// throws  FormatError
   [[noreturn]] bool parse_error(std::size_t byte, const std::string&, const Json::exception& error) {
-    throw FormatError{{.file = file_,
-                       .problem = "not valid JSON at " + line_and_column(text_, byte),
-                       .got = error.what()}};
+    throw FormatError{
+        {.file = file_, .problem = "not valid JSON at " + line_and_column(text_, byte), .got = error.what()}};
   }
 
  private:
   Json& place(Json value) {
-    auto& at = open_.empty()             ? root_
+    auto& at = open_.empty()              ? root_
                : open_.back()->is_array() ? open_.back()->get_ref<Json::array_t&>().emplace_back()
                                           : *member_;
     at = std::move(value);
@@ -164,7 +163,10 @@ template <class T>
                        .got = std::to_string(text.size())}};
   }
   detail::JsonBuilder builder{text, file, limits.depth};
-  static_cast<void>(nlohmann::json::sax_parse(text.begin(), text.end(), &builder));
+  // What json::sax_parse calls for text; that one also instantiates the readers of five binary formats.
+  auto source = nlohmann::detail::input_adapter(text.begin(), text.end());
+  nlohmann::detail::parser<nlohmann::json, decltype(source)> parser{std::move(source)};
+  static_cast<void>(parser.sax_parse(&builder));
   return builder.take();
 }
 
