@@ -22,21 +22,21 @@ concept ElementwiseActivation = SparseActivation<A> && requires(const A& a, cons
 };
 
 /// One active feature of a row.
-template <class Scalar>
 struct ActiveEntry {
   std::int64_t feature;
-  Scalar activation;
-  Scalar pre;
+  double activation;
+  double pre;
 };
 
 /// A nonlinearity that compares the features of a row, and can do so as they come, block by block in ascending order:
 /// `Selection` is one row's choice among what it was offered.
 template <class A>
 concept SelectiveActivation =
-    SparseActivation<A> && std::constructible_from<typename A::template Selection<float>, const A&, std::int64_t> &&
-    requires(typename A::template Selection<float> s, const float* pre) {
-      s.offer(pre, std::int64_t{}, std::int64_t{});
-      { s.kept() } -> std::same_as<std::vector<ActiveEntry<float>>>;
+    SparseActivation<A> && std::constructible_from<typename A::Selection, const A&, std::int64_t> &&
+    requires(typename A::Selection s, const float* narrow, const double* wide) {
+      s.offer(narrow, std::int64_t{}, std::int64_t{});
+      s.offer(wide, std::int64_t{}, std::int64_t{});
+      { s.kept() } -> std::same_as<std::vector<ActiveEntry>>;
     };
 
 namespace activation {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
@@ -30,8 +31,9 @@ struct ActiveFeatures {
 
 /// Encodes x and keeps what is active. Dense activations live only in here: of a block of features at a time where the
 /// nonlinearity is elementwise or selects as features come, so that memory does not grow with d_sae and each block
-/// stays in the cache. x       [batch, pos, d_in] throws  ShapeError, ValueError (NaN or infinity among the
-/// activations)
+/// stays in the cache.
+/// x       [batch, pos, d_in]
+/// throws  ShapeError, ValueError (NaN or infinity among the activations)
 template <SparseActivation A>
 [[nodiscard]] ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Tensor& x);
 
@@ -43,14 +45,31 @@ template <SparseActivation A>
 
 namespace circuit::detail {
 
+[[nodiscard]] inline at::Tensor on_host(const at::Tensor& t) { return t.to(at::kCPU).contiguous(); }
+
 /// Gathers the non-zero entries of [rows, d_sae] activations that come block by block of features, in ascending order.
-template <class Scalar>
 class ActiveCollector {
  public:
   explicit ActiveCollector(std::int64_t rows) : found_(static_cast<std::size_t>(rows)) {}
 
-  /// pre, acts  [rows, n]  contiguous, on the CPU: features first_feature, first_feature + 1, ...
+  /// pre, acts  [rows, n]  float32 or float64: features first_feature, first_feature + 1, ...
   void add(const at::Tensor& pre, const at::Tensor& acts, std::int64_t first_feature) {
+    return acts.scalar_type() == at::kDouble ? add_as<double>(on_host(pre), on_host(acts), first_feature)
+                                             : add_as<float>(on_host(pre), on_host(acts), first_feature);
+  }
+
+  /// Takes what each row's selection kept.
+  template <class Selection>
+  void take(const std::vector<Selection>& selections) {
+    for (std::size_t r = 0; r < found_.size(); ++r) found_[r] = selections[r].kept();
+  }
+
+  /// Everything found; `pre` [entries] are the pre-activations, for the slopes that are still to be set.
+  [[nodiscard]] ActiveFeatures finish(at::ScalarType dtype, at::Tensor& pre) const;
+
+ private:
+  template <class Scalar>
+  void add_as(const at::Tensor& pre, const at::Tensor& acts, std::int64_t first_feature) {
     const auto columns = acts.size(1);
     const auto* act = data_of<Scalar>(acts);
     const auto* before = data_of<Scalar>(pre);
@@ -72,36 +91,30 @@ class ActiveCollector {
     });
   }
 
-  /// Takes what each row's selection kept.
-  template <class Selection>
-  void take(const std::vector<Selection>& selections) {
-    for (std::size_t r = 0; r < found_.size(); ++r) found_[r] = selections[r].kept();
-  }
-
-  /// Everything found; `pre` [entries] are the pre-activations, for the slopes that are still to be set.
-  [[nodiscard]] ActiveFeatures finish(const at::TensorOptions& options, at::Tensor& pre) const {
-    ActiveFeatures active;
-    for (const auto& of_row : found_) {
-      active.row_begin.push_back(active.row_begin.back() + static_cast<std::int64_t>(of_row.size()));
-    }
-    active.activation = make::empty({active.size()}, options);
-    pre = make::empty({active.size()}, options);
-    active.feature.reserve(static_cast<std::size_t>(active.size()));
-    auto* act = active.activation.template data_ptr<Scalar>();
-    auto* before = pre.template data_ptr<Scalar>();
-    for (const auto& of_row : found_) {
-      for (const auto& entry : of_row) {
-        active.feature.push_back(entry.feature);
-        *act++ = entry.activation;
-        *before++ = entry.pre;
-      }
-    }
-    return active;
-  }
-
- private:
-  std::vector<std::vector<ActiveEntry<Scalar>>> found_;
+  std::vector<std::vector<ActiveEntry>> found_;
 };
+
+inline ActiveFeatures ActiveCollector::finish(at::ScalarType dtype, at::Tensor& pre) const {
+  ActiveFeatures active;
+  for (const auto& of_row : found_) {
+    active.row_begin.push_back(active.row_begin.back() + static_cast<std::int64_t>(of_row.size()));
+  }
+  active.activation = make::empty({active.size()}, at::kDouble);
+  pre = make::empty({active.size()}, at::kDouble);
+  active.feature.reserve(static_cast<std::size_t>(active.size()));
+  auto* act = active.activation.data_ptr<double>();
+  auto* before = pre.data_ptr<double>();
+  for (const auto& of_row : found_) {
+    for (const auto& entry : of_row) {
+      active.feature.push_back(entry.feature);
+      *act++ = entry.activation;
+      *before++ = entry.pre;
+    }
+  }
+  active.activation = active.activation.to(dtype);
+  pre = pre.to(dtype);
+  return active;
+}
 
 /// Features per block: dense activations of about a megabyte.
 [[nodiscard]] inline std::int64_t features_per_block(std::int64_t rows, std::int64_t d_sae) {
@@ -123,41 +136,39 @@ void offer_block(std::vector<Selection>& selections, const at::Tensor& pre, std:
 }
 
 /// Calls use(pre-activations [rows, n] of a block of features, the first of them) for all blocks, in ascending order.
-template <class Use>
-void for_each_block(const DictionaryWeights& d, const at::Tensor& x, std::int64_t step, Use&& use) {
+inline void for_each_block(const DictionaryWeights& d, const at::Tensor& x, std::int64_t step,
+                           const std::function<void(const at::Tensor&, std::int64_t)>& use) {
   for (std::int64_t first = 0; first < d.d_sae(); first += step) {
     const auto count = std::min(step, d.d_sae() - first);
     use(d.b_enc.narrow(0, first, count).addmm(x, d.W_enc.narrow(1, first, count)), first);
   }
 }
 
-/// x  [rows, d_in]  less the input bias
-template <class Scalar, SparseActivation A>
-[[nodiscard]] ActiveFeatures encode_active_as(const DictionaryWeights& dictionary, const A& activation,
+/// x  [rows, d_in]  less the input bias, float32 or float64
+template <SparseActivation A>
+[[nodiscard]] ActiveFeatures encode_active_by(const A& activation, const DictionaryWeights& dictionary,
                                               const at::Tensor& x) {
   const auto rows = x.size(0);
   const auto block = features_per_block(rows, dictionary.d_sae());
-  const auto host = [](const at::Tensor& t) { return t.to(at::kCPU).contiguous(); };
-  ActiveCollector<Scalar> found{rows};
+  ActiveCollector found{rows};
   if constexpr (SelectiveActivation<A>) {
-    using Selection = typename A::template Selection<Scalar>;
-    std::vector<Selection> selections(static_cast<std::size_t>(rows), Selection{activation, dictionary.d_sae()});
+    std::vector<typename A::Selection> selections(static_cast<std::size_t>(rows), {activation, dictionary.d_sae()});
     for_each_block(dictionary, x, block, [&](const at::Tensor& pre, std::int64_t first) {
-      offer_block<Scalar>(selections, host(pre), first);
+      pre.scalar_type() == at::kDouble ? offer_block<double>(selections, on_host(pre), first)
+                                       : offer_block<float>(selections, on_host(pre), first);
     });
     found.take(selections);
   } else if constexpr (ElementwiseActivation<A>) {
     for_each_block(dictionary, x, block, [&](const at::Tensor& pre, std::int64_t first) {
       const auto features = make::arange(pre.size(1), pre.options().dtype(at::kLong)).add(first);
-      found.add(host(pre), host(activation.of_features(features).apply(pre)), first);
+      found.add(pre, activation.of_features(features).apply(pre), first);
     });
   } else {
-    for_each_block(dictionary, x, dictionary.d_sae(), [&](const at::Tensor& pre, std::int64_t first) {
-      found.add(host(pre), host(activation.apply(pre)), first);
-    });
+    for_each_block(dictionary, x, dictionary.d_sae(),
+                   [&](const at::Tensor& pre, std::int64_t first) { found.add(pre, activation.apply(pre), first); });
   }
   at::Tensor pre;
-  auto active = found.finish(at::TensorOptions{}.dtype(x.scalar_type()), pre);
+  auto active = found.finish(x.scalar_type(), pre);
   check_finite(active.activation, "activations", dictionary.name);
   active.slope = activation.slope(pre, active.activation);
   return active;
@@ -200,8 +211,7 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
   dictionary.check_input(x);
   const auto rows = dictionary.centered(x.reshape({-1, x.size(-1)}));
   return detail::with_activation(dictionary.activation, [&](const auto& activation) {
-    return rows.scalar_type() == at::kDouble ? detail::encode_active_as<double>(dictionary, activation, rows)
-                                             : detail::encode_active_as<float>(dictionary, activation, rows);
+    return detail::encode_active_by(activation, dictionary, rows);
   });
 }
 

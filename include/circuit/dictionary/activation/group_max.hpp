@@ -38,19 +38,17 @@ struct GroupMax {
         {.tensor = "groups", .expected = "a divisor of " + std::to_string(d_sae), .got = std::to_string(groups)}};
   }
 
-  template <class Scalar>
   class Selection;
 };
 
 /// The largest of each group so far.
-template <class Scalar>
 class GroupMax::Selection {
  public:
   Selection(const GroupMax& activation, std::int64_t d_sae)
-      : size_{d_sae / activation.groups},
-        best_(static_cast<std::size_t>(activation.groups), {-1, Scalar{0}, Scalar{0}}) {}
+      : size_{d_sae / activation.groups}, best_(static_cast<std::size_t>(activation.groups), {-1, 0, 0}) {}
 
   /// pre  [count]  of features first, first + 1, ...
+  template <class Scalar>
   void offer(const Scalar* pre, std::int64_t first, std::int64_t count) {
     for (std::int64_t start = 0; start < count;) {
       const auto group = (first + start) / size_;
@@ -64,8 +62,8 @@ class GroupMax::Selection {
     }
   }
 
-  [[nodiscard]] std::vector<ActiveEntry<Scalar>> kept() const {
-    std::vector<ActiveEntry<Scalar>> out;
+  [[nodiscard]] std::vector<ActiveEntry> kept() const {
+    std::vector<ActiveEntry> out;
     for (const auto& best : best_) {
       if (best.feature >= 0) out.push_back(best);
     }
@@ -74,7 +72,7 @@ class GroupMax::Selection {
 
  private:
   std::int64_t size_;
-  std::vector<ActiveEntry<Scalar>> best_;
+  std::vector<ActiveEntry> best_;
 };
 
 }  // namespace circuit::activation

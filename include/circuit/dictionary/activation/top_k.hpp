@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/order.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/activation.hpp"
 
@@ -48,21 +49,20 @@ struct TopK {
     if (rank_scale.defined()) check_shape(rank_scale, {d_sae}, "rank_scale");
   }
 
-  template <class Scalar>
   class Selection;
 };
 
 /// The k best so far, the worst of them on top of a heap.
-template <class Scalar>
 class TopK::Selection {
  public:
   Selection(const TopK& activation, std::int64_t /*d_sae*/)
       : k_{static_cast<std::size_t>(activation.k)},
-        bar_{activation.inner == Inner::relu ? Scalar{0} : -std::numeric_limits<Scalar>::infinity()} {
+        bar_{activation.inner == Inner::relu ? 0.0 : -std::numeric_limits<double>::infinity()} {
     if (activation.rank_scale.defined()) scale_ = activation.rank_scale.to(at::kCPU).contiguous();
   }
 
   /// pre  [count]  of features first, first + 1, ...
+  template <class Scalar>
   void offer(const Scalar* pre, std::int64_t first, std::int64_t count) {
     if (scale_.defined()) {
       const auto* scale = data_of<Scalar>(scale_) + first;
@@ -72,34 +72,34 @@ class TopK::Selection {
     }
   }
 
-  [[nodiscard]] std::vector<ActiveEntry<Scalar>> kept() const {
-    std::vector<ActiveEntry<Scalar>> out;
+  [[nodiscard]] std::vector<ActiveEntry> kept() const {
+    std::vector<ActiveEntry> out;
     for (const auto& best : heap_) {
-      if (best.pre != Scalar{0}) out.push_back({best.feature, best.pre, best.pre});
+      if (best.pre != 0) out.push_back({best.feature, best.pre, best.pre});
     }
-    if (nan_) out.push_back({-1, std::numeric_limits<Scalar>::quiet_NaN(), Scalar{0}});
-    std::ranges::sort(out, {}, &ActiveEntry<Scalar>::feature);
-    return out;
+    if (nan_) out.push_back({-1, std::numeric_limits<double>::quiet_NaN(), 0.0});
+    return detail::sorted_by(std::move(out), [](const auto& a, const auto& b) { return a.feature < b.feature; });
   }
 
  private:
   struct Ranked {
-    Scalar rank;
+    double rank;
     std::int64_t feature;
-    Scalar pre;
+    double pre;
   };
   /// The worst is the lowest, and of equals the last feature.
   [[nodiscard]] static bool better(const Ranked& a, const Ranked& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.feature < b.feature;
   }
 
-  template <class Rank>
+  template <class Scalar, class Rank>
   void offer_ranked(const Scalar* pre, std::int64_t first, std::int64_t count, const Rank& rank) {
     constexpr std::int64_t block = 64;
     for (std::int64_t start = 0; start < count; start += block) {
       const auto stop = std::min(start + block, count);
+      const auto bar = static_cast<Scalar>(bar_);  // exact: it came from one
       bool any = false;  // most blocks hold nothing over the bar, and this loop vectorises; NaN counts
-      for (auto c = start; c < stop; ++c) any |= !(rank(c) <= bar_);
+      for (auto c = start; c < stop; ++c) any |= !(rank(c) <= bar);
       if (!any) continue;
       for (auto c = start; c < stop; ++c) push({rank(c), first + c, pre[c]});
     }
@@ -117,7 +117,7 @@ class TopK::Selection {
   }
 
   std::size_t k_;
-  Scalar bar_;  // what a feature must be over
+  double bar_;  // what a feature must be over
   bool nan_ = false;
   at::Tensor scale_;
   std::vector<Ranked> heap_;
