@@ -63,6 +63,25 @@ TEST_CASE("keep rules decide as they say") {
   REQUIRE(kept(keep::ShareOfPrompts{.share = 0.5}.keep(counted)) == std::vector{0, 0, 1, 1, 1, 0, 0, 1});
 }
 
+TEST_CASE("a rule chosen at run time decides as the rule itself") {
+  const Setup s;
+  const std::vector<keep::AnyRule> rules{keep::Above{.threshold = 0.05}, keep::ShareOfPrompts{.threshold = 0.05, .share = 0.6},
+                                         keep::TopPerTarget{.n = 2}};
+  REQUIRE(!rules[0].needs_counts());
+  REQUIRE(rules[1].needs_counts());
+  const std::vector chosen{s(Leap{.keep = rules[0]}), s(Leap{.keep = rules[1]}), s(Leap{.keep = rules[2]})};
+  const std::vector own{s(Leap{.keep = keep::Above{.threshold = 0.05}}),
+                        s(Leap{.keep = keep::ShareOfPrompts{.threshold = 0.05, .share = 0.6}}),
+                        s(Leap{.keep = keep::TopPerTarget{.n = 2}})};
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    CAPTURE(i);
+    REQUIRE(own[i].edge_count() > 0);
+    REQUIRE(subset(own[i], chosen[i]));
+    REQUIRE(subset(chosen[i], own[i]));
+  }
+  REQUIRE(own[0].edge_count() != own[1].edge_count());
+}
+
 TEST_CASE("a higher threshold keeps a part of what a lower one keeps, and a kept edge is over it") {
   const Setup s;
   const auto low = s(Leap{.keep = keep::Above{.threshold = 0.02}});

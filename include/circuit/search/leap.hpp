@@ -25,6 +25,7 @@
 #include "circuit/search/contrast.hpp"
 #include "circuit/search/edge_scores.hpp"
 #include "circuit/search/keep/above.hpp"
+#include "circuit/search/keep/any_rule.hpp"
 #include "circuit/search/score.hpp"
 #include "circuit/search/targets.hpp"
 
@@ -446,12 +447,11 @@ at::Tensor LeapRun<Policies, A, Set>::along_constant(const at::Tensor& constant,
 /// Scores every candidate, lets the policy decide, and turns what it kept into edges.
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects) {
-  using Keep = std::remove_cvref_t<decltype(policies_.keep)>;
   const auto shape = std::vector<std::int64_t>{effects.targets(), effects.columns()};
   EdgeScores scores{.type = type, .mean = make::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
   auto* mean = scores.mean.template data_ptr<double>();
   std::int32_t* passed = nullptr;
-  if constexpr (CountsPrompts<Keep>) {
+  if (policies_.keep.needs_counts()) {
     scores.passed = make::zeros(shape, at::kInt);
     passed = scores.passed.template data_ptr<std::int32_t>();
   }
@@ -460,7 +460,7 @@ void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, 
   effects.for_each([&](Prompt b, std::int64_t target, std::int64_t column, double attrib) {
     const double value = policies_.score.score(attrib, targets.at(b, target));
     mean[target * columns + column] += share * value;
-    if constexpr (CountsPrompts<Keep>) passed[target * columns + column] += policies_.keep.passes(value) ? 1 : 0;
+    if (passed != nullptr) passed[target * columns + column] += policies_.keep.passes(value) ? 1 : 0;
   });
   check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
 
@@ -625,7 +625,10 @@ Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Mo
   auto linearization = batching.prepare(linearize<Final>(
       model, read, prompts.clean, Contrast::needs_corrupt ? prompts.corrupt : at::Tensor{}, metric));
   stage("runs and encodings");
-  detail::LeapRun<Leap, A, DictionariesByRole<Set, Modules>> run{*this, model, read, std::move(linearization)};
+  using Policies = Leap<keep::AnyRule, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Modules>;
+  const Policies policies{keep, chain, contrast, batching, score, targets, softmax, final_norm, modules, attention,
+                          sources, stop};
+  detail::LeapRun<Policies, A, DictionariesByRole<Set, Modules>> run{policies, model, read, std::move(linearization)};
   stage("packing");
   run.metric_step();
   for (auto l = static_cast<std::int32_t>(model.config().n_layers) - 1; l >= 0; --l) {
