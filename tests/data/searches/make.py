@@ -107,9 +107,15 @@ def run(kind, out):
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda x, hook: x.detach().requires_grad_(True))]):
         scores["activations"] = eap.attribute.get_scores_ig_activations(model, new_graph(), data, total, steps=STEPS,
                                                                         quiet=True)
-    graph = new_graph()
-    graph.scores = graph.scores.to(torch.float64)
-    scores["exact"] = eap.attribute.get_scores_exact(model, graph, data, per_prompt, quiet=True).clone()
+    # Judging a graph prunes it for good, so once a component's last edge has been tried the tool judges all later edges in
+    # a graph without what that component reads; "exact" is what it finds when it does not prune.
+    for name in ("exact", "exact_as_is"):
+        graph = new_graph()
+        graph.scores = graph.scores.to(torch.float64)
+        if name == "exact":
+            graph.nodes_in_graph[:] = True
+            graph.prune = lambda: None
+        scores[name] = eap.attribute.get_scores_exact(model, graph, data, per_prompt, quiet=True).clone()
     graph = new_graph()
     graph.scores = scores["eap"].clone()
     kept = []
