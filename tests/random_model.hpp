@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "circuit/dictionary/activation/gated.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
 #include "circuit/model/architecture/gemma2.hpp"
 #include "circuit/model/architecture/gpt2.hpp"
@@ -140,6 +141,36 @@ inline circuit::DictionarySet dictionaries(const circuit::ModelConfig& c, std::u
     const auto width = z ? c.n_heads * c.d_head : c.d_model;
     set.set_attn(Layer{l}, dictionary(width, width, false), z ? AttentionSite::z : AttentionSite::attn_out);
     if (c.d_mlp > 0) set.set_mlp(Layer{l}, dictionary(c.d_model, c.d_model, true));
+  }
+  return set;
+}
+
+/// The same, each layer's and module's with another nonlinearity, and transcoders with a skip path.
+inline circuit::DictionarySet mixed_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  Source random{seed + 1};
+  const auto plain = dictionaries(c, seed);
+  DictionarySet set;
+  const auto with = [](const DictionaryWeights* weights, activation::Any activation) {
+    return SparseDictionary<>{*weights, std::move(activation)};
+  };
+  for (std::int32_t l = 0; l < c.n_layers; ++l) {
+    const Layer layer{l};
+    const auto features = plain.attn(layer)->d_sae();
+    const auto site = plain.attn_site(layer);
+    if (l % 2 == 0) {
+      set.set_attn(layer, with(plain.attn(layer), {activation::JumpRelu{random({features}, 0.3, 0.4)}}), site);
+    } else {
+      set.set_attn(layer, with(plain.attn(layer), {activation::TopK{.k = 5, .inner = activation::Inner::none}}), site);
+    }
+    if (c.d_mlp == 0) continue;
+    auto mlp = *plain.mlp(layer);
+    mlp.W_skip = random({c.d_model, c.d_model}, 0.3);
+    if (l % 2 == 0) {
+      set.set_mlp(layer, from_gated(mlp, {random({features}), random({features}, 0.5), random({features}, 0.3)}));
+    } else {
+      set.set_mlp(layer, with(&mlp, {activation::GroupMax{5}}));
+    }
   }
   return set;
 }

@@ -59,7 +59,7 @@ class Replacement {
       const auto none = at::zeros({embed.size(0), 1}, at::kDouble);
       const auto* attn = set.attn(l);
       const auto* mlp = set.mlp(l);
-      attn_acts.push_back(leaf(attn != nullptr ? relu_encode(*attn, reads_z(l) ? z : attn_out) : none));
+      attn_acts.push_back(leaf(attn != nullptr ? set.encode_attn(l, reads_z(l) ? z : attn_out) : none));
       attn_rest.push_back(leaf(attn != nullptr ? attn_out.sub(attn_written(l, attn_acts.back())) : attn_out));
       if constexpr (!has_mlp<A>) {
         mlp_acts.push_back(leaf(none));
@@ -67,8 +67,9 @@ class Replacement {
         continue;
       }
       const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
-      mlp_acts.push_back(leaf(mlp != nullptr ? relu_encode(*mlp, cache.template get<hook::ln2::normalized>(l)[0]) : none));
-      mlp_rest.push_back(leaf(mlp != nullptr ? mlp_out.sub(mlp_written(l, mlp_acts.back())) : mlp_out));
+      const auto read = cache.template get<hook::ln2::normalized>(l)[0];
+      mlp_acts.push_back(leaf(mlp != nullptr ? set.encode_mlp(l, read) : none));
+      mlp_rest.push_back(leaf(mlp != nullptr ? mlp_out.sub(mlp_written(l, mlp_acts.back(), read)) : mlp_out));
     }
   }
 
@@ -79,13 +80,16 @@ class Replacement {
     for (std::int32_t l = 0; l <= before.value && l < config_.n_layers; ++l) {
       const auto slot = static_cast<std::size_t>(l);
       if (l == before.value && (!mlp || A::Wiring::parallel)) break;
+      const auto block_input = x;
       if (transparent_) {
         x = x.add(attn_through(circuit::Layer{l}, x));
       } else {
         x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x)).add(attn_rest[slot]);
       }
       if (l == before.value) break;
-      x = x.add(set_.mlp(circuit::Layer{l}) ? mlp_written(circuit::Layer{l}, mlp_acts[slot]) : at::zeros_like(x)).add(mlp_rest[slot]);
+      const auto read = A::Wiring::parallel ? block_input : x;
+      if (set_.mlp(circuit::Layer{l})) x = x.add(mlp_written(circuit::Layer{l}, mlp_acts[slot], mlp_input(circuit::Layer{l}, read)));
+      x = x.add(mlp_rest[slot]);
     }
     return x;
   }
@@ -93,14 +97,18 @@ class Replacement {
 
   /// Pre-activations [pos, d_sae] of a layer's transcoder, given the stream before its MLP.
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
+    return pre(*set_.mlp(l), mlp_input(l, x));
+  }
+  /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm
+  at::Tensor mlp_input(circuit::Layer l, const at::Tensor& x) const {
     const c10::AutoGradMode with_gradient{true};
-    const auto& f = frozen_[slot(l)];
-    // hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm
-    auto n = normalize(x, f.scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
-    return pre(*set_.mlp(l), n);
+    return normalize(x, frozen_[slot(l)].scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
   }
   /// Pre-activations [pos, d_sae] of a layer's attention dictionary; `type` says which side of attention is live.
   at::Tensor attn_pre(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
+    return pre(*set_.attn(l), attn_input(l, x, type));
+  }
+  at::Tensor attn_input(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
     const c10::AutoGradMode with_gradient{true};
     using circuit::EdgeType;
     const auto& f = frozen_[slot(l)];
@@ -127,7 +135,7 @@ class Replacement {
       z.push_back(pattern.matmul(v.select(1, h / group)));
     }
     const auto joined = at::cat(z, -1);
-    return pre(*set_.attn(l), reads_z(l) ? joined : attn_output(l, joined));
+    return reads_z(l) ? joined : attn_output(l, joined);
   }
   /// What a layer's attention makes of x [pos, d_model] with this run's pattern and scale, biases included.
   at::Tensor attn_through(circuit::Layer l, const at::Tensor& x) const {
@@ -176,9 +184,12 @@ class Replacement {
     const auto out = acts.matmul(d->W_dec).add(d->b_out);
     return reads_z(l) ? attn_output(l, out) : out;
   }
-  at::Tensor mlp_written(circuit::Layer l, const at::Tensor& acts) const {
+  /// read  [pos, d_model]  what the transcoder reads, for its skip path
+  at::Tensor mlp_written(circuit::Layer l, const at::Tensor& acts, const at::Tensor& read) const {
+    const c10::AutoGradMode with_gradient{true};
     const auto* d = set_.mlp(l);
-    return acts.matmul(d->W_dec).add(d->b_out);
+    const auto out = acts.matmul(d->W_dec).add(d->b_out);
+    return d->W_skip.defined() ? out.add(read.matmul(d->W_skip)) : out;
   }
   bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
 
@@ -221,13 +232,15 @@ class Replacement {
       const circuit::Layer l{i};
       const auto before = x;
       if (set_.attn(l)) {
-        const auto pre = attn_pre(l, x, circuit::EdgeType::ov);
-        x = x.add(attn_written(l, change(activate(pre, attn_acts[slot(l)], frozen_active_set), l, true)));
+        const auto acts = frozen_active_set ? held(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)])
+                                            : set_.encode_attn(l, attn_input(l, x, circuit::EdgeType::ov));
+        x = x.add(attn_written(l, change(acts, l, true)));
       }
       x = x.add(attn_rest[slot(l)]);
       if (set_.mlp(l)) {
-        const auto pre = mlp_pre(l, A::Wiring::parallel ? before : x);
-        x = x.add(mlp_written(l, change(activate(pre, mlp_acts[slot(l)], frozen_active_set), l, false)));
+        const auto read = mlp_input(l, A::Wiring::parallel ? before : x);
+        const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
+        x = x.add(mlp_written(l, change(acts, l, false), read));
       }
       x = x.add(mlp_rest[slot(l)]);
     }
@@ -251,10 +264,8 @@ class Replacement {
   static at::Tensor pre(const circuit::DictionaryWeights& d, const at::Tensor& x) {
     return x.sub(d.b_in).matmul(d.W_enc).add(d.b_enc);
   }
-  static at::Tensor relu_encode(const circuit::DictionaryWeights& d, const at::Tensor& x) { return pre(d, x).relu(); }
-  static at::Tensor activate(const at::Tensor& pre, const at::Tensor& at_run, bool frozen_active_set) {
-    return frozen_active_set ? pre.mul(at_run.detach().gt(0)) : pre.relu();
-  }
+  /// The active set held: what was active at the run is its pre-activation.
+  static at::Tensor held(const at::Tensor& pre, const at::Tensor& at_run) { return pre.mul(at_run.detach().ne(0)); }
   const circuit::BlockWeights& block(circuit::Layer l) const { return model_.weights().blocks[slot(l)]; }
   at::Tensor normalize(const at::Tensor& x, const at::Tensor& scale, const circuit::NormWeights& norm) const {
     auto y = (A::Norm::centers ? x.sub(x.mean(-1, true)) : x).div(scale);

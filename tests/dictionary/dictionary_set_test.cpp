@@ -90,6 +90,11 @@ TEST_CASE("a set is held to the model's sizes, layers and dtype") {
   auto attention_only = small_model();
   attention_only.d_mlp = 0;
   REQUIRE_THROWS_AS(fits.check(attention_only, weights::unprocessed, at::kDouble), ConfigError);
+  auto skip_of_attention = fits;
+  auto skipping = random_dictionary(6, 6);
+  skipping.W_skip = at::zeros({6, 6}, at::kDouble);
+  skip_of_attention.set_attn(Layer{1}, skipping, AttentionSite::attn_out);
+  REQUIRE_THROWS_AS(check(skip_of_attention), ConfigError);
   auto other_weights = fits;
   other_weights.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(check(other_weights), ConfigError);

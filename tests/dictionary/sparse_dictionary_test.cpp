@@ -58,6 +58,17 @@ TEST_CASE("a dictionary without biases subtracts and adds nothing") {
   REQUIRE_CLOSE(d.reconstruct(tensor({2, 1}, {1, 2})), tensor({2, 1}, {1, 2}), 0.0);
 }
 
+TEST_CASE("a skip path sees the input before the bias is subtracted, and adds to what is decoded") {
+  auto d = by_hand();
+  d.W_skip = tensor({1, 2, 3, 4}, {2, 2});
+  d.check();
+  const auto x = tensor({3, 2}, {1, 2});
+  REQUIRE_CLOSE(d.reconstruct(x), tensor({12 + 3 + 6, 21 + 6 + 8}, {1, 2}), 0.0);
+  REQUIRE_CLOSE(d.decode(d.encode(x)), tensor({12, 21}, {1, 2}), 0.0);
+  d.W_skip = tensor({1, 2}, {1, 2});
+  REQUIRE_THROWS_AS(d.check(), ShapeError);
+}
+
 TEST_CASE("some features encode as they do among all, whether or not the nonlinearity needs the others") {
   const auto d = by_hand();
   SparseDictionary<LargestOnly> other;

@@ -57,6 +57,18 @@ TEST_CASE("errors are what a module computes minus what its dictionary makes of 
   REQUIRE_THROWS_AS(errors.get(Module::mlp, Layer{2}), NameError);
 }
 
+TEST_CASE("a skip path is no error: what a module computes is features, bias, skip and error, each once") {
+  Setting s;
+  s.dictionaries = random_model::mixed_dictionaries(s.model.config(), 2);
+  const auto [logits, cache] = s.model.run(s.tokens, record_modules());
+  const auto errors = error_terms(s.dictionaries, cache);
+  const auto& d = *s.dictionaries.mlp(Layer{1});
+  const auto x = cache.get<hook::ln2::normalized>(Layer{1});
+  const auto without_skip = cache.get<hook::mlp_out>(Layer{1}).sub(d.decode(s.dictionaries.encode_mlp(Layer{1}, x)));
+  REQUIRE_CLOSE(errors.get(Module::mlp, Layer{1}), without_skip.sub(x.matmul(d.W_skip)), 1e-12);
+  REQUIRE_CLOSE(s.model.run(s.tokens, splice(s.dictionaries, error::Frozen{errors})).logits, logits, 1e-10);
+}
+
 TEST_CASE("dropped errors leave the reconstruction at every site") {
   const Setting s;
   const auto cache = s.model.run(s.tokens, splice(s.dictionaries, error::Dropped{}), record_modules()).cache;

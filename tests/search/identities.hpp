@@ -1,7 +1,7 @@
 #pragma once
 
-// leap.md's identities, held on the architectures that CIRCUIT_IDENTITIES_OF lists. One list per file keeps compiling
-// cheap.
+// leap.md's identities, held on the architectures that CIRCUIT_IDENTITIES_OF lists, with the dictionaries that
+// CIRCUIT_IDENTITIES_DICTIONARIES makes. One list per file keeps compiling cheap.
 
 #include <ATen/ops/eye.h>
 #include <ATen/ops/inverse.h>
@@ -16,6 +16,10 @@
 #include "random_model.hpp"
 #include "replacement.hpp"
 
+#ifndef CIRCUIT_IDENTITIES_DICTIONARIES
+#define CIRCUIT_IDENTITIES_DICTIONARIES random_model::dictionaries
+#endif
+
 using namespace circuit;
 
 namespace {
@@ -25,7 +29,7 @@ constexpr double tolerance = 1e-9;
 template <class A>
 struct Setup {
   HookedTransformer<A> model = random_model::make<A>(7);
-  DictionarySet set = random_model::dictionaries(model.config(), 8);
+  DictionarySet set = CIRCUIT_IDENTITIES_DICTIONARIES(model.config(), 8);
   at::Tensor clean = random_model::Source{9}.tokens(3, 6, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{10}.tokens(3, 6, model.config().d_vocab);
   std::vector<std::int64_t> right{3, 5, 7};

@@ -140,6 +140,11 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
       throw ConfigError{{.file = mlp(layer)->name, .problem = "reads an MLP, and the model has none"}};
     }
     fits(attn(layer), read, read);
+    if (attn(layer) != nullptr && attn(layer)->has_skip()) {
+      throw ConfigError{{.file = attn(layer)->name,
+                         .tensor = "W_skip",
+                         .problem = "is a transcoder's, and this dictionary describes what it reads"}};
+    }
     fits(mlp(layer), config.d_model, config.d_model);
   }
 }

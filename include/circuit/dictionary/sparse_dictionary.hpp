@@ -10,15 +10,16 @@
 
 namespace circuit {
 
-/// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out.
-/// SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out
-/// differ.
+/// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out,
+/// and for a skip transcoder + x W_skip. SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and
+/// b_out; a transcoder's b_in and b_out differ.
 struct DictionaryWeights {
   at::Tensor W_enc;           ///< [d_in, d_sae]
   at::Tensor b_enc;           ///< [d_sae]
   at::Tensor W_dec;           ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
   at::Tensor b_in;            ///< [d_in], or undefined: nothing is subtracted
   at::Tensor b_out;           ///< [d_out], or undefined
+  at::Tensor W_skip{};        ///< [d_in, d_out], or undefined
   std::string name{};         ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
   MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
 
@@ -33,6 +34,7 @@ struct DictionaryWeights {
     check_shape(W_dec, {d_sae(), -1}, "W_dec", name);
     if (b_in.defined()) check_shape(b_in, {d_in()}, "b_in", name);
     if (b_out.defined()) check_shape(b_out, {d_out()}, "b_out", name);
+    if (has_skip()) check_shape(W_skip, {d_in(), d_out()}, "W_skip", name);
     check_compute_dtype(W_enc.scalar_type(), "W_enc");
   }
 
@@ -43,8 +45,14 @@ struct DictionaryWeights {
     check_input(x);
     return affine(centered(x), W_enc, b_enc);
   }
-  /// acts [..., d_sae]  return [..., d_out]
+  /// Without the skip path. acts [..., d_sae]  return [..., d_out]
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, W_dec, b_out); }
+
+  [[nodiscard]] bool has_skip() const { return W_skip.defined(); }
+  /// What was decoded, and what the skip path makes of the input. decoded [..., d_out]  x [..., d_in]
+  [[nodiscard]] at::Tensor with_skip(const at::Tensor& decoded, const at::Tensor& x) const {
+    return has_skip() ? decoded.add(x.matmul(W_skip)) : decoded;
+  }
 
   /// Encoder columns of some features. features [n] int64  return [n, d_in]
   [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return W_enc.index_select(1, features).t(); }
@@ -100,7 +108,9 @@ struct SparseDictionary : DictionaryWeights {
     });
   }
   /// x [..., d_in]  return [..., d_out]
-  [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const { return this->decode(encode(x)); }
+  [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const {
+    return this->with_skip(this->decode(encode(x)), x);
+  }
 
   /// The same dictionary, its nonlinearity chosen at run time.
   [[nodiscard]] operator SparseDictionary<activation::Any>() const  // NOLINT(google-explicit-constructor): no loss

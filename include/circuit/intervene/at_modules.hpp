@@ -76,14 +76,15 @@ template <class... Kinds>
                                      const at::Tensor& input) {
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   if (c10::GradMode::is_enabled() && input.requires_grad()) {
-    return dictionary.decode(module == Module::attn ? dictionaries.encode_attn(layer, input)
-                                                    : dictionaries.encode_mlp(layer, input));
+    const auto acts =
+        module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
+    return dictionary.with_skip(dictionary.decode(acts), input);
   }
   const auto active =
       module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
   auto written = decode_active(dictionary, active);
   if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
-  return written.view({input.size(0), input.size(1), dictionary.d_out()});
+  return dictionary.with_skip(written.view({input.size(0), input.size(1), dictionary.d_out()}), input);
 }
 
 }  // namespace circuit

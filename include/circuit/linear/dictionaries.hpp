@@ -32,6 +32,13 @@ concept ReadsAtInput = Dictionaries<S> && requires(const S& s, Layer layer, cons
 template <class S>
 inline constexpr bool describes_exactly = requires { requires S::exact; };
 
+/// Whether gradients pass a layer's MLP by its transcoder's skip path.
+template <Dictionaries Set>
+[[nodiscard]] bool has_skip(const Set& set, Layer layer) {
+  const auto* dictionary = set.mlp(layer);
+  return dictionary != nullptr && dictionary->has_skip();
+}
+
 /// throws  NameError  when a module has no dictionary
 [[nodiscard]] inline const DictionaryWeights& require(const DictionaryWeights* dictionary) {
   if (dictionary == nullptr) throw NameError{{.tensor = "dictionary", .problem = "this module has none that is read"}};

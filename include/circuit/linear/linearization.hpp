@@ -8,8 +8,10 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/linear/attention_map.hpp"
+#include "circuit/linear/depth.hpp"
 #include "circuit/linear/frozen_run.hpp"
 #include "circuit/linear/modules.hpp"
+#include "circuit/linear/skip_map.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/model/hooked_transformer.hpp"
@@ -24,7 +26,8 @@ struct OutputGradients {
   at::Tensor last;                   ///< at the residual stream after the last block
 };
 
-/// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant = true output.
+/// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant (+ the linear part of a
+/// skip path, which is no node) = true output.
 struct ModuleState {
   ActiveFeatures features;  ///< empty where the module has no dictionary
   at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one;
@@ -46,8 +49,8 @@ struct Linearization {
   FrozenRun run;                        ///< clean
   DescribedRun clean;
   DescribedRun corrupt;                 ///< empty vectors where there is no contrast
-  std::vector<at::Tensor> attn_map_change;  ///< [batch, pos, d_model] by layer, of transparent attention with contrast:
-                                            ///< (clean map - corrupt map) of the corrupt stream; else undefined
+  std::vector<at::Tensor> map_change;   ///< [batch, pos, d_model] by depth, of transparent attention and skip paths with
+                                        ///< contrast: (clean map - corrupt map) of the corrupt stream; else undefined
   at::Tensor metric;                    ///< [batch]  the metric of each prompt
   at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a linear metric
   OutputGradients gradients;            ///< of the original model
@@ -116,6 +119,7 @@ void set_attention_constant(const HookedTransformer<A>& model, const Set& dictio
 
 /// Takes one module apart on every run, its constants known. Encoding all runs at once reads the encoder once.
 /// Exact      whether the features make up all of the output, but for the constant
+/// outputs    without the linear part of a skip path
 /// encode     inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
 /// written    ActiveFeatures -> what they write into the residual stream, [rows, d_model], before it is divided by a scale
 template <bool Exact, class Encode, class Written>
@@ -203,9 +207,13 @@ template <Architecture A, Dictionaries Set>
     const auto mlp_outs = values(hook::mlp_out{}, layer);
     const auto mlp_states = states(&DescribedRun::mlp, slot);
     if (const auto* dictionary = dictionaries.mlp(layer)) {
-      for (auto* state : mlp_states) state->constant = dictionary->b_out;
+      auto outputs = mlp_outs;
+      for (std::size_t r = 0; r < runs.size(); ++r) {
+        mlp_states[r]->constant = mlp_constant(model, *dictionary, layer);
+        if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], layer));
+      }
       describe_module<describes_exactly<Set>>(
-          values(hook::ln2::normalized{}, layer), mlp_outs,
+          values(hook::ln2::normalized{}, layer), outputs,
           [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
           [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, mlp_states);
     } else {
@@ -215,18 +223,29 @@ template <Architecture A, Dictionaries Set>
   return out;
 }
 
-/// What the clean run's transparent attention makes of the corrupt stream, less what the corrupt run's own made of it.
+/// What the clean run's transparent attention and skip paths make of the corrupt stream, less what the corrupt run's own
+/// made of it; by the depth at which gradients pass them.
 template <Architecture A, Dictionaries Set>
-[[nodiscard]] std::vector<at::Tensor> attention_map_changes(const HookedTransformer<A>& model, const Set& dictionaries,
-                                                            const Linearization& lin, const FrozenRun& corrupt) {
-  std::vector<at::Tensor> changes(lin.corrupt.attn.size());
-  for (std::size_t slot = 0; slot < changes.size(); ++slot) {
+[[nodiscard]] std::vector<at::Tensor> map_changes(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                  const Linearization& lin, const FrozenRun& corrupt) {
+  std::vector<at::Tensor> changes(2 * lin.corrupt.attn.size());
+  const auto add = [&](std::int64_t depth, const at::Tensor& change) {
+    auto& sum = changes[static_cast<std::size_t>(depth)];
+    sum = sum.defined() ? sum.add(change) : change;
+  };
+  for (std::size_t slot = 0; slot < lin.corrupt.attn.size(); ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
-    if (!has_transparent_attention(dictionaries, layer)) continue;
-    const auto& constant = lin.corrupt.attn[slot].constant;
-    const auto& own = corrupt.get<hook::attn_out>(layer);
-    changes[slot] = attention_map(model, lin.run, layer, stream_before<A>(corrupt, layer))
-                        .sub(constant.defined() ? own.sub(constant) : own);
+    if (has_transparent_attention(dictionaries, layer)) {
+      const auto& constant = lin.corrupt.attn[slot].constant;
+      const auto& own = corrupt.get<hook::attn_out>(layer);
+      add(attn_depth(layer), attention_map(model, lin.run, layer, stream_before<A>(corrupt, layer))
+                                 .sub(constant.defined() ? own.sub(constant) : own));
+    }
+    if constexpr (has_mlp<A>) {
+      if (!has_skip(dictionaries, layer)) continue;
+      const auto ratio = corrupt.get<hook::ln2::scale>(layer).div(lin.run.get<hook::ln2::scale>(layer));
+      add(mlp_depth<A>(layer), skip_map(model, *dictionaries.mlp(layer), corrupt, layer).mul(ratio.sub(1.0)));
+    }
   }
   return changes;
 }
@@ -308,7 +327,7 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
   out.clean = std::move(described.front());
   if (corrupt.defined()) {
     out.corrupt = std::move(described.back());
-    out.attn_map_change = detail::attention_map_changes(model, dictionaries, out, corrupt_run);
+    out.map_change = detail::map_changes(model, dictionaries, out, corrupt_run);
   }
   return out;
 }

@@ -89,8 +89,9 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
           return d->readers(features);
         }
       };
-      const auto reader =
+      auto reader =
           detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1), readers).view(resid.sizes());
+      if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
       below = below.add(by_prompt([&](Prompt b) {
         return pull_back.mlp(layer, b, reader.select(0, b.value), positions).grad;
       }));

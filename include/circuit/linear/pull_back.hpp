@@ -48,6 +48,13 @@ class PullBack {
   /// return  [n, pos, d_model]  with respect to the residual stream before the layer
   [[nodiscard]] at::Tensor attention(Layer layer, Prompt prompt, const at::Tensor& grad) const;
 
+  /// Through a transcoder's skip path and the norm before the MLP.
+  /// grad       [n, d_model] with respect to hook_mlp_out where each stands, or [n, pos, d_model] at every position
+  /// positions  [n] int64; not read for the latter
+  /// return     the same shape, with respect to the residual stream
+  [[nodiscard]] at::Tensor skip(Layer layer, Prompt prompt, const at::Tensor& W_skip, const at::Tensor& grad,
+                                const at::Tensor& positions) const;
+
   /// Functionals of hook_attn_out as ones of hook_z. readers [n, d_model]  return grad [n, n_heads * d_head]
   [[nodiscard]] Pulled output(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
 
@@ -128,6 +135,14 @@ Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& r
   // hook_normalized holds the norm's bias only where it stands behind the gain (LayerNorm).
   return {Norm::pull_back_normalized(readers, scale, norm),
           norm.bias.defined() ? readers.matmul(norm.bias) : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+at::Tensor PullBack<A, Softmax>::skip(Layer layer, Prompt prompt, const at::Tensor& W_skip, const at::Tensor& grad,
+                                      const at::Tensor& positions) const {
+  auto scale = at_prompt<hook::ln2::scale>(layer, prompt);
+  if (grad.dim() == 2) scale = scale.index_select(0, positions);
+  return Norm::pull_back_normalized(grad.matmul(W_skip.t()), scale, block(layer).ln2);
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>

@@ -106,7 +106,7 @@ inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
   });
   out.clean = detail::mean_described(lin.clean, batch, length);
   if (lin.has_contrast()) out.corrupt = detail::mean_described(lin.corrupt, batch, length);
-  for (const auto& change : lin.attn_map_change) out.attn_map_change.push_back(detail::mean_prompt(change));
+  for (const auto& change : lin.map_change) out.map_change.push_back(detail::mean_prompt(change));
   out.metric = detail::mean_prompt(lin.metric);
   out.metric_constant = detail::mean_prompt(lin.metric_constant);
   out.gradients.embed = detail::mean_prompt(lin.gradients.embed);

@@ -179,7 +179,10 @@ class LeapRun {
   void steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
   [[nodiscard]] bool transparent_below(std::int64_t depth) const;
-  [[nodiscard]] std::vector<CarriedGradients> carry(std::vector<PromptGradients> gradients, std::int64_t depth) const;
+  [[nodiscard]] std::vector<CarriedGradients> carry(std::vector<PromptGradients> gradients, std::int64_t depth,
+                                                    const StepTargets& targets) const;
+  [[nodiscard]] bool pass_layer(std::vector<PromptGradients>& gradients, Layer layer, std::int64_t from,
+                                const StepTargets& targets) const;
   void sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth, const StepTargets& targets,
                      ConstantSums& sums) const;
   [[nodiscard]] at::Tensor along_constant(const at::Tensor& constant, const PromptGradients& g,
@@ -240,7 +243,7 @@ void LeapRun<Policies, A, Set>::metric_step() {
     state.activation = lin_.metric[b].template item<double>();
     if constexpr (!contrasts) sums.bias[0].add(lin_.metric_constant[b].template item<double>(), state);
   }
-  const auto carried = carry(std::move(gradients), depth);
+  const auto carried = carry(std::move(gradients), depth, targets);
   sum_constants(carried, depth, targets, sums);
   effects.multiply(carried);
   keep(EdgeType::metric, targets, effects);
@@ -370,7 +373,7 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
       }
     }
     if (gradients.empty()) continue;
-    const auto carried = carry(std::move(gradients), depth);
+    const auto carried = carry(std::move(gradients), depth, targets);
     sum_constants(carried, depth, targets, sums);
     effects.multiply(carried);
     keep(type, targets, effects);
@@ -386,20 +389,44 @@ bool LeapRun<Policies, A, Set>::transparent_below(std::int64_t depth) const {
   return false;
 }
 
-/// The gradients of some targets at every depth below theirs: what passes on through transparent attention is added.
+/// The gradients of some targets at every depth below theirs: what passes on through transparent attention and skip
+/// paths is added.
 template <class Policies, Architecture A, Dictionaries Set>
 std::vector<CarriedGradients> LeapRun<Policies, A, Set>::carry(std::vector<PromptGradients> gradients,
-                                                               std::int64_t depth) const {
+                                                               std::int64_t depth, const StepTargets& targets) const {
   std::vector<CarriedGradients> carried;
+  const auto pass = [&](Layer layer, std::int64_t from) {
+    if (from >= depth) return;
+    auto below = gradients;
+    if (pass_layer(below, layer, from, targets)) carried.push_back({from, std::exchange(gradients, std::move(below))});
+  };
   for (auto l = static_cast<std::int32_t>(model_.config().n_layers) - 1; l >= 0; --l) {
     const Layer layer{l};
-    if (attn_depth(layer) >= depth || !has_transparent_attention(dictionaries_, layer)) continue;
-    auto below = gradients;
-    for (auto& g : below) g.grad = g.grad.add(pull_back_.attention(layer, g.prompt, g.grad));
-    carried.push_back({attn_depth(layer), std::exchange(gradients, std::move(below))});
+    if constexpr (!A::Wiring::parallel) pass(layer, mlp_depth<A>(layer));
+    pass(layer, attn_depth(layer));
   }
   carried.push_back({0, std::move(gradients)});
   return carried;
+}
+
+/// Adds to gradients what passes on through the modules of one layer that read at a depth: in a parallel block both do.
+/// return  whether there are any
+template <class Policies, Architecture A, Dictionaries Set>
+bool LeapRun<Policies, A, Set>::pass_layer(std::vector<PromptGradients>& gradients, Layer layer, std::int64_t from,
+                                           const StepTargets& targets) const {
+  const bool attention = from == attn_depth(layer) && has_transparent_attention(dictionaries_, layer);
+  const bool skip = has_mlp<A> && from == mlp_depth<A>(layer) && has_skip(dictionaries_, layer);
+  if (!attention && !skip) return false;
+  for (auto& g : gradients) {
+    const auto above = g.grad;
+    if (attention) g.grad = g.grad.add(pull_back_.attention(layer, g.prompt, above));
+    if constexpr (has_mlp<A>) {
+      if (!skip) continue;
+      const auto positions = targets.position_tensor().index_select(0, ids_tensor(g.target)).to(above.device());
+      g.grad = g.grad.add(pull_back_.skip(layer, g.prompt, dictionaries_.mlp(layer)->W_skip, above, positions));
+    }
+  }
+  return true;
 }
 
 /// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
@@ -424,8 +451,7 @@ void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients
       if (constants_count) add(sums.bias, along_constant(constant, g, targets));
       if constexpr (contrasts) {
         if (last) continue;
-        const auto& change = lin_.attn_map_change[static_cast<std::size_t>(from / 2)].select(0, g.prompt.value);
-        add(sums.map, g.grad.mul(change).sum(-1).sum(-1));
+        add(sums.map, along_constant(lin_.map_change[static_cast<std::size_t>(from)], g, targets));
       }
     }
     above = from;
