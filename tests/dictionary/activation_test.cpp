@@ -50,8 +50,7 @@ at::Tensor dense(const ActiveFeatures& active, std::int64_t features) {
 at::Tensor top_k_by_sorting(const at::Tensor& pre, const activation::TopK& top) {
   auto out = at::zeros_like(pre);
   for (std::int64_t r = 0; r < pre.size(0); ++r) {
-    const auto rank = top.rank_scale.defined() ? pre[r].mul(top.rank_scale) : pre[r];
-    const auto order = std::get<1>(rank.sort(0, /*descending=*/true));
+    const auto order = std::get<1>(pre[r].sort(0, /*descending=*/true));
     for (std::int64_t i = 0; i < top.k; ++i) {
       const auto f = order[i].item<std::int64_t>();
       const auto value = pre[r][f].item<double>();
@@ -70,7 +69,6 @@ TEST_CASE("each nonlinearity, by hand") {
   REQUIRE_CLOSE(TopK{.k = 2}.apply(pre), row({0, 0, 2, 0, 0, 1.5}), 0.0);
   REQUIRE_CLOSE(TopK{.k = 5}.apply(pre), row({0.5, 0, 2, 1, 0, 1.5}), 0.0);
   REQUIRE_CLOSE((TopK{.k = 5, .inner = Inner::none}).apply(pre), row({0.5, 0, 2, 1, -1, 1.5}), 0.0);
-  REQUIRE_CLOSE((TopK{.k = 2, .rank_scale = row({8, 1, 1, 1, 1, 1})}).apply(pre), row({0.5, 0, 2, 0, 0, 0}), 0.0);
   REQUIRE_CLOSE(GroupMax{2}.apply(pre), row({0, 0, 2, 0, 0, 1.5}), 0.0);
   REQUIRE_CLOSE(GroupMax{3}.apply(pre), row({0.5, 0, 2, 0, 0, 1.5}), 0.0);
   REQUIRE_CLOSE(GroupMax{3}.apply(row({-1, -2, 3, 4, -5, 0})), row({0, 0, 0, 4, 0, 0}), 0.0);
@@ -80,11 +78,10 @@ TEST_CASE("block by block every nonlinearity gives what it gives at once, and To
   using namespace activation;
   for (const auto dtype : {at::kDouble, at::kFloat}) {
     const auto threshold = at::rand({4000}, dtype).mul(3);
-    const auto scale = at::rand({4000}, dtype).add(0.5);
     const auto x = at::randn({3, 100, 6}, dtype);
     for (const Any& any : {Any{}, Any{JumpRelu{threshold}}, Any{TopK{.k = 7}}, Any{TopK{.k = 2000}},
                            Any{TopK{.k = 9, .inner = Inner::none}}, Any{TopK{.k = 3990, .inner = Inner::none}},
-                           Any{TopK{.k = 7, .rank_scale = scale}}, Any{GroupMax{10}}, Any{GroupMax{2000}}}) {
+                           Any{GroupMax{10}}, Any{GroupMax{2000}}}) {
       INFO("kind " << any.chosen.index() << ' ' << at::toString(dtype));
       const auto d = wide(any, dtype);
       REQUIRE(detail::features_per_block(300, 4000) < 4000);
@@ -153,7 +150,6 @@ TEST_CASE("settings that do not fit the dictionary are refused by name, and NaN 
   using namespace activation;
   REQUIRE_THROWS_AS(wide({TopK{.k = 0}}), ValueError);
   REQUIRE_THROWS_AS(wide({TopK{.k = 4001}}), ValueError);
-  REQUIRE_THROWS_AS(wide({(TopK{.k = 1, .rank_scale = at::ones({3}, at::kDouble)})}), ShapeError);
   REQUIRE_THROWS_AS(wide({GroupMax{0}}), ValueError);
   REQUIRE_THROWS_AS(wide({GroupMax{7}}), ValueError);
   REQUIRE_THROWS_AS(wide({JumpRelu{at::ones({3}, at::kDouble)}}), ShapeError);

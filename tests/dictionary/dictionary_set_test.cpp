@@ -95,6 +95,9 @@ TEST_CASE("a set is held to the model's sizes, layers and dtype") {
   skipping.W_skip = at::zeros({6, 6}, at::kDouble);
   skip_of_attention.set_attn(Layer{1}, skipping, AttentionSite::attn_out);
   REQUIRE_THROWS_AS(check(skip_of_attention), ConfigError);
+  auto normalised = random_dictionary(6, 6);
+  normalised.input_norm.kind = InputNorm::Kind::layer_norm;
+  REQUIRE_THROWS_AS(fits.set_mlp(Layer{0}, normalised), ConfigError);
   auto other_weights = fits;
   other_weights.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(check(other_weights), ConfigError);

@@ -69,6 +69,25 @@ TEST_CASE("a skip path sees the input before the bias is subtracted, and adds to
   REQUIRE_THROWS_AS(d.check(), ShapeError);
 }
 
+TEST_CASE("a normalised input is brought to one scale, and the output back") {
+  const auto x = tensor({3, 4, -5, 12}, {2, 2});
+  const InputNorm constant{InputNorm::Kind::constant_norm};
+  const auto unit = constant.apply(x);
+  REQUIRE_CLOSE(unit.square().sum(-1), tensor({2, 2}, {2}), 1e-14);
+  REQUIRE_CLOSE(constant.undo(unit, x), x, 1e-13);
+  REQUIRE_CLOSE((InputNorm{InputNorm::Kind::constant_norm, false}).undo(unit, x), unit, 0.0);
+  const InputNorm layer{InputNorm::Kind::layer_norm};
+  const auto one = 1 / (1 + 1e-5 / std::sqrt(0.5)) / std::sqrt(2.0);  // of (3, 4): (-0.5, 0.5) / (sqrt(0.5) + 1e-5)
+  REQUIRE_CLOSE(layer.apply(x)[0], tensor({-one, one}, {2}), 1e-14);
+  REQUIRE_CLOSE(layer.undo(layer.apply(x), x), x, 1e-4);
+  auto d = by_hand();
+  d.input_norm = constant;
+  REQUIRE_CLOSE(d.encode(x), by_hand().encode(unit), 0.0);
+  REQUIRE_CLOSE(d.reconstruct(x), constant.undo(by_hand().reconstruct(unit), x), 1e-13);
+  const auto active = encode_active(d, x.unsqueeze(0));
+  REQUIRE_CLOSE(decode_active(d, active).add(d.b_out), by_hand().reconstruct(unit), 1e-13);
+}
+
 TEST_CASE("some features encode as they do among all, whether or not the nonlinearity needs the others") {
   const auto d = by_hand();
   SparseDictionary<LargestOnly> other;

@@ -209,7 +209,7 @@ template <SparseActivation A>
 ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Tensor& x) {
   const c10::AutoGradMode no_gradient{false};
   dictionary.check_input(x);
-  const auto rows = dictionary.centered(x.reshape({-1, x.size(-1)}));
+  const auto rows = dictionary.encoder_input(x.reshape({-1, x.size(-1)}));
   return detail::with_activation(dictionary.activation, [&](const auto& activation) {
     return detail::encode_active_by(activation, dictionary, rows);
   });

@@ -30,7 +30,8 @@ class BasicDictionarySet {
  public:
   using Dictionary = std::variant<Kinds...>;
 
-  /// throws  IndexError for a negative layer, ShapeError or DTypeError for a dictionary whose parts disagree
+  /// throws  IndexError for a negative layer, ShapeError or DTypeError for a dictionary whose parts disagree,
+  ///         ConfigError for one that normalises its input: what its features write then differs by input
   void set_attn(Layer layer, Dictionary dictionary, AttentionSite site) {
     put(attn_, layer, std::move(dictionary));
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -71,10 +72,18 @@ class BasicDictionarySet {
 
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
     if (layer.value < 0) check_index(layer, 0);
-    std::visit([](const auto& d) { d.check(); }, dictionary);
+    std::visit([](const auto& d) { check_part(d); }, dictionary);
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= slots.size()) slots.resize(slot + 1);
     slots[slot] = std::move(dictionary);
+  }
+  static void check_part(const auto& dictionary) {
+    dictionary.check();
+    if (dictionary.input_norm.kind == InputNorm::Kind::none) return;
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = "input_norm",
+                       .problem = "a dictionary that normalises its input has no place in a set",
+                       .hint = "use it by itself, or one whose scale is folded into its weights"}};
   }
   [[nodiscard]] static const Dictionary* find(const Slots& slots, Layer layer) {
     const auto slot = static_cast<std::size_t>(layer.value);

@@ -6,20 +6,22 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/activation/any.hpp"
+#include "circuit/dictionary/input_norm.hpp"
 #include "circuit/io/mapping.hpp"
 
 namespace circuit {
 
 /// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out,
-/// and for a skip transcoder + x W_skip. SAELens' `b_dec` of an SAE is both b_in (where `apply_b_dec_to_input`) and
-/// b_out; a transcoder's b_in and b_out differ.
+/// and for a skip transcoder + x W_skip; x may first be normalised. SAELens' `b_dec` of an SAE is both b_in (where
+/// `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ.
 struct DictionaryWeights {
-  at::Tensor W_enc;           ///< [d_in, d_sae]
-  at::Tensor b_enc;           ///< [d_sae]
-  at::Tensor W_dec;           ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
-  at::Tensor b_in;            ///< [d_in], or undefined: nothing is subtracted
-  at::Tensor b_out;           ///< [d_out], or undefined
-  at::Tensor W_skip{};        ///< [d_in, d_out], or undefined
+  at::Tensor W_enc;     ///< [d_in, d_sae]
+  at::Tensor b_enc;     ///< [d_sae]
+  at::Tensor W_dec;     ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
+  at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
+  at::Tensor b_out;     ///< [d_out], or undefined
+  at::Tensor W_skip{};  ///< [d_in, d_out], or undefined
+  InputNorm input_norm{};
   std::string name{};         ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
   MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
 
@@ -38,20 +40,25 @@ struct DictionaryWeights {
     check_compute_dtype(W_enc.scalar_type(), "W_enc");
   }
 
-  /// What the encoder multiplies: x less the input bias, where there is one.
-  [[nodiscard]] at::Tensor centered(const at::Tensor& x) const { return b_in.defined() ? x.sub(b_in) : x; }
+  /// What the encoder multiplies: x normalised, less the input bias, where there is one.
+  [[nodiscard]] at::Tensor encoder_input(const at::Tensor& x) const {
+    const auto normalized = input_norm.apply(x);
+    return b_in.defined() ? normalized.sub(b_in) : normalized;
+  }
   /// x [..., d_in]  return [..., d_sae]
   [[nodiscard]] at::Tensor pre_activations(const at::Tensor& x) const {
     check_input(x);
-    return affine(centered(x), W_enc, b_enc);
+    return affine(encoder_input(x), W_enc, b_enc);
   }
-  /// Without the skip path. acts [..., d_sae]  return [..., d_out]
+  /// Without the skip path and before a normalisation is undone. acts [..., d_sae]  return [..., d_out]
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, W_dec, b_out); }
 
   [[nodiscard]] bool has_skip() const { return W_skip.defined(); }
-  /// What was decoded, and what the skip path makes of the input. decoded [..., d_out]  x [..., d_in]
-  [[nodiscard]] at::Tensor with_skip(const at::Tensor& decoded, const at::Tensor& x) const {
-    return has_skip() ? decoded.add(x.matmul(W_skip)) : decoded;
+  /// The dictionary's output: what was decoded, a normalisation undone, and what the skip path makes of the input.
+  /// decoded [..., d_out]  x [..., d_in]
+  [[nodiscard]] at::Tensor output(const at::Tensor& decoded, const at::Tensor& x) const {
+    const auto out = input_norm.undo(decoded, x);
+    return has_skip() ? out.add(x.matmul(W_skip)) : out;
   }
 
   /// Encoder columns of some features. features [n] int64  return [n, d_in]
@@ -99,8 +106,8 @@ struct SparseDictionary : DictionaryWeights {
     return detail::with_activation(activation, [&]<class Chosen>(const Chosen& chosen) -> at::Tensor {
       if constexpr (ElementwiseActivation<Chosen>) {
         this->check_input(x);
-        const auto pre =
-            affine(this->centered(x), this->W_enc.index_select(1, features), this->b_enc.index_select(0, features));
+        const auto pre = affine(this->encoder_input(x), this->W_enc.index_select(1, features),
+                                this->b_enc.index_select(0, features));
         return chosen.of_features(features).apply(pre);
       } else {
         return encode(x).index_select(-1, features);
@@ -108,9 +115,7 @@ struct SparseDictionary : DictionaryWeights {
     });
   }
   /// x [..., d_in]  return [..., d_out]
-  [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const {
-    return this->with_skip(this->decode(encode(x)), x);
-  }
+  [[nodiscard]] at::Tensor reconstruct(const at::Tensor& x) const { return this->output(this->decode(encode(x)), x); }
 
   /// The same dictionary, its nonlinearity chosen at run time.
   [[nodiscard]] operator SparseDictionary<activation::Any>() const  // NOLINT(google-explicit-constructor): no loss

@@ -78,13 +78,13 @@ template <class... Kinds>
   if (c10::GradMode::is_enabled() && input.requires_grad()) {
     const auto acts =
         module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
-    return dictionary.with_skip(dictionary.decode(acts), input);
+    return dictionary.output(dictionary.decode(acts), input);
   }
   const auto active =
       module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
   auto written = decode_active(dictionary, active);
   if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
-  return dictionary.with_skip(written.view({input.size(0), input.size(1), dictionary.d_out()}), input);
+  return dictionary.output(written.view({input.size(0), input.size(1), dictionary.d_out()}), input);
 }
 
 }  // namespace circuit

@@ -142,7 +142,7 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
   const auto none = make::zeros({length, dictionary.d_out()}, dictionary.W_dec.options());
   if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
   if (options_.errors == Outside::zero) here.error = none;
-  const auto skipped = dictionary.with_skip(make::zeros_like(output), input);
+  const auto skipped = dictionary.output(make::zeros_like(output), input);
   if (options_.features == Outside::reference_mean) here.base = reconstruction.sub(skipped).mean(0);
   if (options_.features == Outside::zero) here.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
 
@@ -202,7 +202,7 @@ at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer la
   // A skip path is no feature and no error: it stays.
   auto result = features_left
                     ? reconstruction
-                    : dictionary_of(dictionaries, module, layer)->with_skip(here.base.expand_as(output), input);
+                    : dictionary_of(dictionaries, module, layer)->output(here.base.expand_as(output), input);
   if (here.features.defined()) {
     const auto acts = encode(dictionaries, module, layer, input, here.features);
     result = result.add(acts.sub(here.base_acts).mul(here.kept).matmul(here.decoder_rows));

@@ -26,11 +26,9 @@ enum class Inner {
 struct TopK {
   std::int64_t k = 1;
   Inner inner = Inner::relu;
-  at::Tensor rank_scale{};  ///< [d_sae], over 0, or undefined: 1  by what features are multiplied to be ranked, no more
 
   [[nodiscard]] at::Tensor apply(const at::Tensor& pre) const {
-    const auto rank = rank_scale.defined() ? pre.mul(rank_scale) : pre;
-    const auto places = std::get<1>(rank.topk(k, -1, /*largest=*/true, /*sorted=*/false));
+    const auto places = std::get<1>(pre.topk(k, -1, /*largest=*/true, /*sorted=*/false));
     auto kept = pre.gather(-1, places);
     if (inner == Inner::relu) kept = kept.relu();
     return make::zeros_like(pre).scatter(-1, places, kept);
@@ -41,12 +39,10 @@ struct TopK {
   }
 
   /// throws  ValueError  unless 1 <= k <= d_sae
-  /// throws  ShapeError  unless rank_scale is undefined or has one element per feature
   void check(std::int64_t d_sae) const {
     if (k < 1 || k > d_sae) {
       throw ValueError{{.tensor = "k", .expected = "1 to " + std::to_string(d_sae), .got = std::to_string(k)}};
     }
-    if (rank_scale.defined()) check_shape(rank_scale, {d_sae}, "rank_scale");
   }
 
   class Selection;
@@ -57,70 +53,54 @@ class TopK::Selection {
  public:
   Selection(const TopK& activation, std::int64_t /*d_sae*/)
       : k_{static_cast<std::size_t>(activation.k)},
-        bar_{activation.inner == Inner::relu ? 0.0 : -std::numeric_limits<double>::infinity()} {
-    if (activation.rank_scale.defined()) scale_ = activation.rank_scale.to(at::kCPU).contiguous();
-  }
+        bar_{activation.inner == Inner::relu ? 0.0 : -std::numeric_limits<double>::infinity()} {}
 
   /// pre  [count]  of features first, first + 1, ...
   template <class Scalar>
   void offer(const Scalar* pre, std::int64_t first, std::int64_t count) {
-    if (scale_.defined()) {
-      const auto* scale = data_of<Scalar>(scale_) + first;
-      offer_ranked(pre, first, count, [&](std::int64_t c) { return pre[c] * scale[c]; });
-    } else {
-      offer_ranked(pre, first, count, [&](std::int64_t c) { return pre[c]; });
+    constexpr std::int64_t block = 64;
+    for (std::int64_t start = 0; start < count; start += block) {
+      const auto stop = std::min(start + block, count);
+      const auto bar = static_cast<Scalar>(bar_);  // exact: it came from one
+      bool any = false;  // most blocks hold nothing over the bar, and this loop vectorises; NaN counts
+      for (auto c = start; c < stop; ++c) any |= !(pre[c] <= bar);
+      if (!any) continue;
+      for (auto c = start; c < stop; ++c) push({first + c, pre[c], pre[c]});
     }
   }
 
+  /// A NaN among what was offered is kept, as feature -1.
   [[nodiscard]] std::vector<ActiveEntry> kept() const {
     std::vector<ActiveEntry> out;
     for (const auto& best : heap_) {
-      if (best.pre != 0) out.push_back({best.feature, best.pre, best.pre});
+      if (best.pre != 0) out.push_back(best);
     }
     if (nan_) out.push_back({-1, std::numeric_limits<double>::quiet_NaN(), 0.0});
     return detail::sorted_by(std::move(out), [](const auto& a, const auto& b) { return a.feature < b.feature; });
   }
 
  private:
-  struct Ranked {
-    double rank;
-    std::int64_t feature;
-    double pre;
-  };
   /// The worst is the lowest, and of equals the last feature.
-  [[nodiscard]] static bool better(const Ranked& a, const Ranked& b) {
-    return a.rank != b.rank ? a.rank > b.rank : a.feature < b.feature;
+  [[nodiscard]] static bool better(const ActiveEntry& a, const ActiveEntry& b) {
+    return a.pre != b.pre ? a.pre > b.pre : a.feature < b.feature;
   }
 
-  template <class Scalar, class Rank>
-  void offer_ranked(const Scalar* pre, std::int64_t first, std::int64_t count, const Rank& rank) {
-    constexpr std::int64_t block = 64;
-    for (std::int64_t start = 0; start < count; start += block) {
-      const auto stop = std::min(start + block, count);
-      const auto bar = static_cast<Scalar>(bar_);  // exact: it came from one
-      bool any = false;  // most blocks hold nothing over the bar, and this loop vectorises; NaN counts
-      for (auto c = start; c < stop; ++c) any |= !(rank(c) <= bar);
-      if (!any) continue;
-      for (auto c = start; c < stop; ++c) push({rank(c), first + c, pre[c]});
-    }
-  }
-  void push(const Ranked& candidate) {
-    nan_ |= std::isnan(candidate.rank);
-    if (!(candidate.rank > bar_)) return;
+  void push(const ActiveEntry& candidate) {
+    nan_ |= std::isnan(candidate.pre);
+    if (!(candidate.pre > bar_)) return;
     if (heap_.size() == k_) {
       std::ranges::pop_heap(heap_, better);
       heap_.pop_back();
     }
     heap_.push_back(candidate);
     std::ranges::push_heap(heap_, better);
-    if (heap_.size() == k_) bar_ = heap_.front().rank;
+    if (heap_.size() == k_) bar_ = heap_.front().pre;
   }
 
   std::size_t k_;
   double bar_;  // what a feature must be over
   bool nan_ = false;
-  at::Tensor scale_;
-  std::vector<Ranked> heap_;
+  std::vector<ActiveEntry> heap_;
 };
 
 }  // namespace circuit::activation
