@@ -194,12 +194,13 @@ TEST_CASE("SAELens dictionaries of other kinds are refused by name") {
     const auto path = write_sae_lens(folder, config, sae_tensors());
     return said<ConfigError>([&] { (void)load_sae_lens(path); });
   };
-  for (const std::string architecture : {"gated", "jumprelu", "topk", "skip_transcoder", "jumprelu_transcoder"}) {
+  for (const std::string architecture : {"batchtopk", "matryoshka_batchtopk", "temporal", "matching_pursuit"}) {
     REQUIRE_THAT(refused([&](auto& c) { c["architecture"] = architecture; }), ContainsSubstring("got " + architecture));
   }
-  REQUIRE_THAT(refused([](auto& c) { c["activation_fn_str"] = "topk"; }), ContainsSubstring("activation_fn_str"));
-  REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = "layer_norm"; }), ContainsSubstring("layer_norm"));
-  REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = true; }), ContainsSubstring("normalize_activations"));
+  REQUIRE_THAT(refused([](auto& c) { c["activation_fn_str"] = "tanh-relu"; }), ContainsSubstring("activation_fn_str"));
+  REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = "covariance_whitening"; }),
+               ContainsSubstring("covariance_whitening"));
+  REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = true; }), ContainsSubstring("activation_scale"));
   REQUIRE_THAT(refused([](auto& c) { c["metadata"]["hook_head_index"] = 3; }), ContainsSubstring("hook_head_index"));
   REQUIRE_THAT(refused([](auto& c) { c["metadata"] = nlohmann::json::object(); }), ContainsSubstring("hook_point"));
   REQUIRE_THAT(refused([](auto& c) { c["architecture"] = "transcoder"; }), ContainsSubstring("apply_b_dec_to_input"));

@@ -21,6 +21,9 @@ namespace circuit {
 struct DictionaryOptions {
   at::ScalarType dtype = at::kFloat;  ///< tensors of this dtype stay mapped; others are converted
   at::Device device = at::kCPU;
+  /// What activations were multiplied by in training, for files that say they were and not by what (SAELens'
+  /// `expected_average_only_in`). It is folded into the weights.
+  std::optional<double> activation_scale{};
 };
 
 /// What `b_dec` means in a file that does not say.

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/load/loaded.hpp"
+#include "circuit/dictionary/sparse_dictionary.hpp"
+#include "circuit/io/tensor_file.hpp"
+#include "circuit/io/to_tensor.hpp"
+
+// What the loaders of single formats share.
+namespace circuit::detail {
+
+/// A whole number that a file holds as a tensor of one element.
+/// throws  NameError, ShapeError, DTypeError
+[[nodiscard]] inline std::int64_t read_whole_number(const TensorFile& file, const std::string& name) {
+  const auto stored = to_tensor(file.get(name));
+  if (stored.numel() != 1) check_shape(stored, {}, name, file.path());
+  if (stored.is_floating_point() || stored.scalar_type() == at::kBool) {
+    throw DTypeError{
+        {.file = file.path(), .tensor = name, .expected = "a whole number", .got = at::toString(stored.scalar_type())}};
+  }
+  return stored.to(at::kLong).item<std::int64_t>();
+}
+
+/// A threshold per feature, or one for all. return [d_sae]
+[[nodiscard]] inline at::Tensor read_threshold(const DictionaryReader& reader, const TensorFile& file,
+                                               const std::string& name, const DictionaryOptions& options,
+                                               std::int64_t d_sae) {
+  const auto& view = file.get(name);
+  if (!view.shape.empty()) return reader.read(name, 1);
+  const auto one = to_tensor(view).to(options.dtype).to(options.device);
+  check_finite(one, name, file.path());
+  return one.expand({d_sae}).contiguous();
+}
+
+/// The dictionary, checked with `file` in its errors and named for what it is then.
+[[nodiscard]] inline SparseDictionary<> assemble(DictionaryWeights weights, activation::Any activation,
+                                                 const std::filesystem::path& file, std::string name = {}) {
+  SparseDictionary<> d{std::move(weights), std::move(activation)};
+  d.name = file.string();
+  d.check();
+  if (!name.empty()) d.name = std::move(name);
+  return d;
+}
+
+/// The same function, with decoder rows of norm 1 and activations multiplied by the norms they had. In memory of its
+/// own.
+inline void fold_decoder_norms(DictionaryWeights& weights) {
+  const auto norms = weights.W_dec.square().sum(-1).sqrt();
+  weights.W_enc = weights.W_enc.mul(norms);
+  weights.b_enc = weights.b_enc.mul(norms);
+  weights.W_dec = weights.W_dec.div(norms.unsqueeze(-1));
+  weights.W_dec_pages = {};
+}
+
+/// The same dictionary for inputs that have not been multiplied by `in`, and outputs that are not by `out`.
+inline void fold_scale(DictionaryWeights& weights, double in, double out) {
+  weights.W_enc = weights.W_enc.mul(in);
+  weights.W_dec = weights.W_dec.div(out);
+  weights.W_dec_pages = {};
+  if (weights.b_in.defined()) weights.b_in = weights.b_in.div(in);
+  if (weights.b_out.defined()) weights.b_out = weights.b_out.div(out);
+}
+
+/// The number behind a word in a path's components, nearest first: 12 for `layer_` in "res/layer_12/width_16k".
+[[nodiscard]] inline std::optional<std::int32_t> number_in_path(const std::filesystem::path& path,
+                                                                std::string_view word) {
+  std::optional<std::int32_t> found;
+  for (const auto& part : path) {
+    const auto text = part.string();
+    if (!text.starts_with(word)) continue;
+    std::int32_t value = -1;
+    const auto [rest, status] = std::from_chars(text.data() + word.size(), text.data() + text.size(), value);
+    const bool ends = rest == text.data() + text.size() || *rest == '.' || *rest == '_';
+    if (status == std::errc{} && value >= 0 && ends) found = value;
+  }
+  return found;
+}
+
+[[nodiscard]] inline std::string hook_in_block(std::int32_t layer, std::string_view hook) {
+  return "blocks." + std::to_string(layer) + '.' + std::string{hook};
+}
+
+}  // namespace circuit::detail

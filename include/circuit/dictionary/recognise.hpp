@@ -1,0 +1,197 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "circuit/dictionary/load.hpp"
+#include "circuit/dictionary/load/circuit_tracer.hpp"
+#include "circuit/dictionary/load/dictionary_learning.hpp"
+#include "circuit/dictionary/load/gemma_scope.hpp"
+#include "circuit/dictionary/load/llama_scope.hpp"
+#include "circuit/dictionary/load/sparsify.hpp"
+
+/// Dictionaries of every format there is a loader for. `circuit/dictionary/load.hpp` alone reads those that circuits
+/// were first found with, and costs less to include.
+namespace circuit::dictionary {
+
+enum class Format {
+  sae_lens,
+  sparsify,
+  gemma_scope,
+  llama_scope,
+  dictionary_learning,
+  circuit_tracer,
+  circuit_tracer_set,
+  published_pt,  ///< Kissane's or Dunefsky's
+  bare,
+};
+
+/// What people call it: "SAELens", "EleutherAI sparsify".
+[[nodiscard]] constexpr std::string_view name(Format format) noexcept {
+  switch (format) {
+    case Format::sae_lens:
+      return "SAELens";
+    case Format::sparsify:
+      return "EleutherAI sparsify";
+    case Format::gemma_scope:
+      return "Gemma Scope";
+    case Format::llama_scope:
+      return "Llama Scope";
+    case Format::dictionary_learning:
+      return "dictionary_learning";
+    case Format::circuit_tracer:
+      return "circuit-tracer transcoder";
+    case Format::circuit_tracer_set:
+      return "circuit-tracer set";
+    case Format::published_pt:
+      return "published .pt file";
+    case Format::bare:
+      break;
+  }
+  return "bare tensors";
+}
+
+/// A dictionary, or a set of them, and the path that its loader takes: a folder for some, a file for others.
+struct Recognised {
+  Format format;
+  std::filesystem::path path;
+};
+
+/// Says what a folder or file is, from names alone where they say it.
+/// throws  FileError    when there is no such path
+/// throws  ConfigError  for what is none of the formats
+[[nodiscard]] Recognised recognise(const std::filesystem::path& path);
+
+/// Reads one dictionary of any format.
+/// throws  as recognise and the format's own loader;  ConfigError for a set (load_circuit_tracer_set)
+[[nodiscard]] LoadedDictionary load(const std::filesystem::path& path, const DictionaryOptions& options = {});
+
+/// Reads dictionaries of any formats, each placed by its hooks; a set of transcoders counts as all that it holds.
+/// throws  ConfigError  for a hook that a DictionarySet has no place for, two dictionaries of one place, or ones that
+///                      expect different weight processings;  as load
+[[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths,
+                                     const DictionaryOptions& options = {});
+
+}  // namespace circuit::dictionary
+
+namespace circuit::dictionary::detail {
+
+/// A format that a folder is known by: the files that must be there, and which of them the loader takes, if any.
+struct FolderMark {
+  Format format;
+  std::vector<std::string_view> files;
+  std::string_view path{};
+};
+
+[[nodiscard]] inline std::vector<FolderMark> folder_marks() {
+  return {{Format::sae_lens, {"cfg.json", "sae_weights.safetensors"}},
+          {Format::sparsify, {"cfg.json", "sae.safetensors"}},
+          {Format::llama_scope, {"hyperparams.json"}},
+          {Format::llama_scope, {"config.json", "sae_weights.safetensors"}},
+          {Format::gemma_scope, {"params.npz"}, "params.npz"},
+          {Format::gemma_scope, {"params.safetensors"}, "params.safetensors"},
+          {Format::dictionary_learning, {"ae.pt"}, "ae.pt"},
+          {Format::circuit_tracer_set, {"config.yaml"}}};
+}
+
+[[nodiscard]] inline Recognised recognise_folder(const std::filesystem::path& folder) {
+  for (const auto& mark : folder_marks()) {
+    bool all = true;
+    for (const auto file : mark.files) all = all && std::filesystem::exists(folder / file);
+    if (all) return {mark.format, mark.path.empty() ? folder : folder / mark.path};
+  }
+  std::string known;
+  for (const auto& mark : folder_marks()) {
+    if (!known.empty()) known += ", ";
+    for (const auto file : mark.files) known += (file == mark.files.front() ? "" : " with ") + std::string{file};
+  }
+  throw ConfigError{{.file = folder, .problem = "is no folder of a dictionary", .expected = known}};
+}
+
+/// return  nothing for a file whose name does not say
+[[nodiscard]] inline std::optional<Recognised> recognise_name(const std::filesystem::path& file) {
+  const auto name = file.filename().string();
+  if (name == "ae.pt") return Recognised{Format::dictionary_learning, file};
+  if (file.extension() == ".npz" || name == "params.safetensors") return Recognised{Format::gemma_scope, file};
+  if (name == "sae_weights.safetensors" || name == "sae.safetensors") return recognise_folder(file.parent_path());
+  const bool layer = circuit::detail::number_in_path(file.filename(), "layer_").has_value();
+  if (layer && file.extension() == ".safetensors" && std::filesystem::exists(file.parent_path() / "config.yaml")) {
+    return Recognised{Format::circuit_tracer, file};
+  }
+  return {};
+}
+
+}  // namespace circuit::dictionary::detail
+
+namespace circuit::dictionary {
+
+inline Recognised recognise(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) throw FileError{{.file = path, .problem = "does not exist"}};
+  if (std::filesystem::is_directory(path)) return detail::recognise_folder(path);
+  if (const auto found = detail::recognise_name(path)) return *found;
+  if (const auto found = circuit::detail::recognize(path)) {
+    const bool bare = found->format == circuit::detail::DictionaryFormat::bare;
+    return {bare ? Format::bare : Format::published_pt, path};
+  }
+  throw ConfigError{{.file = path,
+                     .problem = "is no dictionary that is known by its name or content",
+                     .expected = "ae.pt, params.npz, layer_{l}.safetensors beside config.yaml, a published .pt file",
+                     .hint = "load_bare reads a file of any name"}};
+}
+
+inline LoadedDictionary load(const std::filesystem::path& path, const DictionaryOptions& options) {
+  const auto found = recognise(path);
+  switch (found.format) {
+    case Format::sae_lens:
+      return load_sae_lens(found.path, options);
+    case Format::sparsify:
+      return load_sparsify(found.path, options);
+    case Format::gemma_scope:
+      return load_gemma_scope(found.path, options);
+    case Format::llama_scope:
+      return load_llama_scope(found.path, options);
+    case Format::dictionary_learning:
+      return load_dictionary_learning(found.path, options);
+    case Format::circuit_tracer:
+      return load_circuit_tracer(found.path, options);
+    case Format::circuit_tracer_set:
+      throw ConfigError{{.file = path, .problem = "is a set of transcoders", .hint = "use dictionary::load_set"}};
+    case Format::published_pt:
+    case Format::bare:
+      break;
+  }
+  return load_dictionary(found.path, options);
+}
+
+inline DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options) {
+  DictionarySet set;
+  std::optional<weights::Processing> expected;
+  const auto add = [&](const std::filesystem::path& path, LoadedDictionary loaded) {
+    const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
+    if ((place.mlp ? set.mlp(place.layer) : set.attn(place.layer)) != nullptr) {
+      throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
+    }
+    if (expected && loaded.expects && *expected != *loaded.expects) {
+      throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
+    }
+    if (loaded.expects) expected = loaded.expects;
+    if (place.mlp) {
+      set.set_mlp(place.layer, std::move(loaded.dictionary));
+    } else {
+      set.set_attn(place.layer, std::move(loaded.dictionary), place.site);
+    }
+  };
+  for (const auto& path : paths) {
+    if (recognise(path).format != Format::circuit_tracer_set) {
+      add(path, load(path, options));
+      continue;
+    }
+    for (auto& [layer, loaded] : load_circuit_tracer_set(path, options)) add(path, std::move(loaded));
+  }
+  if (expected) set.expect(*expected);
+  return set;
+}
+
+}  // namespace circuit::dictionary

@@ -1,0 +1,284 @@
+"""Writes one small dictionary of every kind with the library that people publish it with, and what that library makes of
+some inputs: `expected.safetensors` in each folder holds x, the activations and the output.
+
+Needs sae_lens 6.54, eai-sparsify 1.3 and dictionary-learning 0.1; run anywhere. Nothing is fetched: where sae_lens reads a
+published layout (Gemma Scope, Llama Scope, circuit-tracer), its own converter is given the files written here.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # it has no CPU kernels
+import numpy as np
+import sae_lens
+import torch
+import yaml
+from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
+from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
+from dictionary_learning.trainers.top_k import AutoEncoderTopK
+from sae_lens.loading import pretrained_sae_loaders as loaders
+from sae_lens.registry import get_sae_class
+from safetensors.torch import save_file
+from sparsify.config import SparseCoderConfig
+from sparsify.sparse_coder import SparseCoder
+
+HERE = Path(__file__).parent
+D_IN, D_SAE = 6, 16
+torch.manual_seed(11)
+
+
+def fresh(name):
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def randomize(module):
+    """Nothing zero, so that nothing can be forgotten: about half of the features active."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            scale = 0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape) * scale)
+            if name.endswith("threshold"):
+                parameter.copy_(torch.rand(parameter.shape) * 0.8)
+    return module
+
+
+def inputs():
+    return torch.randn(5, D_IN) * 1.5 + 0.3
+
+
+def expect(folder, x, acts, out):
+    save_file({"x": x, "acts": acts.detach().contiguous(), "out": out.detach().contiguous()},
+              folder / "expected.safetensors")
+
+
+def acts_of(sae, x):
+    acts = sae.encode(x)
+    return acts.to_dense() if acts.is_sparse else acts
+
+
+# ---- SAELens ---------------------------------------------------------------------------------------------------------
+def lens_config(architecture, hook, **more):
+    metadata = {"hook_name": f"blocks.1.{hook}", "model_name": "tiny", "prepend_bos": True}
+    if "transcoder" in architecture:
+        metadata["hook_name_out"] = "blocks.1.hook_mlp_out"
+        more |= {"d_out": D_IN, "apply_b_dec_to_input": False}
+    return {"architecture": architecture, "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu",
+            "metadata": metadata} | more
+
+
+def lens(name, architecture, hook="hook_resid_post", fold=None, **more):
+    folder = fresh(f"sae_lens_{name}")
+    sae = randomize(get_sae_class(architecture)[0].from_dict(lens_config(architecture, hook, **more)))
+    sae.save_model(folder)
+    if fold is not None:
+        sae.fold_activation_norm_scaling_factor(fold)
+    x = inputs()
+    if hook.endswith("hook_z"):
+        heads = x.view(5, 2, 3)
+        acts, out = acts_of(sae, heads), sae(heads).reshape(5, D_IN)
+    else:
+        acts, out = acts_of(sae, x), sae(x)
+    expect(folder, x, acts, out)
+
+
+def lens_before_6():
+    """The flat configuration of version 3, as sae_lens itself still reads it."""
+    folder = fresh("sae_lens_before_6")
+    sae = randomize(get_sae_class("topk")[0].from_dict(lens_config("topk", "hook_resid_post", k=4)))
+    save_file(dict(sae.state_dict()), folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({
+        "model_name": "tiny", "hook_point": "blocks.1.hook_resid_post", "hook_point_head_index": None, "d_in": D_IN,
+        "d_sae": D_SAE, "dtype": "float32", "device": "cpu", "activation_fn_str": "topk",
+        "activation_fn_kwargs": {"k": 4}, "normalize_activations": False, "finetuning_scaling_factor": False}))
+    again = sae_lens.SAE.load_from_disk(folder)
+    x = inputs()
+    expect(folder, x, acts_of(again, x), again(x))
+
+
+def lens_trained(name, **more):
+    """BatchTopK is a kind for training; for inference sae_lens saves it as jumprelu."""
+    folder = fresh(f"sae_lens_{name}")
+    training, config = sae_lens.registry.get_sae_training_class("batchtopk")
+    sae = randomize(training(config.from_dict(
+        {"architecture": "batchtopk", "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu", "k": 4.0,
+         "metadata": {"hook_name": "blocks.1.hook_resid_post"}} | more)))
+    sae.topk_threshold = torch.tensor(0.35, dtype=torch.double)
+    sae.save_inference_model(folder)
+    again = sae_lens.SAE.load_from_disk(folder)
+    x = inputs()
+    expect(folder, x, acts_of(again, x), again(x))
+
+
+# ---- published layouts, read by sae_lens' converters ------------------------------------------------------------------
+def converted(folder, loader, name_in_repo, x=None, repo="local", fold=None, **overrides):
+    """What sae_lens makes of files in `folder`, once they are on this machine."""
+    def local(repo_id, filename, subfolder=None, **_):
+        return str(folder / Path(f"{subfolder}/{filename}" if subfolder else filename).relative_to(name_in_repo)
+                   if name_in_repo else folder / filename)
+    loaders.hf_hub_download = local
+    config, state, _ = loader(repo, name_in_repo, cfg_overrides={"device": "cpu", "dtype": "float32"} | overrides)
+    config = loaders.handle_config_defaulting(config)
+    sae = get_sae_class(config["architecture"])[0].from_dict(config)
+    sae.load_state_dict({k: v.float() for k, v in state.items()})
+    if fold is not None:
+        sae.fold_activation_norm_scaling_factor(fold)
+    x = inputs()
+    expect(HERE / folder.relative_to(HERE).parts[0], x, acts_of(sae, x), sae(x))
+
+
+def numbers(**more):
+    return {"W_enc": torch.randn(D_IN, D_SAE) * 0.5, "b_enc": torch.randn(D_SAE) * 0.3,
+            "W_dec": torch.randn(D_SAE, D_IN) * 0.5, "b_dec": torch.randn(D_IN) * 0.3,
+            "threshold": torch.rand(D_SAE) * 0.8} | more
+
+
+def gemma_scope(name, repo, inside, loader):
+    folder = fresh(name) / repo / inside
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **{k: v.numpy() for k, v in numbers().items()})
+    converted(folder, loader, inside, repo=repo, d_in=D_IN, d_sae=D_SAE, d_out=D_IN)
+
+
+def gemma_scope_2():
+    inside = "transcoder/layer_1_width_16k_l0_small_affine"
+    folder = fresh("gemma_scope_2_transcoder") / inside
+    folder.mkdir(parents=True)
+    state = {k.replace("W_", "w_"): v for k, v in numbers().items()}
+    state["affine_skip_connection"] = torch.randn(D_IN, D_IN) * 0.5
+    save_file(state, folder / "params.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": "jump_relu", "model_name": "tiny",
+                                                    "affine_connection": True}))
+    loaders.get_safetensors_tensor_shapes = lambda *_: {k: list(v.shape) for k, v in state.items()}
+    converted(folder, loaders.gemma_3_sae_huggingface_loader, inside, d_out=D_IN)
+
+
+def llama_scope():
+    inside = "Llama3_1-8B-Base-L1R-8x"
+    folder = fresh("llama_scope") / inside
+    (folder / "checkpoints").mkdir(parents=True)
+    n = numbers()
+    save_file({"encoder.weight": n["W_enc"].T.contiguous(), "encoder.bias": n["b_enc"],
+               "decoder.weight": n["W_dec"].T.contiguous(), "decoder.bias": n["b_dec"]},
+              folder / "checkpoints" / "final.safetensors")
+    norm = 1.7
+    (folder / "hyperparams.json").write_text(json.dumps(
+        {"d_model": D_IN, "d_sae": D_SAE, "hook_point_in": "blocks.1.hook_resid_post",
+         "hook_point_out": "blocks.1.hook_resid_post", "jump_relu_threshold": 0.25,
+         "dataset_average_activation_norm": {"in": norm, "out": norm}}))
+    converted(folder, loaders.llama_scope_sae_huggingface_loader, inside, fold=D_IN ** 0.5 / norm)
+
+
+def llama_scope_r1():
+    inside = "400M-Slimpajama-400M-OpenR1-Math-220k/L1R"
+    folder = fresh("llama_scope_r1") / "L1R"
+    folder.mkdir(parents=True)
+    n = numbers()
+    save_file({"encoder.weight": n["W_enc"].T.contiguous(), "encoder.bias": n["b_enc"],
+               "decoder.weight": n["W_dec"].T.contiguous(), "decoder.bias": n["b_dec"],
+               "log_jumprelu_threshold": n["threshold"].log()}, folder / "sae_weights.safetensors")
+    (folder / "config.json").write_text(json.dumps(
+        {"d_model": D_IN, "expansion_factor": D_SAE / D_IN, "hook_point_in": "blocks.1.hook_resid_post",
+         "hook_point_out": "blocks.1.hook_resid_post"}))
+    converted(folder, loaders.llama_scope_r1_distill_sae_huggingface_loader, inside, d_sae=D_SAE)
+
+
+# ---- sparsify --------------------------------------------------------------------------------------------------------
+def sparse_coder(name, hookpoint, **config):
+    folder = fresh(name)
+    coder = randomize(SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=4, **config)))
+    coder.save_to_disk(folder / hookpoint)
+    x = inputs()
+    values, places, _ = coder.encode(x)
+    acts = torch.zeros(len(x), D_SAE).scatter(1, places, values)
+    expect(folder, x, acts, coder(x).sae_out)
+
+
+# ---- dictionary_learning ----------------------------------------------------------------------------------------------
+def learned(name, dictionary, threshold=None, **trainer):
+    folder = fresh(f"dictionary_learning_{name}")
+    dictionary = randomize(dictionary)
+    if threshold is not None:
+        dictionary.threshold.fill_(threshold)
+    torch.save(dictionary.state_dict(), folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps({"trainer": {
+        "dict_class": type(dictionary).__name__, "activation_dim": D_IN, "dict_size": D_SAE, "layer": 1,
+        "lm_name": "tiny", "submodule_name": "resid_post_layer_1"} | trainer, "buffer": {"ctx_len": 128}}))
+    x = inputs()
+    expect(folder, x, dictionary.encode(x), dictionary(x))
+
+
+# ---- circuit-tracer: its layout, by the definition of its transcoders ---------------------------------------------------
+def tracer(name, activation=None, threshold=False, skip=False):
+    folder = fresh(f"circuit_tracer_{name}")
+    n = numbers()
+    state = {"W_enc": n["W_enc"].T.contiguous(), "b_enc": n["b_enc"], "W_dec": n["W_dec"], "b_dec": n["b_dec"]}
+    if threshold:
+        state["activation_function.threshold"] = n["threshold"]
+    if skip:
+        state["W_skip"] = torch.randn(D_IN, D_IN) * 0.5
+    save_file(state, folder / "layer_1.safetensors")
+    config = {"model_name": "tiny", "model_kind": "transcoder_set", "feature_input_hook": "ln2.hook_normalized",
+              "feature_output_hook": "hook_mlp_out"}
+    if activation:
+        config |= {"activation": activation, "k": 4}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    x = inputs()
+    acts = x @ n["W_enc"] + n["b_enc"]
+    if threshold:
+        acts = acts * (acts > n["threshold"])
+    elif activation == "topk":
+        kept = acts.topk(4, dim=-1)
+        acts = torch.zeros_like(acts).scatter(1, kept.indices, kept.values)
+    else:
+        acts = acts.relu()
+    out = acts @ n["W_dec"] + n["b_dec"]
+    expect(folder, x, acts, out + x @ state["W_skip"].T if skip else out)
+
+
+if __name__ == "__main__":
+    lens("standard", "standard")
+    lens("standard_no_input_bias", "standard", apply_b_dec_to_input=False)
+    lens("hook_z", "standard", "attn.hook_z", reshape_activations="hook_z")
+    lens("constant_norm", "standard", normalize_activations="constant_norm_rescale")
+    lens("layer_norm", "standard", normalize_activations="layer_norm")
+    lens("expected_average", "standard", normalize_activations="expected_average_only_in", fold=1.7)
+    lens("gated", "gated")
+    lens("topk", "topk", k=4)
+    lens("topk_decoder_norms", "topk", k=4, rescale_acts_by_decoder_norm=True)
+    lens("topk_layer_norm", "topk", k=4, normalize_activations="layer_norm")
+    lens("jumprelu", "jumprelu")
+    lens("jumprelu_expected_average", "jumprelu", normalize_activations="expected_average_only_in", fold=1.7)
+    lens("transcoder", "transcoder", "ln2.hook_normalized")
+    lens("transcoder_layer_norm", "transcoder", "ln2.hook_normalized", normalize_activations="layer_norm")
+    lens("skip_transcoder", "skip_transcoder", "ln2.hook_normalized")
+    lens("jumprelu_transcoder", "jumprelu_transcoder", "ln2.hook_normalized")
+    lens_before_6()
+    lens_trained("batchtopk")
+    gemma_scope("gemma_scope_res", "gemma-scope-2b-pt-res", "layer_1/width_16k/average_l0_71",
+                loaders.gemma_2_sae_huggingface_loader)
+    gemma_scope("gemma_scope_embedding", "gemma-scope-2b-pt-res", "embedding/width_4k/average_l0_6",
+                loaders.gemma_2_sae_huggingface_loader)
+    gemma_scope("gemma_scope_transcoder", "gemma-scope-2b-pt-transcoders", "layer_1/width_16k/average_l0_5",
+                loaders.gemma_2_transcoder_huggingface_loader)
+    gemma_scope_2()
+    llama_scope()
+    llama_scope_r1()
+    sparse_coder("sparsify_topk", "layers.1")
+    sparse_coder("sparsify_groupmax", "layers.1", activation="groupmax")
+    sparse_coder("sparsify_transcoder", "h.1.mlp", transcode=True)
+    sparse_coder("sparsify_skip_transcoder", "layers.1.mlp", transcode=True, skip_connection=True)
+    learned("auto_encoder", AutoEncoder(D_IN, D_SAE))
+    learned("auto_encoder_new", AutoEncoderNew(D_IN, D_SAE))
+    learned("gated", GatedAutoEncoder(D_IN, D_SAE))
+    learned("jump_relu", JumpReluAutoEncoder(D_IN, D_SAE))
+    learned("top_k", AutoEncoderTopK(D_IN, D_SAE, 4), threshold=0.6, k=4)
+    learned("batch_top_k", BatchTopKSAE(D_IN, D_SAE, 4), threshold=0.6, k=4)
+    tracer("relu")
+    tracer("jump_relu", threshold=True)
+    tracer("topk", activation="topk")
+    tracer("skip", threshold=True, skip=True)

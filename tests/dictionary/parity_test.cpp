@@ -1,0 +1,142 @@
+// Dictionaries written by the libraries that people publish them with, held to what those libraries make of them
+// (tests/data/dictionaries/make.py).
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "circuit/dictionary/recognise.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Case {
+  const char* folder;
+  const char* inside;  // what is loaded
+  dictionary::Format format;
+  const char* reads;
+  const char* writes;
+  const char* reference;  // who computed the expected numbers
+  double scale = 0;       // DictionaryOptions::activation_scale, where it is needed
+};
+
+constexpr auto resid = "blocks.1.hook_resid_post";
+constexpr auto normalized = "blocks.1.ln2.hook_normalized";
+constexpr auto mlp_out = "blocks.1.hook_mlp_out";
+
+std::vector<Case> cases() {
+  using enum dictionary::Format;
+  constexpr auto lens = "sae_lens";
+  constexpr auto eai = "eai-sparsify";
+  constexpr auto learning = "dictionary_learning";
+  constexpr auto formula = "its definition in PyTorch";
+  return {
+      {"sae_lens_standard", "", sae_lens, resid, resid, lens},
+      {"sae_lens_standard_no_input_bias", "", sae_lens, resid, resid, lens},
+      {"sae_lens_hook_z", "", sae_lens, "blocks.1.attn.hook_z", "blocks.1.attn.hook_z", lens},
+      {"sae_lens_constant_norm", "", sae_lens, resid, resid, lens},
+      {"sae_lens_layer_norm", "", sae_lens, resid, resid, lens},
+      {"sae_lens_expected_average", "", sae_lens, resid, resid, lens, 1.7},
+      {"sae_lens_gated", "", sae_lens, resid, resid, lens},
+      {"sae_lens_topk", "", sae_lens, resid, resid, lens},
+      {"sae_lens_topk_decoder_norms", "", sae_lens, resid, resid, lens},
+      {"sae_lens_topk_layer_norm", "", sae_lens, resid, resid, lens},
+      {"sae_lens_jumprelu", "", sae_lens, resid, resid, lens},
+      {"sae_lens_jumprelu_expected_average", "", sae_lens, resid, resid, lens, 1.7},
+      {"sae_lens_batchtopk", "", sae_lens, resid, resid, lens},
+      {"sae_lens_before_6", "", sae_lens, resid, resid, lens},
+      {"sae_lens_transcoder", "", sae_lens, normalized, mlp_out, lens},
+      {"sae_lens_transcoder_layer_norm", "", sae_lens, normalized, mlp_out, lens},
+      {"sae_lens_skip_transcoder", "", sae_lens, normalized, mlp_out, lens},
+      {"sae_lens_jumprelu_transcoder", "", sae_lens, normalized, mlp_out, lens},
+      {"gemma_scope_res", "gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71", gemma_scope, resid, resid, lens},
+      {"gemma_scope_embedding", "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", gemma_scope, "hook_embed",
+       "hook_embed", lens},
+      {"gemma_scope_transcoder", "gemma-scope-2b-pt-transcoders/layer_1/width_16k/average_l0_5", gemma_scope,
+       normalized, mlp_out, lens},
+      {"gemma_scope_2_transcoder", "transcoder/layer_1_width_16k_l0_small_affine", gemma_scope, normalized, mlp_out,
+       lens},
+      {"llama_scope", "Llama3_1-8B-Base-L1R-8x", llama_scope, resid, resid, lens},
+      {"llama_scope_r1", "L1R", llama_scope, resid, resid, lens},
+      {"sparsify_topk", "layers.1", sparsify, resid, resid, eai},
+      {"sparsify_groupmax", "layers.1", sparsify, resid, resid, eai},
+      {"sparsify_transcoder", "h.1.mlp", sparsify, "blocks.1.mlp.hook_in", mlp_out, eai},
+      {"sparsify_skip_transcoder", "layers.1.mlp", sparsify, "blocks.1.mlp.hook_in", mlp_out, eai},
+      {"dictionary_learning_auto_encoder", "", dictionary_learning, resid, resid, learning},
+      {"dictionary_learning_auto_encoder_new", "", dictionary_learning, resid, resid, learning},
+      {"dictionary_learning_gated", "", dictionary_learning, resid, resid, learning},
+      {"dictionary_learning_jump_relu", "", dictionary_learning, resid, resid, learning},
+      {"dictionary_learning_top_k", "", dictionary_learning, resid, resid, learning},
+      {"dictionary_learning_batch_top_k", "", dictionary_learning, resid, resid, learning},
+      {"circuit_tracer_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
+      {"circuit_tracer_jump_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
+      {"circuit_tracer_topk", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
+      {"circuit_tracer_skip", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
+  };
+}
+
+fs::path folder() { return fs::path{CIRCUIT_TEST_DATA} / "dictionaries"; }
+
+/// Largest differences from what the library made of the same inputs.
+struct Difference {
+  double encode, decode, error, active;
+};
+
+Difference difference_of(const Case& c, LoadedDictionary& loaded) {
+  loaded = dictionary::load(folder() / c.folder / c.inside,
+                            {.activation_scale = c.scale > 0 ? std::optional{c.scale} : std::nullopt});
+  const auto& d = loaded.dictionary;
+  const auto expected = open_safetensors(folder() / c.folder / "expected.safetensors");
+  const auto x = to_tensor(expected.get("x"));
+  const auto acts = to_tensor(expected.get("acts"));
+  const auto out = to_tensor(expected.get("out"));
+  const auto largest = [](const at::Tensor& t) { return t.abs().max().item<double>(); };
+  const auto streamed = encode_active(d, x.unsqueeze(0));
+  const auto rebuilt = d.b_out.add(decode_active(d, streamed));
+  // The error term of what the dictionary describes: for a transcoder any target will do, so both take the inputs.
+  return {largest(d.encode(x).sub(acts)), largest(d.output(d.decode(acts), x).sub(out)),
+          largest(x.sub(d.output(rebuilt, x)).sub(x.sub(out))), acts.ne(0).sum().item<double>()};
+}
+
+}  // namespace
+
+TEST_CASE("every kind of dictionary encodes, decodes and errs as in the library that wrote it") {
+  for (const auto& c : cases()) {
+    INFO(c.folder);
+    const auto path = folder() / c.folder / c.inside;
+    REQUIRE(dictionary::recognise(path).format ==
+            (c.format == dictionary::Format::circuit_tracer ? dictionary::Format::circuit_tracer : c.format));
+    LoadedDictionary loaded;
+    const auto difference = difference_of(c, loaded);
+    REQUIRE(loaded.hooks.in == c.reads);
+    REQUIRE(loaded.hooks.out == c.writes);
+    REQUIRE(difference.active > 5);
+    REQUIRE(difference.encode < 1e-5);
+    REQUIRE(difference.decode < 1e-5);
+    REQUIRE(difference.error < 1e-5);
+  }
+}
+
+TEST_CASE("every folder of dictionaries is compared") {
+  std::vector<std::string> compared;
+  for (const auto& c : cases()) compared.emplace_back(c.folder);
+  for (const auto& entry : fs::directory_iterator{folder()}) {
+    if (entry.is_directory()) REQUIRE(std::count(compared.begin(), compared.end(), entry.path().filename()) == 1);
+  }
+}
+
+// `circuit_dictionary_test "[.table]"` prints the rows of docs/dictionaries.md.
+TEST_CASE("the table of differences", "[.table]") {
+  for (const auto& c : cases()) {
+    LoadedDictionary loaded;
+    const auto d = difference_of(c, loaded);
+    std::string kind{c.folder};
+    std::ranges::replace(kind, '_', ' ');
+    std::printf("| %s | %s | %s | %.1e | %.1e | %.1e |\n", kind.c_str(),
+                std::string{dictionary::name(c.format)}.c_str(), c.reference, d.encode, d.decode, d.error);
+  }
+}

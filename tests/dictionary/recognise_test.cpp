@@ -1,0 +1,222 @@
+#include "circuit/dictionary/recognise.hpp"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "io/files.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+using namespace circuit_test;
+namespace fs = std::filesystem;
+
+namespace {
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+at::Tensor counted(std::vector<std::int64_t> shape, double start) {
+  std::int64_t size = 1;
+  for (const auto s : shape) size *= s;
+  return at::arange(size, at::kFloat).mul(0.37).add(start).sin().view(shape);
+}
+
+void write(const fs::path& path, const Tensors& tensors) {
+  fs::create_directories(path.parent_path());
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+  write_safetensors(path, views);
+}
+void write_text(const fs::path& path, const std::string& text) {
+  fs::create_directories(path.parent_path());
+  std::ofstream{path} << text;
+}
+
+/// A sparsify folder, [3, 6].
+struct Sparsify {
+  nlohmann::json config{{"activation", "topk"}, {"k", 2}, {"d_in", 3}, {"num_latents", 6}, {"transcode", false}};
+  Tensors tensors{{"encoder.weight", counted({6, 3}, 0)},
+                  {"encoder.bias", counted({6}, 1)},
+                  {"W_dec", counted({6, 3}, 2)},
+                  {"b_dec", counted({3}, 3)}};
+
+  fs::path write_to(const fs::path& folder) const {
+    write_text(folder / "cfg.json", config.dump());
+    write(folder / "sae.safetensors", tensors);
+    return folder;
+  }
+};
+
+/// A circuit-tracer transcoder, [3, 6].
+Tensors tracer_tensors() {
+  return {{"W_enc", counted({6, 3}, 0)},
+          {"b_enc", counted({6}, 1)},
+          {"W_dec", counted({6, 3}, 2)},
+          {"b_dec", counted({3}, 3)}};
+}
+const std::string tracer_config =
+    "model_name: tiny\nmodel_kind: transcoder_set\nfeature_input_hook: ln2.hook_normalized\n"
+    "feature_output_hook: hook_mlp_out\n";
+
+}  // namespace
+
+TEST_CASE("a transcoder of sparsify subtracts b_dec from its input only where it is said to be an old one") {
+  const Folder folder;
+  Sparsify s;
+  s.config["transcode"] = true;
+  s.config["num_latents"] = 0;
+  const auto path = s.write_to(folder.path / "layers.0.mlp");
+  const auto x = counted({4, 3}, 5);
+  const auto encoded = [&](const at::Tensor& read) {
+    const auto pre = read.matmul(s.tensors.at("encoder.weight").t()).add(s.tensors.at("encoder.bias"));
+    return activation::TopK{.k = 2}.apply(pre);
+  };
+  REQUIRE_CLOSE(load_sparsify(path).dictionary.encode(x), encoded(x), 1e-6);
+  REQUIRE_CLOSE(load_sparsify(path, {}, SparsifyInput::b_dec_too).dictionary.encode(x),
+                encoded(x.sub(s.tensors.at("b_dec"))), 1e-6);
+  REQUIRE(load_sparsify(path).hooks.out == "blocks.0.hook_mlp_out");
+}
+
+TEST_CASE("sparsify folders that are not read are refused by name") {
+  const Folder folder;
+  const auto path = folder.path / "layers.0";
+  const auto refused = [&](const std::function<void(Sparsify&)>& change) {
+    Sparsify s;
+    change(s);
+    s.write_to(path);
+    return said<Error>([&] { (void)dictionary::load(path); });
+  };
+  REQUIRE_THAT(refused([](auto& s) { s.config["signed"] = true; }), ContainsSubstring("signed"));
+  REQUIRE_THAT(refused([](auto& s) { s.config["activation"] = "softmax"; }), ContainsSubstring("got softmax"));
+  REQUIRE_THAT(refused([](auto& s) {
+                 s.config["activation"] = "groupmax";
+                 s.config["k"] = 4;
+               }),
+               ContainsSubstring("groups"));
+  REQUIRE_THAT(refused([](auto& s) { s.config["k"] = 7; }), ContainsSubstring("expected 1 to 6, got 7"));
+  REQUIRE_THAT(refused([](auto& s) { s.config["k"] = -1; }), ContainsSubstring("got -1"));
+  REQUIRE_THAT(refused([](auto& s) { s.config.erase("k"); }), ContainsSubstring("k"));
+  REQUIRE_THAT(refused([](auto& s) { s.config["num_latents"] = 12; }), ContainsSubstring("num_latents"));
+  REQUIRE_THAT(refused([](auto& s) { s.config["skip_connection"] = true; }), ContainsSubstring("W_skip"));
+  REQUIRE_THAT(refused([](auto& s) { s.tensors.erase("encoder.bias"); }), ContainsSubstring("encoder.bias"));
+  REQUIRE_THAT(refused([](auto& s) { s.tensors["W_dec"] = counted({5, 3}, 0); }), ContainsSubstring("W_dec"));
+  REQUIRE_THAT(refused([](auto& s) { s.tensors["b_dec"][1] = std::nan(""); }), ContainsSubstring("b_dec"));
+  REQUIRE_THAT(refused([](auto& s) { s.tensors["b_dec"] = at::ones({3}, at::kInt); }), ContainsSubstring("b_dec"));
+}
+
+TEST_CASE("a set of circuit-tracer's is every layer beside its configuration, or the files it lists") {
+  const Folder folder;
+  const auto set = folder.path / "set";
+  for (const int layer : {0, 2}) write(set / ("layer_" + std::to_string(layer) + ".safetensors"), tracer_tensors());
+  write_text(set / "config.yaml", tracer_config);
+  REQUIRE(dictionary::recognise(set).format == dictionary::Format::circuit_tracer_set);
+  const auto all = load_circuit_tracer_set(set);
+  REQUIRE(all.size() == 2);
+  REQUIRE(all.at(Layer{2}).hooks.in == "blocks.2.ln2.hook_normalized");
+  const auto placed = dictionary::load_set({set});
+  REQUIRE(placed.mlp(Layer{2}) != nullptr);
+  REQUIRE(placed.mlp(Layer{1}) == nullptr);
+  REQUIRE_THROWS_AS(dictionary::load_set({set, set / "layer_2.safetensors"}), ConfigError);
+  REQUIRE_THROWS_AS(dictionary::load(set), ConfigError);
+
+  write_text(set / "config.yaml", tracer_config + "transcoders:\n  - layer_2.safetensors\n");
+  REQUIRE(load_circuit_tracer_set(set).begin()->first == Layer{0});  // the list's order is the layers'
+}
+
+TEST_CASE("circuit-tracer files say how many features a TopK keeps, negative values among them") {
+  const Folder folder;
+  auto tensors = tracer_tensors();
+  tensors["k"] = at::full({}, 5, at::kLong);
+  write(folder.path / "layer_0.safetensors", tensors);
+  write_text(folder.path / "config.yaml", tracer_config);
+  const auto d = dictionary::load(folder.path / "layer_0.safetensors").dictionary;
+  const auto acts = d.encode(counted({4, 3}, 5));
+  REQUIRE(acts.ne(0).sum().item<std::int64_t>() == 4 * 5);
+  REQUIRE(acts.lt(0).any().item<bool>());
+}
+
+TEST_CASE("circuit-tracer configurations that are not read are refused by name") {
+  const Folder folder;
+  const auto file = folder.path / "layer_0.safetensors";
+  write(file, tracer_tensors());
+  const auto refused = [&](const std::string& config) {
+    write_text(folder.path / "config.yaml", config);
+    return said<Error>([&] { (void)load_circuit_tracer_set(folder.path); });
+  };
+  REQUIRE_THAT(refused("model_kind: cross_layer_transcoder\n"), ContainsSubstring("got cross_layer_transcoder"));
+  REQUIRE_THAT(refused("model_kind: transcoder_set\n"), ContainsSubstring("feature_input_hook"));
+  REQUIRE_THAT(refused(tracer_config + "activation: tanh\n"), ContainsSubstring("got tanh"));
+  REQUIRE_THAT(refused(tracer_config + "activation: topk\n"), ContainsSubstring("got 0"));
+  REQUIRE_THAT(refused(tracer_config + "k: many\n"), ContainsSubstring("many"));
+  REQUIRE_THAT(refused(tracer_config + "transcoders:\n  - hf://org/repo/layer_0.safetensors\n"),
+               ContainsSubstring("hf://"));
+  REQUIRE_THAT(refused(tracer_config + "transcoders:\n  - ../layer_0.safetensors\n"), ContainsSubstring("outside"));
+  REQUIRE_THAT(refused(tracer_config + "transcoders:\n  - layer_9.safetensors\n"), ContainsSubstring("layer_9"));
+  REQUIRE_THAT(refused(tracer_config + "nested:\n  a: 1\n"), ContainsSubstring("nested"));
+}
+
+TEST_CASE("a Llama Scope folder whose norms or sizes cannot be is refused by name") {
+  const Folder folder;
+  const Tensors tensors{{"encoder.weight", counted({6, 3}, 0)},
+                        {"encoder.bias", counted({6}, 1)},
+                        {"decoder.weight", counted({3, 6}, 2)},
+                        {"decoder.bias", counted({3}, 3)}};
+  write(folder.path / "checkpoints" / "final.safetensors", tensors);
+  const nlohmann::json good{{"d_model", 3},
+                            {"hook_point_in", "blocks.0.hook_resid_post"},
+                            {"jump_relu_threshold", 0.5},
+                            {"dataset_average_activation_norm", {{"in", 2.0}, {"out", 2.0}}}};
+  const auto load_with = [&](const nlohmann::json& config) {
+    write_text(folder.path / "hyperparams.json", config.dump());
+    return dictionary::load(folder.path);
+  };
+  REQUIRE(load_with(good).dictionary.d_sae() == 6);
+  const auto refused = [&](const std::function<void(nlohmann::json&)>& change) {
+    auto config = good;
+    change(config);
+    return said<Error>([&] { (void)load_with(config); });
+  };
+  REQUIRE_THAT(refused([](auto& c) { c["dataset_average_activation_norm"]["in"] = 0.0; }),
+               ContainsSubstring("norm.in"));
+  REQUIRE_THAT(refused([](auto& c) { c["dataset_average_activation_norm"].erase("out"); }), ContainsSubstring("out"));
+  REQUIRE_THAT(refused([](auto& c) { c["d_model"] = 4; }), ContainsSubstring("d_model"));
+  REQUIRE_THAT(refused([](auto& c) { c.erase("jump_relu_threshold"); }), ContainsSubstring("jump_relu_threshold"));
+}
+
+TEST_CASE("cross-layer transcoders of Gemma Scope 2 are refused by name") {
+  const Folder folder;
+  write(folder.path / "params.safetensors", {{"w_enc", counted({3, 6}, 0)},
+                                             {"b_enc", counted({6}, 1)},
+                                             {"w_dec", counted({6, 2, 3}, 2)},
+                                             {"b_dec", counted({3}, 3)},
+                                             {"threshold", at::ones({6}, at::kFloat)}});
+  REQUIRE(dictionary::recognise(folder.path).format == dictionary::Format::gemma_scope);
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(folder.path); }), ContainsSubstring("cross-layer"));
+}
+
+TEST_CASE("a TopK of dictionary_learning without its configuration is not guessed at") {
+  const Folder folder;
+  const auto from = fs::path{CIRCUIT_TEST_DATA} / "dictionaries" / "dictionary_learning_top_k";
+  fs::copy_file(from / "ae.pt", folder.path / "ae.pt");
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(folder.path); }), ContainsSubstring("dict_class"));
+  write_text(folder.path / "config.json", R"({"trainer": {"dict_class": "Surprise"}})");
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(folder.path); }), ContainsSubstring("got Surprise"));
+  write_text(folder.path / "config.json", R"({"trainer": {"dict_class": "AutoEncoderTopK", "layer": 3}})");
+  REQUIRE(dictionary::load(folder.path).hooks.in == "blocks.3.hook_resid_post");
+}
+
+TEST_CASE("paths that hold no dictionary are refused") {
+  const Folder folder;
+  REQUIRE_THROWS_AS(dictionary::recognise(folder.path / "nowhere"), FileError);
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::recognise(folder.path); }),
+               ContainsSubstring("cfg.json with"));
+  REQUIRE_THROWS_AS(dictionary::recognise(folder.file("notes.txt", "no")), ConfigError);
+  REQUIRE_THROWS_AS(dictionary::load(folder.file("params.npz", "no archive")), FormatError);
+}
