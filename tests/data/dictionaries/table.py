@@ -1,0 +1,24 @@
+"""Writes docs/dictionaries.md from what the built test program says: python table.py build/tests/circuit_dictionary_test"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HEAD = """# Dictionaries compared with the libraries that write them
+
+Every row is a small dictionary with random weights, written by the library of its format
+([make.py](../tests/data/dictionaries/make.py): sae_lens 6.54, eai-sparsify 1.3, dictionary_learning 0.1), read by
+`dictionary::load` and given the same inputs. The numbers are the largest differences, in float32, of activations, of the output
+from the activations, and of the error term when encoded block by block. The bar is 1e-5; `tests/dictionary/parity_test.cpp`
+holds it without Python. Published layouts of Gemma Scope and Llama Scope are read by sae_lens' own converters; circuit-tracer's
+is compared with its definition. [table.py](../tests/data/dictionaries/table.py) writes this page.
+
+| Kind | Format | Compared with | encode | decode | error term |
+|---|---|---|---|---|---|
+"""
+
+program = Path(sys.argv[1]).resolve()
+lines = subprocess.run([program, "[.table]"], check=True, capture_output=True, text=True).stdout.splitlines()
+rows = [line for line in lines if line.startswith("| ")]
+page = Path(__file__).parents[3] / "docs" / "dictionaries.md"
+page.write_text(HEAD + "\n".join(rows) + "\n")
