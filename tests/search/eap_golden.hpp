@@ -42,7 +42,7 @@ struct Case {
 template <class Use>
 void for_each(Use&& use) {
   const std::filesystem::path data{CIRCUIT_TEST_DATA};
-  const circuit::LoadOptions in_double{.dtype = at::kDouble};
+  const circuit::LoadOptions in_double{.processing = circuit::weights::unprocessed, .dtype = at::kDouble};
   use(Case<circuit::Gpt2>{circuit::load_model<circuit::Gpt2>(data / "golden/model", in_double), "gpt2"});
   use(Case<circuit::GptNeox>{circuit::load_model<circuit::GptNeox>(data / "architectures/pythia", in_double), "neox"});
   use(Case<circuit::Llama>{circuit::load_model<circuit::Llama>(data / "architectures/smollm2", in_double), "llama"});

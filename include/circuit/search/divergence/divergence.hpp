@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cmath>
+#include <concepts>
+
+#include "circuit/metric/metric.hpp"
+
+namespace circuit {
+
+/// How far what a circuit says lies from what the whole model says. Logits are [batch, pos, d_vocab].
+template <class D>
+concept DivergenceRule = requires(const D& d, const at::Tensor& whole, const at::Tensor& circuit) {
+  { d.distance(whole, circuit) } -> std::same_as<double>;
+};
+
+namespace divergence {
+
+/// Kullback-Leibler divergence of the circuit's next token from the model's at the last position, nats, mean over
+/// prompts.
+struct Kl {
+  [[nodiscard]] double distance(const at::Tensor& whole, const at::Tensor& circuit) const {
+    const auto p = whole.select(1, -1).log_softmax(-1);
+    const auto q = circuit.select(1, -1).log_softmax(-1);
+    return p.exp().mul(p.sub(q)).sum(-1).mean().template item<double>();
+  }
+};
+
+/// How much of a metric is lost; a gain is no distance.
+template <Metric M>
+struct MetricLoss {
+  M metric;
+
+  [[nodiscard]] double distance(const at::Tensor& whole, const at::Tensor& circuit) const {
+    return mean(metric, whole).sub(mean(metric, circuit)).template item<double>();
+  }
+};
+
+}  // namespace divergence
+}  // namespace circuit
