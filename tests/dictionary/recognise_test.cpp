@@ -12,6 +12,7 @@
 #include <string>
 
 #include "io/files.hpp"
+#include "random_model.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -128,6 +129,25 @@ TEST_CASE("a set of circuit-tracer's is every layer beside its configuration, or
 
   write_text(set / "config.yaml", tracer_config + "transcoders:\n  - layer_2.safetensors\n");
   REQUIRE(load_circuit_tracer_set(set).begin()->first == Layer{0});  // the list's order is the layers'
+}
+
+TEST_CASE("for a model, transcoders of the MLP's input have a place, its gain taken over") {
+  const auto model = random_model::make<Llama>(3, at::kFloat);
+  const Folder folder;
+  const Tensors tensors{{"W_enc", counted({20, 16}, 0)},
+                        {"b_enc", counted({20}, 1)},
+                        {"W_dec", counted({20, 16}, 2)},
+                        {"b_dec", counted({16}, 3)}};
+  for (const int layer : {0, 1}) write(folder.path / ("layer_" + std::to_string(layer) + ".safetensors"), tensors);
+  write_text(folder.path / "config.yaml",
+             "model_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\nfeature_output_hook: mlp.hook_out\n");
+  REQUIRE_THROWS_AS(dictionary::load_set({folder.path}), ConfigError);
+  const auto set = dictionary::load_set({folder.path}, model);
+  set.check(model.config(), model.processing(), at::kFloat);
+  const auto x = counted({1, 4, 16}, 5);
+  const auto read = x.mul(model.weights().blocks[1].ln2.gain);
+  REQUIRE_CLOSE(set.encode_mlp(Layer{1}, x), read.matmul(tensors.at("W_enc").t()).add(tensors.at("b_enc")).relu(),
+                1e-5);
 }
 
 TEST_CASE("circuit-tracer files say how many features a TopK keeps, negative values among them") {

@@ -50,5 +50,6 @@ TEST_CASE("anything else is refused, with its line") {
   }
   REQUIRE(said<FormatError>([] { (void)parse_flat_yaml("a:\n  c: 2\n"); }).find("nested") != std::string::npos);
   REQUIRE_THROWS_AS(parse_flat_yaml(std::string((1U << 20U) + 1, '#')), FormatError);
+  REQUIRE_THROWS_AS(parse_flat_yaml("a: \xC0\n"), FormatError);
   REQUIRE_THROWS_AS(read_flat_yaml("/nowhere/config.yaml"), FileError);
 }

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "circuit/dictionary/behind_gain.hpp"
 #include "circuit/dictionary/load.hpp"
 #include "circuit/dictionary/load/circuit_tracer.hpp"
 #include "circuit/dictionary/load/dictionary_learning.hpp"
@@ -74,6 +77,12 @@ struct Recognised {
 [[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths,
                                      const DictionaryOptions& options = {});
 
+/// The same for one model's: transcoders that read what its MLPs read (`mlp.hook_in`) have a place too.
+/// throws  as load_set and read_before_gain
+template <Architecture A>
+[[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const HookedTransformer<A>& model,
+                                     const DictionaryOptions& options = {});
+
 }  // namespace circuit::dictionary
 
 namespace circuit::dictionary::detail {
@@ -123,6 +132,46 @@ struct FolderMark {
   return {};
 }
 
+/// A set in the making, each dictionary placed by its hooks.
+class SetOfFiles {
+ public:
+  void add(const std::filesystem::path& path, LoadedDictionary loaded) {
+    const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
+    if ((place.mlp ? set_.mlp(place.layer) : set_.attn(place.layer)) != nullptr) {
+      throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
+    }
+    if (expected_ && loaded.expects && *expected_ != *loaded.expects) {
+      throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
+    }
+    if (loaded.expects) expected_ = loaded.expects;
+    if (place.mlp) {
+      set_.set_mlp(place.layer, std::move(loaded.dictionary));
+    } else {
+      set_.set_attn(place.layer, std::move(loaded.dictionary), place.site);
+    }
+  }
+  [[nodiscard]] DictionarySet finish() && {
+    if (expected_) set_.expect(*expected_);
+    return std::move(set_);
+  }
+
+ private:
+  DictionarySet set_;
+  std::optional<weights::Processing> expected_;
+};
+
+/// Calls use(path, loaded) for every dictionary of some paths.
+template <class Use>
+void load_each(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options, Use&& use) {
+  for (const auto& path : paths) {
+    if (recognise(path).format != Format::circuit_tracer_set) {
+      use(path, load(path, options));
+      continue;
+    }
+    for (auto& [layer, loaded] : load_circuit_tracer_set(path, options)) use(path, std::move(loaded));
+  }
+}
+
 }  // namespace circuit::dictionary::detail
 
 namespace circuit::dictionary {
@@ -166,32 +215,30 @@ inline LoadedDictionary load(const std::filesystem::path& path, const Dictionary
 }
 
 inline DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options) {
-  DictionarySet set;
-  std::optional<weights::Processing> expected;
-  const auto add = [&](const std::filesystem::path& path, LoadedDictionary loaded) {
-    const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
-    if ((place.mlp ? set.mlp(place.layer) : set.attn(place.layer)) != nullptr) {
-      throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
+  detail::SetOfFiles set;
+  detail::load_each(paths, options,
+                    [&](const auto& path, LoadedDictionary loaded) { set.add(path, std::move(loaded)); });
+  return std::move(set).finish();
+}
+
+template <Architecture A>
+DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const HookedTransformer<A>& model,
+                       const DictionaryOptions& options) {
+  detail::SetOfFiles set;
+  detail::load_each(paths, options, [&](const auto& path, LoadedDictionary loaded) {
+    const auto in = circuit::detail::split_hook(loaded.hooks.in);
+    if (in && in->second == "mlp.hook_in") {
+      const auto layer = in->first;
+      loaded.dictionary = read_before_gain(std::move(loaded.dictionary), model, layer);
+      loaded.hooks.in = circuit::detail::hook_in_block(layer.value, hook::ln2::normalized::name);
+      // Without a post-norm, what the MLP gives is what it adds.
+      if (!A::Wiring::post_norms && loaded.hooks.out == circuit::detail::hook_in_block(layer.value, "mlp.hook_out")) {
+        loaded.hooks.out = circuit::detail::hook_in_block(layer.value, hook::mlp_out::name);
+      }
     }
-    if (expected && loaded.expects && *expected != *loaded.expects) {
-      throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
-    }
-    if (loaded.expects) expected = loaded.expects;
-    if (place.mlp) {
-      set.set_mlp(place.layer, std::move(loaded.dictionary));
-    } else {
-      set.set_attn(place.layer, std::move(loaded.dictionary), place.site);
-    }
-  };
-  for (const auto& path : paths) {
-    if (recognise(path).format != Format::circuit_tracer_set) {
-      add(path, load(path, options));
-      continue;
-    }
-    for (auto& [layer, loaded] : load_circuit_tracer_set(path, options)) add(path, std::move(loaded));
-  }
-  if (expected) set.expect(*expected);
-  return set;
+    set.add(path, std::move(loaded));
+  });
+  return std::move(set).finish();
 }
 
 }  // namespace circuit::dictionary

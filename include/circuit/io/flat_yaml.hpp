@@ -11,6 +11,7 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/io/mapping.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit::detail::flat_yaml {
 
@@ -121,6 +122,9 @@ namespace circuit {
 [[nodiscard]] inline nlohmann::json parse_flat_yaml(std::string_view text, const std::filesystem::path& file = {}) {
   if (text.size() > detail::flat_yaml::largest) {
     throw FormatError{{.file = file, .problem = "is too large", .expected = "at most a mebibyte"}};
+  }
+  if (const auto byte = first_invalid_utf8(text); byte < text.size()) {
+    throw FormatError{{.file = file, .problem = "is not UTF-8 at byte " + std::to_string(byte)}};
   }
   return detail::flat_yaml::Reader{text, file}.read();
 }
