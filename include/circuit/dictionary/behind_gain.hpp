@@ -11,9 +11,10 @@ namespace circuit {
 
 /// A transcoder that reads what the MLP itself reads (`mlp.hook_in`, as sparsify's and most of circuit-tracer's do), as
 /// one of ln2.hook_normalized, where this library's sets have them. After LayerNorm the two are one tensor; before
-/// RMSNorm's gain the encoder and the skip path take the gain over, in memory of their own. model   with the norms it
-/// was trained with, not folded into the weights throws  ConfigError  when they are folded, or the dictionary
-/// normalises its input or the model has no MLP throws  ShapeError   when the dictionary does not read d_model
+/// RMSNorm's gain the encoder and the skip path take the gain over, in memory of their own.
+/// model   with the norms it was trained with, not folded into the weights
+/// throws  ConfigError  when they are folded, the dictionary normalises its input, or the model has no MLP
+/// throws  ShapeError   when the dictionary does not read d_model
 template <SparseActivation A, Architecture Arch>
 [[nodiscard]] SparseDictionary<A> read_before_gain(SparseDictionary<A> dictionary, const HookedTransformer<Arch>& model,
                                                    Layer layer);

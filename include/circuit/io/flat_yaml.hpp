@@ -118,7 +118,8 @@ namespace circuit {
 
 /// Reads the part of YAML that flat configuration files need: `key: value` lines, lists of values under a key,
 /// comments. Everything else (nested mappings, anchors, tags, flow and block values, escapes) is refused by name, never
-/// guessed. throws  FormatError  with the line; over a mebibyte
+/// guessed.
+/// throws  FormatError  with the line; over a mebibyte; not UTF-8
 [[nodiscard]] inline nlohmann::json parse_flat_yaml(std::string_view text, const std::filesystem::path& file = {}) {
   if (text.size() > detail::flat_yaml::largest) {
     throw FormatError{{.file = file, .problem = "is too large", .expected = "at most a mebibyte"}};

@@ -168,8 +168,8 @@ namespace circuit {
 
 /// Opens an archive of arrays as `numpy.savez` writes it, uncompressed; nothing is copied.
 /// throws  FileError    when `path` cannot be read
-/// throws  FormatError  naming the array: truncated, compressed, column by column, of Python objects, or no such
-/// archive source  NumPy's NEP 1
+/// throws  FormatError  naming the array: truncated, compressed, column by column, of Python objects, no archive
+/// source  NumPy's NEP 1
 [[nodiscard]] inline TensorFile open_npz(const std::filesystem::path& path) {
   auto mapping = Mapping::open(path);
   std::vector<TensorView> tensors;
