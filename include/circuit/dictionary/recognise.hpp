@@ -160,6 +160,21 @@ class SetOfFiles {
   std::optional<weights::Processing> expected_;
 };
 
+/// A transcoder of an MLP's own input as one of ln2.hook_normalized; any other as it is.
+template <Architecture A>
+[[nodiscard]] LoadedDictionary before_gain(LoadedDictionary loaded, const HookedTransformer<A>& model) {
+  const auto in = circuit::detail::split_hook(loaded.hooks.in);
+  if (!in || in->second != "mlp.hook_in") return loaded;
+  const auto layer = in->first;
+  loaded.dictionary = read_before_gain(std::move(loaded.dictionary), model, layer);
+  loaded.hooks.in = circuit::detail::hook_in_block(layer.value, hook::ln2::normalized::name);
+  // Without a post-norm, what the MLP gives is what it adds.
+  if (!A::Wiring::post_norms && loaded.hooks.out == circuit::detail::hook_in_block(layer.value, "mlp.hook_out")) {
+    loaded.hooks.out = circuit::detail::hook_in_block(layer.value, hook::mlp_out::name);
+  }
+  return loaded;
+}
+
 /// Calls use(path, loaded) for every dictionary of some paths.
 template <class Use>
 void load_each(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options, Use&& use) {
@@ -226,17 +241,7 @@ DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const Ho
                        const DictionaryOptions& options) {
   detail::SetOfFiles set;
   detail::load_each(paths, options, [&](const auto& path, LoadedDictionary loaded) {
-    const auto in = circuit::detail::split_hook(loaded.hooks.in);
-    if (in && in->second == "mlp.hook_in") {
-      const auto layer = in->first;
-      loaded.dictionary = read_before_gain(std::move(loaded.dictionary), model, layer);
-      loaded.hooks.in = circuit::detail::hook_in_block(layer.value, hook::ln2::normalized::name);
-      // Without a post-norm, what the MLP gives is what it adds.
-      if (!A::Wiring::post_norms && loaded.hooks.out == circuit::detail::hook_in_block(layer.value, "mlp.hook_out")) {
-        loaded.hooks.out = circuit::detail::hook_in_block(layer.value, hook::mlp_out::name);
-      }
-    }
-    set.add(path, std::move(loaded));
+    set.add(path, detail::before_gain(std::move(loaded), model));
   });
   return std::move(set).finish();
 }
