@@ -2,6 +2,7 @@
 #include <set>
 
 #include "circuit/model/load/gemma2.hpp"
+#include "circuit/model/load/gpt2.hpp"
 #include "circuit/model/load/gpt_neox.hpp"
 #include "circuit/model/load/llama.hpp"
 #include "circuit/model/load/plain.hpp"
@@ -93,6 +94,8 @@ void compare(std::initializer_list<const char*> families) {
 }
 
 }  // namespace
+
+TEST_CASE("GPT-2 equals transformers at every hook point") { compare<Gpt2>({"gpt2"}); }
 
 TEST_CASE("Llama and its descendants equal transformers at every hook point") {
   compare<Llama>({"llama3", "smollm2", "mistral", "qwen2", "qwen3"});
@@ -223,6 +226,15 @@ TEST_CASE("biases, head norms and unembeddings that file and config disagree abo
   REQUIRE_THAT((said_of<Gemma2, NameError>(
                    "gemma2", [](Changed& c) { c.tensors.erase("model.layers.1.post_feedforward_layernorm.weight"); })),
                ContainsSubstring("post_feedforward_layernorm"));
+}
+
+TEST_CASE("GPT-NeoX's unembedding under a state dict's name is the same") {
+  Changed pythia{"pythia"};
+  const auto original = pythia.load<GptNeox>();
+  auto unembedding = pythia.tensors.extract("embed_out.weight");
+  unembedding.key() = "lm_head.weight";
+  pythia.tensors.insert(std::move(unembedding));
+  REQUIRE(pythia.load<GptNeox>().weights().W_U.equal(original.weights().W_U));
 }
 
 TEST_CASE("soft caps that are null are off") {

@@ -4,6 +4,7 @@
     pip install torch transformers safetensors
     python make.py [family...]
 """
+import copy
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def rotary(kind, **more):
 
 
 FAMILIES = {
+    "gpt2": lambda: transformers.GPT2Config(**SMALL, n_inner=24, bos_token_id=None, eos_token_id=None),
     # Llama, grouped queries, Llama 3.1's rotary scaling, all biases
     "llama3": lambda: transformers.LlamaConfig(**LONG, **GROUPED, head_dim=8, attention_bias=True, mlp_bias=True, **rotary(
         "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)),
@@ -60,6 +62,7 @@ class Points:
 
     def __init__(self):
         self.values = {}
+        self.gains = {}  # of norms that TransformerLens shows before their gain
 
     def put(self, name, value):
         self.values[name] = value.detach().clone().contiguous()
@@ -74,6 +77,8 @@ class Points:
     def norm(self, module, name):
         """The scale at TransformerLens' hook_scale, and what comes out behind gain and bias."""
         centred = isinstance(module, torch.nn.LayerNorm)
+        if not centred:
+            self.gains[name] = module.weight.detach() + (1.0 if "Gemma" in type(module).__name__ else 0.0)
         eps = module.eps if centred else getattr(module, "variance_epsilon", getattr(module, "eps", None))
 
         def hook(_m, args, out):
@@ -88,8 +93,31 @@ class Points:
         return x if shape is None else x.reshape(*x.shape[:2], *shape)
 
 
+def watch_gpt2(model, points):
+    """Every hook point that is a module's input or output, in GPT-2."""
+    c = model.config
+    head = (c.n_head, c.n_embd // c.n_head)
+    inner = model.transformer
+    points.output(inner.wte, "embed")
+    points.output(inner.wpe, "pos_embed")
+    for i, layer in enumerate(inner.h):
+        p = f"{i}/"
+        points.input(layer, p + "resid_pre")
+        points.output(layer, p + "resid_post")
+        points.norm(layer.ln_1, p + "ln1")
+        points.output(layer.attn.c_attn, p + "qkv", (3, *head))
+        points.input(layer.attn.c_proj, p + "z", head)
+        points.output(layer.attn.c_proj, p + "attn_out")
+        points.norm(layer.ln_2, p + "ln2")
+        points.input(layer.ln_2, p + "resid_mid")
+        points.output(layer.mlp.c_fc, p + "pre")
+        points.input(layer.mlp.c_proj, p + "post")
+        points.output(layer.mlp, p + "mlp_out")
+    points.norm(inner.ln_f, "ln_final")
+
+
 def watch_layers(model, points):
-    """Every hook point that is a module's input or output."""
+    """Every hook point that is a module's input or output, in the others."""
     c = model.config
     inner = model.base_model
     heads, kv = c.num_attention_heads, getattr(c, "num_key_value_heads", None) or c.num_attention_heads
@@ -137,7 +165,7 @@ def watch_layers(model, points):
 def watch_functions(model, points):
     """What passes functions instead: queries and keys behind the rotary map, scores before the softmax."""
     module = sys.modules[type(model).__module__]
-    rotate, softmax = module.apply_rotary_pos_emb, torch.nn.functional.softmax
+    rotate, softmax = getattr(module, "apply_rotary_pos_emb", None), torch.nn.functional.softmax
     layers = {"rot": 0, "scores": 0}
 
     def rotated(*args, **kwargs):
@@ -160,37 +188,51 @@ def watch_functions(model, points):
     return undo
 
 
-def make(family, config):
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    randomize(model)
-    model.tie_weights()
-    folder = HERE / family
-    folder.mkdir(exist_ok=True)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    tokens = torch.randint(0, config.vocab_size, (2, 7), generator=torch.Generator().manual_seed(3))
+def observe(model, tokens):
+    """What `transformers` computes: Points with the tokens, the logits and every hook point."""
+    model = copy.deepcopy(model)  # which takes its hooks with it
     points = Points()
-    watch_layers(model, points)
+    gpt2 = model.config.model_type == "gpt2"
+    (watch_gpt2 if gpt2 else watch_layers)(model, points)
     undo = watch_functions(model, points)
     with torch.no_grad():
         out = model(tokens, output_attentions=True, use_cache=False)
     undo()
-    if family == "gemma2":  # the embedding module's output is not scaled yet
+    if gpt2:
+        points.put("pos_embed", points.values["pos_embed"].expand_as(points.values["embed"]))
+    if model.config.model_type == "gemma2":  # the embedding module's output is not scaled yet
         points.put("embed", points.values["0/resid_pre"])
-    for i in range(config.num_hidden_layers):
+    for i in range(model.config.num_hidden_layers):
         points.put(f"{i}/pattern", out.attentions[i])
         if (qkv := points.values.pop(f"{i}/qkv", None)) is not None:
-            for name, part in zip("qkv", qkv.chunk(3, -1)):
+            for name, part in zip("qkv", qkv.unbind(2) if gpt2 else qkv.chunk(3, -1)):
                 points.put(f"{i}/{name}", part)
     points.put("logits", out.logits)
     points.put("tokens", tokens)
+    return points
+
+
+def build(config):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    randomize(model)
+    model.tie_weights()
+    return model
+
+
+def make(family, config):
+    model = build(config)
+    folder = HERE / family
+    folder.mkdir(exist_ok=True)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    points = observe(model, torch.randint(0, config.vocab_size, (2, 7), generator=torch.Generator().manual_seed(3)))
     if family.startswith("llama_"):  # which differ from the others in their rotary map alone
         kept = ("tokens", "logits", "rot_q", "rot_k")
         points.values = {name: value for name, value in points.values.items() if name.split("/")[-1] in kept}
     save_file(points.values, folder / "golden.safetensors")
     size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{family}: {size / 1000:.0f} kB, {len(points.values)} tensors, logits up to {out.logits.abs().max():.2f}")
+    print(f"{family}: {size / 1000:.0f} kB, {len(points.values)} tensors, logits up to {points.values['logits'].abs().max():.2f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
 namespace circuit {
 
 /// Files of GPT-NeoX and Pythia: queries, keys and values are one matrix, its rows ordered by head, then q, k, v, then the
-/// head's dimensions.
+/// head's dimensions. The unembedding is `embed_out` in files, `lm_head` in a state dict of recent `transformers`.
 template <BlockWiring W>
 struct HuggingFace<BasicGptNeox<W>> {
   /// throws  ConfigError  also when the file's `use_parallel_residual` is not the type's wiring
@@ -101,7 +101,8 @@ ModelWeights HuggingFace<BasicGptNeox<W>>::weights(const WeightSource& source, c
     w.blocks.push_back(std::move(block));
   }
   w.ln_final = norm("gpt_neox.final_layer_norm");
-  w.W_U = c.tied_unembedding ? w.W_E.t() : source.transposed("embed_out.weight", d, c.d_vocab);
+  const std::string unembedding = source.contains("lm_head.weight") ? "lm_head.weight" : "embed_out.weight";
+  w.W_U = c.tied_unembedding ? w.W_E.t() : source.transposed(unembedding, d, c.d_vocab);
   return w;
 }
 
