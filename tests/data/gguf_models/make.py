@@ -63,7 +63,24 @@ def tokens():
     return spelt + [space + "t", "he", "<s>", "<unused>"], [space + " t", "h e"]
 
 
-def write_gguf(path, model, quantize, speed_factors=None):
+def write_rotary(writer, model):
+    """The scaling of rotary positions: metadata, or, for Llama 3.1, a tensor of factors."""
+    rotary = model.config.rope_parameters
+    writer.add_rope_freq_base(rotary["rope_theta"])
+    kind = rotary["rope_type"]
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(rotary["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rotary["original_max_position_embeddings"])
+    if kind == "llama3":
+        speeds = model.model.rotary_emb.inv_freq.numpy()
+        plain_speeds = rotary["rope_theta"] ** -(np.arange(len(speeds)) / len(speeds))
+        factors = (plain_speeds / speeds).astype(np.float32)
+        writer.add_tensor("rope_freqs.weight", factors)
+
+
+def write_gguf(path, model, quantize):
     """quantize  the type of a tensor by its name and shape
     return    the values that the file holds, under Hugging Face's names and in its layout"""
     config = model.config
@@ -75,8 +92,8 @@ def write_gguf(path, model, quantize, speed_factors=None):
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    write_rotary(writer, model)
     if config.model_type == "llama":
         writer.add_rope_dimension_count(head)
     if head != config.hidden_size // config.num_attention_heads:
@@ -89,8 +106,6 @@ def write_gguf(path, model, quantize, speed_factors=None):
     writer.add_token_types([1] * 258 + [3, 5])
     writer.add_token_merges(merges)
     writer.add_bos_token_id(258)
-    if speed_factors is not None:
-        writer.add_tensor("rope_freqs.weight", speed_factors)
     held = {}
     for name, p in sorted(model.state_dict().items()):
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -149,9 +164,7 @@ def main():
     llama3 = transformers.LlamaForCausalLM(transformers.LlamaConfig(
         **SMALL, num_hidden_layers=1, tie_word_embeddings=False, attention_bias=True, rope_parameters=scaling))
     randomize(llama3, 2)
-    plain_speeds = 10000.0 ** -(np.arange(4) / 4)
-    factors = (plain_speeds / llama3.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
-    held = write_gguf(HERE / "llama3_f16.gguf", llama3, plain(kinds.F16), factors)
+    held = write_gguf(HERE / "llama3_f16.gguf", llama3, plain(kinds.F16))
     golden["llama3_f16"] = logits(llama3, held, ids)
 
     theta = dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0))
@@ -168,4 +181,5 @@ def main():
     save_file(golden, HERE / "golden.safetensors")
 
 
-main()
+if __name__ == "__main__":
+    main()
