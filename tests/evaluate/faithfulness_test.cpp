@@ -68,6 +68,31 @@ TEST_CASE("faithfulness runs from 0 to 1, and a circuit's rest from 1 to 0") {
   REQUIRE(against_mean.faithfulness(none) == Approx(0.0).margin(1e-12));
 }
 
+TEST_CASE("a greedy selection grows from the logits and reaches everything") {
+  const Components c{2, 2, true, false};
+  const auto scores = random_model::Source{3}({c.senders(), c.receivers()}).mul(c.edge_mask());
+  const selection::Greedy greedy{};
+  auto before = greedy.choose(c, scores, 0);
+  REQUIRE_FALSE(before.any().item<bool>());
+  for (std::int64_t n = 1; n <= c.edges(); ++n) {
+    const auto chosen = greedy.choose(c, scores, n);
+    REQUIRE(chosen.sum().item<std::int64_t>() == n);
+    REQUIRE(chosen.logical_and(before).equal(before));
+    // The new edge is the largest of those into the logits or into a component of which something is read.
+    double best = 0;
+    for (std::int64_t r = 0; r < c.receivers(); ++r) {
+      const auto node = receiver_of(c, r).node;
+      if (r != c.logits() && !before[sender_index(c, node)].any().item<bool>()) continue;
+      for (std::int64_t s = 0; s < c.before(r); ++s) {
+        if (!before[s][r].item<bool>()) best = std::max(best, std::abs(scores[s][r].item<double>()));
+      }
+    }
+    REQUIRE(scores.masked_select(chosen.logical_and(before.logical_not())).abs().item<double>() == best);
+    before = chosen;
+  }
+  REQUIRE(before.equal(c.edge_mask()));
+}
+
 TEST_CASE("a metric that does not change has no faithfulness") {
   REQUIRE((MetricRange{3, 1}.share(2)) == 0.5);
   REQUIRE((MetricRange{1, 3}.share(1.5)) == 0.75);

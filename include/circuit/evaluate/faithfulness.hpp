@@ -11,6 +11,7 @@
 #include "circuit/intervene/patch_edges.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/search/component_circuit.hpp"
+#include "circuit/search/edge_selection.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
@@ -73,9 +74,11 @@ class EdgeEvaluation {
   /// where none is near 0.  [senders, receivers] float64
   [[nodiscard]] at::Tensor loss_by_edge(const at::Tensor& kept) const;
 
-  /// Faithfulness of the edges of largest magnitude, at each share (0 to 1) of all edges.
+  /// Faithfulness of the edges that a selection chooses by their scores, at each share (0 to 1) of all edges.
   /// throws  ValueError  for a share outside 0 to 1
-  [[nodiscard]] std::vector<SizePoint> curve(const at::Tensor& scores, std::span<const double> shares) const;
+  template <EdgeSelection Selection = selection::Largest>
+  [[nodiscard]] std::vector<SizePoint> curve(const at::Tensor& scores, std::span<const double> shares,
+                                             const Selection& selection = {}) const;
 
  private:
   const HookedTransformer<A>* model_;
@@ -106,8 +109,10 @@ at::Tensor circuit::EdgeEvaluation<A, M>::loss_by_edge(const at::Tensor& kept) c
 }
 
 template <circuit::Architecture A, circuit::Metric M>
+template <circuit::EdgeSelection Selection>
 std::vector<circuit::SizePoint> circuit::EdgeEvaluation<A, M>::curve(const at::Tensor& scores,
-                                                                     std::span<const double> shares) const {
+                                                                     std::span<const double> shares,
+                                                                     const Selection& selection) const {
   const auto c = components();
   check_edges(scores, c, "scores");
   std::vector<SizePoint> points;
@@ -116,7 +121,7 @@ std::vector<circuit::SizePoint> circuit::EdgeEvaluation<A, M>::curve(const at::T
       throw ValueError{{.tensor = "share of edges", .expected = "0 to 1", .got = std::to_string(share)}};
     }
     const auto edges = std::llround(share * static_cast<double>(c.edges()));
-    const auto kept = share == 1.0 ? c.edge_mask() : top_edges(scores, edges);
+    const auto kept = share == 1.0 ? c.edge_mask() : selection.choose(c, scores, edges);
     points.push_back({edges, share, faithfulness(kept)});
   }
   return points;

@@ -1,0 +1,212 @@
+// Runs the library's searches over heads and MLPs on one task and judges all of them alike: faithfulness against size,
+// the areas over that curve, how well the true edges are told from the rest where they are known, time and memory.
+//
+//   compare_searches --task induction            a model whose circuit is known by construction
+//   compare_searches --task ioi --model FOLDER --prompts FILE
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "circuit/evaluate/cpr_cmd.hpp"
+#include "circuit/evaluate/known_truth.hpp"
+#include "circuit/metric/logit_difference.hpp"
+#include "circuit/model/known/duplicate_token.hpp"
+#include "circuit/model/known/induction.hpp"
+#include "circuit/model/load/gpt2.hpp"
+#include "circuit/report/svg_chart.hpp"
+#include "circuit/search/acdc.hpp"
+#include "circuit/search/edge_attribution_patching.hpp"
+#include "circuit/search/information_flow_routes.hpp"
+
+using namespace circuit;
+using Json = nlohmann::json;
+
+struct Options {
+  std::string task = "induction";
+  std::vector<std::string> searches{};
+  std::string model = CIRCUIT_EXAMPLE_DATA "/model";
+  std::string prompts = CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json";
+  std::size_t size = 10;
+  std::int64_t steps = 10;
+  double threshold = 0.01;
+  KnownCircuitOptions known{};
+  bool json = false;
+  std::string chart{};
+};
+
+struct Search {
+  std::string name;
+  std::function<at::Tensor()> scores;
+};
+
+/// Starts the process' peak of memory anew, where the system lets it.
+void reset_peak_memory() { std::ofstream{"/proc/self/clear_refs"} << "5"; }
+double peak_memory_mb() {
+  std::ifstream status{"/proc/self/status"};
+  for (std::string word; status >> word;) {
+    double kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes / 1024;
+  }
+  return 0;
+}
+
+template <Architecture A>
+std::vector<Search> all_searches(const HookedTransformer<A>& model, const PromptPair& prompts,
+                                 const LogitDifference& metric, const Options& options) {
+  const auto c = Components::of(model);
+  const auto attribution = [&](auto path) {
+    return [&model, &prompts, &metric, path] { return EdgeAttributionPatching{path}.scores(model, prompts, metric); };
+  };
+  return {{"eap", attribution(path::Clean{})},
+          {"eap_ig_inputs", attribution(path::Inputs{.steps = options.steps})},
+          {"eap_ig_activations", attribution(path::Activations{.steps = options.steps})},
+          {"clean_corrupt", attribution(path::CleanCorrupt{})},
+          {"acdc", [&] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; }},
+          {"flow_routes", [&] { return InformationFlowRoutes<>{}.scores(model, prompts.clean); }},
+          {"largest_change",
+           [&model, &prompts, c] {
+             const auto change = sender_writes(model, prompts.clean).sub(sender_writes(model, prompts.corrupt));
+             return change.flatten(1).norm(2, at::IntArrayRef{1}).to(at::kDouble).unsqueeze(1).mul(c.edge_mask());
+           }},
+          {"random", [c] {
+             std::mt19937_64 bits{1};
+             auto scores = make::zeros({c.senders(), c.receivers()}, at::kDouble);
+             for (std::int64_t i = 0; i < scores.numel(); ++i) {
+               scores.template data_ptr<double>()[i] = static_cast<double>(bits() >> 11U) + 1;
+             }
+             return scores.mul(c.edge_mask());
+           }}};
+}
+
+double auroc(const Components& c, const at::Tensor& scores, const at::Tensor& truth) {
+  std::vector<Judged> judged;
+  for (std::int64_t r = 0; r < c.receivers(); ++r) {
+    for (std::int64_t s = 0; s < c.before(r); ++s) {
+      judged.push_back({std::abs(scores[s][r].item<double>()), truth[s][r].item<bool>()});
+    }
+  }
+  return separation(judged).auroc;
+}
+
+/// truth  [senders, receivers], undefined where it is not known
+template <Architecture A>
+Json compare_all(const HookedTransformer<A>& model, const PromptPair& prompts, const LogitDifference& metric,
+                 const at::Tensor& truth, const Options& options) {
+  const EdgeEvaluation judge{model, prompts, metric};
+  const auto c = judge.components();
+  Json rows = Json::array();
+  for (const auto& search : all_searches(model, prompts, metric, options)) {
+    const auto& wanted = options.searches;
+    if (!wanted.empty() && std::ranges::find(wanted, search.name) == wanted.end()) continue;
+    reset_peak_memory();
+    const auto start = std::chrono::steady_clock::now();
+    const auto scores = search.scores();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    const auto memory = peak_memory_mb();
+    // Flow routes rank only the edges of one reader.
+    const auto curve = search.name == "flow_routes" ? judge.curve(scores, mib_shares, selection::Greedy{})
+                                                    : judge.curve(scores, mib_shares);
+    const auto areas = curve_areas(curve);
+    Json row{{"name", search.name},           {"cpr", areas.cpr},  {"cmd", areas.cmd},
+             {"seconds", took.count()},       {"peak_mb", memory}, {"sizes", Json::array()},
+             {"faithfulness", Json::array()}, {"auroc", nullptr}};
+    if (truth.defined()) row["auroc"] = auroc(c, scores, truth);
+    for (const auto& point : curve) {
+      row["sizes"].push_back(point.share_of_edges);
+      row["faithfulness"].push_back(point.faithfulness);
+    }
+    rows.push_back(row);
+  }
+  return {{"task", options.task},
+          {"edges", c.edges()},
+          {"full", judge.range().full},
+          {"empty", judge.range().empty},
+          {"searches", rows}};
+}
+
+Json compare_task(const Options& options) {
+  const auto known = [&](const auto& task) {
+    return compare_all(task.model, {task.clean, task.corrupt}, LogitDifference{task.answers, task.wrong_answers},
+                       task.edges, options);
+  };
+  if (options.task == "induction") return known(induction_circuit(options.known));
+  if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
+  const auto model = load_model<Gpt2>(options.model);
+  const auto batch = load_contrast_batch(options.prompts, model.tokenizer(), {.size = options.size});
+  return compare_all(model, {to_tokens(batch.clean), to_tokens(batch.corrupt)}, LogitDifference{batch}, {}, options);
+}
+
+std::string two_digits(double value) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2) << value + 0.0;
+  return out.str();
+}
+
+void print(const Json& result) {
+  std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": " << result["edges"]
+            << " edges, metric " << result["full"].get<double>() << ", without a circuit "
+            << result["empty"].get<double>() << "\n\n| search | AUROC | CPR | CMD | ";
+  for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
+  std::string columns;
+  for (std::size_t i = 0; i < 6 + mib_shares.size(); ++i) columns += "---|";
+  std::cout << "seconds | peak MB |\n|" << columns << "\n";
+  for (const auto& row : result["searches"]) {
+    std::cout << std::setprecision(2) << "| " << row["name"].get<std::string>() << " | "
+              << (row["auroc"].is_null() ? std::string{"-"} : two_digits(row["auroc"].get<double>())) << " | "
+              << row["cpr"].get<double>() << " | " << row["cmd"].get<double>() << " | ";
+    for (const auto& f : row["faithfulness"])
+      std::cout << two_digits(std::abs(f.get<double>()) < 0.005 ? 0 : f.get<double>()) << " | ";
+    std::cout << row["seconds"].get<double>() << " | " << std::setprecision(0) << row["peak_mb"].get<double>()
+              << " |\n";
+  }
+}
+
+std::string chart_of(const Json& result) {
+  std::vector<std::string> labels;
+  for (const auto share : mib_shares) {
+    std::ostringstream label;
+    label << 100 * share << '%';
+    labels.push_back(label.str());
+  }
+  std::vector<Series> series;
+  for (const auto& row : result["searches"]) {
+    series.push_back({row["name"].get<std::string>(), row["faithfulness"].get<std::vector<double>>()});
+  }
+  return line_chart(labels, series,
+                    {.title = "Faithfulness by size",
+                     .x_title = "share of edges",
+                     .y_title = "faithfulness",
+                     .guides = {{"whole model", 1.0}}});
+}
+
+int main(int argc, char** argv) try {
+  Options options;
+  CLI::App app{"Compares searches over heads and MLPs"};
+  app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "ioi"}));
+  app.add_option("--searches", options.searches, "names; all if none is given");
+  app.add_option("--model", options.model, "GPT-2 folder, for ioi");
+  app.add_option("--prompts", options.prompts, "contrast prompts, for ioi");
+  app.add_option("--size", options.size, "how many of them");
+  app.add_option("--steps", options.steps, "of integrated gradients")->check(CLI::PositiveNumber);
+  app.add_option("--threshold", options.threshold, "ACDC's, nats");
+  app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
+  app.add_option("--seed", options.known.seed, "of a known circuit");
+  app.add_flag("--json", options.json);
+  app.add_option("--chart", options.chart, "an SVG file to write");
+  CLI11_PARSE(app, argc, argv);
+  const auto result = compare_task(options);
+  if (!options.chart.empty()) write_file(options.chart, chart_of(result));
+  if (options.json) {
+    std::cout << result.dump(2) << '\n';
+  } else {
+    print(result);
+  }
+} catch (const Error& e) {
+  std::cerr << e.what() << '\n';
+  return 1;
+}
