@@ -18,11 +18,22 @@ HERE = Path(__file__).parent
 VOCABULARY = 260
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=32,
              rms_norm_eps=1e-5, max_position_embeddings=64, attn_implementation="eager", dtype="float32")
-OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 INNER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
          "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
          "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+LLAMA = ("model.layers.", {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}, INNER)
+GEMMA2 = (*LLAMA[:2], INNER | {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+                               "post_feedforward_layernorm": "post_ffw_norm"})
+GPT2 = ("transformer.h.", {"transformer.wte": "token_embd", "transformer.wpe": "position_embd",
+                           "transformer.ln_f": "output_norm", "lm_head": "output"},
+        {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
+         "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"})
+GPT_NEOX = ("gpt_neox.layers.", {"gpt_neox.embed_in": "token_embd", "gpt_neox.final_layer_norm": "output_norm",
+                                 "lm_head": "output"},
+            {"input_layernorm": "attn_norm", "attention.query_key_value": "attn_qkv", "attention.dense": "attn_output",
+             "post_attention_layernorm": "ffn_norm", "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down"})
+NAMES = {"llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
 
 
 def randomize(model, seed):
@@ -32,27 +43,41 @@ def randomize(model, seed):
         p.data = torch.randn(p.shape, generator=generator) * (0.4 if p.dim() > 1 else 0.3) + mean
 
 
-def gguf_name(name):
+def gguf_name(name, model_type):
+    layers, outer, inner = NAMES[model_type]
     stem, kind = name.rsplit(".", 1)
-    if not stem.startswith("model.layers."):
-        return f"{OUTER[stem]}.{kind}"
-    layer, part = stem.removeprefix("model.layers.").split(".", 1)
-    return f"blk.{layer}.{INNER[part]}.{kind}"
+    if not stem.startswith(layers):
+        return f"{outer[stem]}.{kind}"
+    layer, part = stem.removeprefix(layers).split(".", 1)
+    return f"blk.{layer}.{inner[part]}.{kind}"
 
 
-def permute(rows, heads):
-    """From halves to neighbouring pairs, as the converter stores queries and keys of Llama."""
-    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+def regroup(rows, first, second):
+    """From the order first, second to the order second, first."""
+    rest = rows.shape[0] // first // second
+    return rows.reshape(first, second, rest, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
 
 
-def unpermute(rows, heads):
-    return rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+def permute(rows, heads, halves_first):
+    """Between halves of a head and neighbouring pairs, as which the converter stores queries and keys of Llama."""
+    shape = (2, -1) if halves_first else (rows.shape[0] // heads // 2, 2)
+    return rows.reshape(heads, *shape, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def heads_of(name, config):
-    if config.model_type != "llama":
-        return 0
-    return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2], 0)
+def stored_as(name, values, config, back=False):
+    """The values of a tensor as the converter stores them, or back."""
+    part, kind = name.split(".")[-2:]
+    heads = {"q_proj": config.num_attention_heads,
+             "k_proj": getattr(config, "num_key_value_heads", 0)}.get(part, 0)
+    if config.model_type == "llama" and heads:
+        return permute(values, heads, halves_first=not back)
+    if config.model_type == "gemma2" and part.endswith("norm"):
+        return values - 1 if back else values + 1
+    if config.model_type == "gpt2" and part.startswith("c_") and kind == "weight":
+        return values.T
+    if config.model_type == "gpt_neox" and part == "query_key_value":
+        return regroup(values, *((3, config.num_attention_heads) if back else (config.num_attention_heads, 3)))
+    return values
 
 
 def tokens():
@@ -65,7 +90,9 @@ def tokens():
 
 def write_rotary(writer, model):
     """The scaling of rotary positions: metadata, or, for Llama 3.1, a tensor of factors."""
-    rotary = model.config.rope_parameters
+    rotary = getattr(model.config, "rope_parameters", None)
+    if not rotary:
+        return
     writer.add_rope_freq_base(rotary["rope_theta"])
     kind = rotary["rope_type"]
     if kind in ("linear", "yarn"):
@@ -84,18 +111,29 @@ def write_gguf(path, model, quantize):
     """quantize  the type of a tensor by its name and shape
     return    the values that the file holds, under Hugging Face's names and in its layout"""
     config = model.config
-    writer = gguf.GGUFWriter(str(path), config.model_type)
+    writer = gguf.GGUFWriter(str(path), config.model_type.replace("_", ""))
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(config.n_inner if config.model_type == "gpt2" else config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if hasattr(config, "num_key_value_heads"):
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    else:
+        writer.add_layer_norm_eps(config.layer_norm_epsilon if config.model_type == "gpt2" else config.layer_norm_eps)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     write_rotary(writer, model)
     if config.model_type == "llama":
         writer.add_rope_dimension_count(head)
+    if config.model_type == "gpt_neox":
+        writer.add_rope_dimension_count(int(head * config.rope_parameters["partial_rotary_factor"]))
+        writer.add_parallel_residual(config.use_parallel_residual)
+    if config.model_type == "gemma2":
+        assert config.query_pre_attn_scalar == head, "GGUF holds no scale of queries"
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+        writer.add_sliding_window(config.sliding_window)
     if head != config.hidden_size // config.num_attention_heads:
         writer.add_key_length(head)
         writer.add_value_length(head)
@@ -111,13 +149,12 @@ def write_gguf(path, model, quantize):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         values = p.numpy()
-        heads = heads_of(name, config)
-        stored = np.ascontiguousarray(permute(values, heads) if heads else values)
-        kind = quantize(name, values)
+        stored = np.ascontiguousarray(stored_as(name, values, config))
+        kind = quantize(name, stored)
         data = gguf.quants.quantize(stored, kind)
-        writer.add_tensor(gguf_name(name), data, raw_dtype=kind)
-        back = gguf.quants.dequantize(data, kind)
-        held[name] = torch.from_numpy(np.ascontiguousarray(unpermute(back, heads) if heads else back))
+        writer.add_tensor(gguf_name(name, config.model_type), data, raw_dtype=kind)
+        read = stored_as(name, gguf.quants.dequantize(data, kind), config, back=True)
+        held[name] = torch.from_numpy(np.ascontiguousarray(read))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -128,7 +165,7 @@ def write_gguf(path, model, quantize):
 def logits(model, values, ids):
     model.load_state_dict(values, strict=False)
     with torch.no_grad():
-        return model(ids).logits.clone()
+        return model.eval()(ids).logits.clone()
 
 
 def plain(kind):
@@ -177,6 +214,26 @@ def main():
         **SMALL, **theta, num_hidden_layers=1, head_dim=16, tie_word_embeddings=True))
     randomize(qwen3, 4)
     golden["qwen3_q4_0"] = logits(qwen3, write_gguf(HERE / "qwen3_q4_0.gguf", qwen3, plain(kinds.Q4_0)), ids)
+
+    rotary = dict(rope_type="default", rope_theta=10000.0)
+    gemma2 = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(
+        **SMALL, num_hidden_layers=2, head_dim=16, query_pre_attn_scalar=16, sliding_window=3, attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0, rope_parameters=rotary))
+    randomize(gemma2, 5)
+    golden["gemma2_f16"] = logits(gemma2, write_gguf(HERE / "gemma2_f16.gguf", gemma2, plain(kinds.F16)), ids)
+
+    others = {name: value for name, value in SMALL.items() if name not in ("num_key_value_heads", "rms_norm_eps")}
+    gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        **others, num_hidden_layers=1, n_inner=64, bos_token_id=None, eos_token_id=None))
+    randomize(gpt2, 6)
+    golden["gpt2_q8_0"] = logits(gpt2, write_gguf(HERE / "gpt2_q8_0.gguf", gpt2, plain(kinds.Q8_0)), ids)
+
+    for seed, (name, parallel) in enumerate((("pythia_q8_0", True), ("gpt_neox_q8_0", False)), 7):
+        neox = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(
+            **others, num_hidden_layers=1, use_parallel_residual=parallel,
+            rope_parameters=rotary | dict(partial_rotary_factor=0.5)))
+        randomize(neox, seed)
+        golden[name] = logits(neox, write_gguf(HERE / f"{name}.gguf", neox, plain(kinds.Q8_0)), ids)
 
     save_file(golden, HERE / "golden.safetensors")
 

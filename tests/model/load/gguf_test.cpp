@@ -3,6 +3,8 @@
 #include <functional>
 
 #include "circuit/model/load/gemma2.hpp"
+#include "circuit/model/load/gpt2.hpp"
+#include "circuit/model/load/gpt_neox.hpp"
 #include "circuit/model/load/llama.hpp"
 #include "io/files.hpp"
 #include "io/gguf_builder.hpp"
@@ -52,6 +54,24 @@ std::string refused(const std::string& key, const std::string& entry, const std:
   return {};
 }
 
+/// Logits of a model as it lies in the file.
+template <class A>
+at::Tensor logits_of(const std::string& name) {
+  return load_gguf<A>(folder / (name + ".gguf"), {.processing = weights::unprocessed}).run(fact("tokens")).logits;
+}
+
+/// The config of a file with these metadata and no tensors.
+nlohmann::json config_of(const std::string& architecture,
+                         const std::vector<std::pair<std::string, std::uint32_t>>& numbers,
+                         const std::string& epsilon) {
+  gguf::File file;
+  file.values.push_back(gguf::value("general.architecture", 8, gguf::text(architecture)));
+  for (const auto& [key, number] : numbers) file.values.push_back(gguf::value(architecture + '.' + key, number));
+  file.values.push_back(gguf::value(architecture + ".attention." + epsilon, 6, raw(1e-5F)));
+  const Folder made;
+  return hugging_face_config(open_gguf(made.file("made.gguf", file.bytes())));
+}
+
 std::string refused(const std::string& key, std::uint32_t value) { return refused(key, gguf::value(key, value)); }
 
 }  // namespace
@@ -61,6 +81,14 @@ TEST_CASE("a model in GGUF computes what transformers computes on the same weigh
     INFO(name);
     REQUIRE_CLOSE(open(name).run(fact("tokens")).logits, fact(name), 2e-6);
   }
+}
+
+TEST_CASE("Gemma 2, GPT-2 and GPT-NeoX in GGUF compute what transformers computes on the same weights") {
+  // transformers' own float32 logits are 4e-6 of the largest away from its float64 ones here.
+  REQUIRE_CLOSE(logits_of<Gemma2>("gemma2_f16"), fact("gemma2_f16"), 1e-5);
+  REQUIRE_CLOSE(logits_of<Gpt2>("gpt2_q8_0"), fact("gpt2_q8_0"), 2e-6);
+  REQUIRE_CLOSE(logits_of<GptNeox>("pythia_q8_0"), fact("pythia_q8_0"), 2e-6);
+  REQUIRE_CLOSE(logits_of<SequentialGptNeox>("gpt_neox_q8_0"), fact("gpt_neox_q8_0"), 2e-6);
 }
 
 TEST_CASE("a model in GGUF equals the Hugging Face model it was made from") {
@@ -86,8 +114,55 @@ TEST_CASE("float32 weights stay mapped where rows need no change") {
   REQUIRE(load_gguf<Llama>(file, {.dtype = at::kDouble}).dtype() == at::kDouble);
 }
 
+TEST_CASE("Gemma 2's scale of queries, soft caps and windows are the published models' where the metadata are silent") {
+  const auto gemma = [](std::uint32_t blocks) {
+    return config_of("gemma2",
+                     {{"block_count", blocks},
+                      {"embedding_length", 8},
+                      {"attention.head_count", 4},
+                      {"attention.key_length", 6},
+                      {"attention.value_length", 6},
+                      {"feed_forward_length", 4},
+                      {"context_length", 8},
+                      {"vocab_size", 3}},
+                     "layer_norm_rms_epsilon");
+  };
+  REQUIRE(gemma(26).at("query_pre_attn_scalar") == 6);
+  REQUIRE(gemma(46).at("query_pre_attn_scalar") == 2);
+  REQUIRE(gemma(26).at("final_logit_softcapping") == 30.0);
+  REQUIRE(gemma(26).at("attn_logit_softcapping") == 50.0);
+  REQUIRE(gemma(26).at("sliding_window") == 4096);
+}
+
+TEST_CASE("GPT-NeoX turns the part of a head that the metadata name, and needs them to") {
+  std::vector<std::pair<std::string, std::uint32_t>> numbers{{"block_count", 1},          {"embedding_length", 16},
+                                                             {"attention.head_count", 2}, {"feed_forward_length", 4},
+                                                             {"context_length", 8},       {"vocab_size", 3}};
+  const auto config = [&] { return config_of("gptneox", numbers, "layer_norm_epsilon"); };
+  REQUIRE_THAT(said<ConfigError>([&] { (void)config(); }), ContainsSubstring("gptneox.rope.dimension_count"));
+  numbers.emplace_back("rope.dimension_count", 2);
+  REQUIRE(config().at("rope_parameters").at("partial_rotary_factor") == 0.25);
+  REQUIRE(config().at("use_parallel_residual") == true);
+  numbers.front().first = "other";
+  REQUIRE_THAT(said<ConfigError>([&] { (void)config(); }), ContainsSubstring("gptneox.block_count"));
+}
+
+TEST_CASE("GPT-2 needs its norms' epsilon") {
+  REQUIRE_THAT(said<ConfigError>([] {
+                 (void)config_of("gpt2",
+                                 {{"block_count", 1},
+                                  {"embedding_length", 16},
+                                  {"attention.head_count", 2},
+                                  {"feed_forward_length", 4},
+                                  {"context_length", 8},
+                                  {"vocab_size", 3}},
+                                 "layer_norm_rms_epsilon");
+               }),
+               ContainsSubstring("gpt2.attention.layer_norm_epsilon"));
+}
+
 TEST_CASE("Hugging Face's names become GGUF's") {
-  using detail::gguf::gguf_name;
+  const auto gguf_name = [](std::string_view name) { return detail::gguf::gguf_name(name, detail::gguf::families[0]); };
   REQUIRE(gguf_name("model.layers.12.self_attn.q_proj.bias") == "blk.12.attn_q.bias");
   REQUIRE(gguf_name("model.layers.0.post_attention_layernorm.weight") == "blk.0.ffn_norm.weight");
   REQUIRE(gguf_name("model.embed_tokens.weight") == "token_embd.weight");
@@ -98,7 +173,7 @@ TEST_CASE("Hugging Face's names become GGUF's") {
 
 TEST_CASE("an architecture that is not known, or not the one asked for, is named") {
   REQUIRE_THAT(refused("general.architecture", gguf::value("general.architecture", 8, gguf::text("rwkv6"))),
-               ContainsSubstring("expected llama or qwen2 or qwen3, got rwkv6"));
+               ContainsSubstring("expected llama or qwen2 or qwen3 or gemma2 or gpt2 or gptneox, got rwkv6"));
   REQUIRE_THAT(said<ConfigError>([] { (void)load_gguf<Gemma2>(folder / "llama_q8_0.gguf"); }),
                ContainsSubstring("expected gemma2, got llama"));
 }
