@@ -17,8 +17,10 @@ struct Setting {
   DictionarySet dictionaries = random_model::dictionaries(model.config(), 2);
   at::Tensor tokens = random_model::Source{3}.tokens(3, 6, model.config().d_vocab);
   at::Tensor others = random_model::Source{4}.tokens(5, 6, model.config().d_vocab);
+  at::Tensor partners = random_model::Source{5}.tokens(3, 6, model.config().d_vocab);  // one for each of `tokens`
 
   [[nodiscard]] auto reference() const { return model.run(others, record_modules()).cache; }
+  [[nodiscard]] auto reference_by_prompt() const { return model.run(partners, record_modules()).cache; }
 };
 
 KeptNodes some_nodes() {
@@ -49,10 +51,13 @@ struct Dense {
     const auto other_input = input_of(s.dictionaries, reference, module, layer);
     const auto other_output = module == Module::attn ? other_input : reference.get<hook::mlp_out>(layer);
     const auto acts = dense(input);
-    const auto error = output.sub(dictionary.decode(acts));
+    const auto error = options.kept_errors ? options.kept_errors->get(module, layer)
+                                           : output.sub(dictionary.decode(acts));
     const auto choose = [](Outside outside, const at::Tensor& own, const at::Tensor& others, const at::Tensor& mask) {
       if (outside == Outside::left) return own;
-      const auto base = outside == Outside::zero ? own.mul(0) : others.mean(0, true).expand_as(own);
+      const auto base = outside == Outside::zero        ? own.mul(0)
+                        : outside == Outside::reference ? others
+                                                        : others.mean(0, true).expand_as(own);
       return at::Tensor{own.mul(mask).add(base.mul(mask.neg().add(1)))};
     };
     auto feature_mask = at::zeros({6, 20}, at::kDouble);
@@ -107,6 +112,22 @@ TEST_CASE("a circuit alone equals its dense definition, for every choice of what
       }
     }
   }
+}
+
+TEST_CASE("outside a circuit stand each prompt's own reference values, and kept errors may be another run's") {
+  const Setting s;
+  const auto reference = s.reference_by_prompt();
+  const auto errors = error_terms(s.dictionaries, s.model.run(s.tokens, record_modules()).cache);
+  for (const auto& kept : {some_nodes(), KeptNodes{}}) {
+    for (const auto& kept_errors : {std::optional<ErrorTerms>{}, std::optional{errors}}) {
+      const KeepCircuitOptions options{
+          .features = Outside::reference, .errors = Outside::reference, .kept_errors = kept_errors};
+      REQUIRE_CLOSE(s.model.run(s.tokens, keep_circuit(s.dictionaries, kept, reference, options)).logits,
+                    run_densely(s, {s, kept, options, reference}), 1e-10);
+    }
+  }
+  const KeepCircuitOptions by_prompt{.features = Outside::reference};
+  REQUIRE_THROWS_AS(s.model.run(s.tokens, keep_circuit(s.dictionaries, {}, s.reference(), by_prompt)), ShapeError);
 }
 
 TEST_CASE("the circuit of all nodes is the model, and that of none the reference's means") {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -43,6 +44,7 @@ struct KeptNodes {
 /// What becomes of nodes outside the circuit.
 enum class Outside : std::uint8_t {
   reference_mean,  ///< the reference batch's mean at the same position
+  reference,       ///< the reference's own value, prompt by prompt: what resampling from corrupt prompts is
   zero,
   left,  ///< they stay as in the run at hand
 };
@@ -51,11 +53,13 @@ struct KeepCircuitOptions {
   Outside features = Outside::reference_mean;
   Outside errors = Outside::reference_mean;
   Layer first_layer{0};  ///< layers before it are left alone
+  /// What kept errors hold, such as another run's; by default the run's own.
+  std::optional<ErrorTerms> kept_errors{};
 };
 
 /// An attachment that runs the model on a circuit alone: at every module with a dictionary, features and errors outside
-/// the circuit are replaced. Errors are the run's own (what the module computes on the replaced stream, minus the
-/// reconstruction of that). No dense activations are formed beyond one module's encoding.
+/// the circuit are replaced. Kept errors are the run's own (what the module computes on the replaced stream, minus the
+/// reconstruction of that) unless others are given. No dense activations are formed beyond one module's encoding.
 template <class Set>
 class CircuitOnly {
  public:
@@ -78,10 +82,11 @@ class CircuitOnly {
     at::Tensor features{};      // [n] int64: kept at one position at least
     at::Tensor decoder_rows{};  // [n, d_out]
     at::Tensor kept{};          // [pos, n]  1 where kept, 0 elsewhere
-    at::Tensor base_acts{};     // [pos, n]  the features' activations outside the circuit
-    at::Tensor base{};          // [pos, d_out]  what all features write outside the circuit, with the output bias
-    at::Tensor kept_error{};    // [pos, 1]  1 where the error is kept; undefined for nowhere
-    at::Tensor error{};         // [pos, d_out]  the error outside the circuit; undefined where it is left
+    // These three also with prompts in front, where each has a reference of its own.
+    at::Tensor base_acts{};   // [pos, n]  the features' activations outside the circuit
+    at::Tensor base{};        // [pos, d_out]  what all features write outside the circuit, with the output bias
+    at::Tensor error{};       // [pos, d_out]  the error outside the circuit; undefined where it is left
+    at::Tensor kept_error{};  // [pos, 1]  1 where the error is kept; undefined for nowhere
   };
 
   [[nodiscard]] Place make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
@@ -101,7 +106,7 @@ class CircuitOnly {
 };
 
 /// `model.run(clean, keep_circuit(dictionaries, kept, model.run(corrupt, record_modules()).cache))`.
-/// reference  a run of prompts of the same length; its batch may differ
+/// reference  a run of prompts of the same length; its batch may differ, except for Outside::reference
 /// throws     NameError  for a node of a layer without a dictionary, or that the reference did not record
 /// throws     IndexError for a feature or position out of range
 template <ModuleCache Cache, class... Kinds>
@@ -141,9 +146,10 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
   const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input);
   const auto none = make::zeros({length, dictionary.d_out()}, dictionary.W_dec.options());
   if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
+  if (options_.errors == Outside::reference) here.error = output.sub(reconstruction);
   if (options_.errors == Outside::zero) here.error = none;
-  const auto skipped = dictionary.output(make::zeros_like(output), input);
-  if (options_.features == Outside::reference_mean) here.base = reconstruction.sub(skipped).mean(0);
+  if (options_.features == Outside::reference_mean) here.base = reconstruction.mean(0);
+  if (options_.features == Outside::reference) here.base = reconstruction;
   if (options_.features == Outside::zero) here.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
 
   for (const auto& node : kept.errors) {
@@ -178,9 +184,12 @@ void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module 
   here.features = detail::feature_index(features, dictionary);
   here.decoder_rows = dictionary.decoder_rows(here.features);
   here.kept = make::stack(masks, -1);
-  here.base_acts = options_.features == Outside::reference_mean
-                       ? encode(modules_.dictionaries(), module, layer, input, here.features).mean(0)
-                       : here.kept.mul(0);
+  if (options_.features == Outside::zero) {
+    here.base_acts = here.kept.mul(0);
+  } else {
+    here.base_acts = encode(modules_.dictionaries(), module, layer, input, here.features);
+    if (options_.features == Outside::reference_mean) here.base_acts = here.base_acts.mean(0);
+  }
 }
 
 template <class Set>
@@ -192,24 +201,23 @@ at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer la
   if (features_left && errors_left) return {};
   for (const auto& fixed : {here.base, here.error}) {
     if (!fixed.defined()) continue;
-    check_shape(fixed, {output.size(1), output.size(2)}, "reference", {},
-                "the reference run has prompts of the same length");
+    check_shape(fixed, fixed.dim() == 3 ? shape_of(output) : shape_of(output[0]), "reference", {},
+                "the reference run has prompts of the same length, and as many where each has its own");
   }
   at::Tensor reconstruction;
-  if (features_left || errors_left || here.kept_error.defined())
+  if (features_left || errors_left || (here.kept_error.defined() && !options_.kept_errors)) {
     reconstruction = reconstruct(dictionaries, module, layer, input);
+  }
 
-  // A skip path is no feature and no error: it stays.
-  auto result = features_left
-                    ? reconstruction
-                    : dictionary_of(dictionaries, module, layer)->output(here.base.expand_as(output), input);
+  auto result = features_left ? reconstruction : here.base.expand_as(output);
   if (here.features.defined()) {
     const auto acts = encode(dictionaries, module, layer, input, here.features);
     result = result.add(acts.sub(here.base_acts).mul(here.kept).matmul(here.decoder_rows));
   }
   if (errors_left) return result.add(output.sub(reconstruction));
   if (!here.kept_error.defined()) return result.add(here.error);
-  const auto own = output.sub(reconstruction);
+  const auto own = options_.kept_errors ? options_.kept_errors->get(module, layer) : output.sub(reconstruction);
+  check_shape(own, shape_of(output), "kept_errors", {}, "they are of as many prompts of the same length");
   return result.add(here.error).add(own.sub(here.error).mul(here.kept_error));
 }
 

@@ -1,0 +1,217 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/order.hpp"
+#include "circuit/core/tensor.hpp"
+#include "circuit/evaluate/faithfulness.hpp"
+#include "circuit/graph/circuit.hpp"
+#include "circuit/intervene/keep_circuit.hpp"
+#include "circuit/metric/metric.hpp"
+#include "circuit/search/prompt_pair.hpp"
+
+namespace circuit {
+
+/// A node whose value differs between clean and corrupt prompts, and by how much.
+struct NodeChange {
+  Node node{};
+  double change = 0;  ///< mean over prompts of |clean - corrupt|: of activations, of the norm of errors and embeddings
+};
+
+/// What becomes of the errors of dictionaries.
+enum class ErrorsOutside : std::uint8_t {
+  corrupt,  ///< errors are nodes as features are: outside the circuit they hold the corrupt run's values
+  clean,    ///< all of them are kept, in the empty circuit too
+};
+
+/// One size of a circuit of features, errors and embeddings, and how it did.
+struct NodeSizePoint {
+  std::int64_t nodes = 0;
+  double share_of_nodes = 0;  ///< of the nodes that differ between clean and corrupt prompts
+  double metric = 0;
+  double faithfulness = 0;
+};
+
+/// Judges sets of nodes on clean prompts, each node outside holding its value on the same prompt's corrupt partner: a
+/// feature its activation, an error the corrupt run's error, an embedding the corrupt token's. A feature inside is
+/// computed on the run at hand, an error inside is the clean run's and never recomputed. The empty circuit is then the
+/// corrupt run, and the full one the clean run.
+/// source  Marks et al. 2024 (sparse feature circuits), section 4, with errors counted as nodes
+template <Architecture A, class Set, Metric M>
+class NodeEvaluation {
+ public:
+  /// throws  ShapeError, and as a run and a search do
+  NodeEvaluation(const HookedTransformer<A>& model, const Set& dictionaries, PromptPair prompts, M metric,
+                 ErrorsOutside errors = ErrorsOutside::corrupt);
+
+  /// The metric on clean prompts, and with no node kept.
+  [[nodiscard]] const MetricRange& range() const { return range_; }
+  /// Every node that a circuit could need: the largest change first.
+  [[nodiscard]] const std::vector<NodeChange>& changes() const { return changes_; }
+  /// The metric's mean over prompts with these nodes alone. Nodes of other kinds (the metric) are passed over.
+  [[nodiscard]] double metric_of(std::span<const Node> kept) const;
+  /// Faithfulness of the first n nodes, for each n of `sizes`.
+  [[nodiscard]] std::vector<NodeSizePoint> curve(std::span<const Node> ranked,
+                                                 std::span<const std::int64_t> sizes) const;
+
+ private:
+  using Cache = decltype(std::declval<const HookedTransformer<A>&>().run(at::Tensor{}, record_modules()).cache);
+
+  void find_changes(const Cache& clean);
+  void add_changes(NodeKind kind, Layer layer, const at::Tensor& change);
+  void add_all_errors(KeptNodes& kept) const;
+
+  const HookedTransformer<A>* model_;
+  const Set* dictionaries_;
+  PromptPair prompts_;
+  M metric_;
+  ErrorsOutside errors_;
+  Cache corrupt_;
+  ErrorTerms clean_errors_;
+  MetricRange range_;
+  std::vector<NodeChange> changes_;
+};
+
+/// A circuit's nodes as a search ranks them: by the size of what each gives the metric.
+[[nodiscard]] inline std::vector<Node> ranked_by_attribution(const Circuit& circuit) {
+  std::vector<NodeBundle> nodes;
+  for (const auto& bundle : circuit.nodes()) {
+    if (has_position(bundle.node.kind)) nodes.push_back(bundle);
+  }
+  std::vector<Node> ranked;
+  for (const auto i : detail::order_by(nodes.size(), [&](std::size_t a, std::size_t b) {
+         return std::abs(nodes[a].attribution) > std::abs(nodes[b].attribution);
+       })) {
+    ranked.push_back(nodes[i].node);
+  }
+  return ranked;
+}
+
+/// The same nodes by the size of their change alone, and in an order drawn by a seed: what a search has to beat.
+[[nodiscard]] inline std::vector<Node> ranked_by_change(std::span<const NodeChange> changes) {
+  std::vector<Node> ranked;
+  for (const auto& change : changes) ranked.push_back(change.node);
+  return ranked;
+}
+[[nodiscard]] inline std::vector<Node> drawn_at_random(std::span<const NodeChange> changes, std::uint64_t seed) {
+  auto nodes = ranked_by_change(changes);
+  std::mt19937_64 draw{seed};
+  for (auto i = nodes.size(); i > 1; --i) std::swap(nodes[i - 1], nodes[draw() % i]);
+  return nodes;
+}
+
+}  // namespace circuit
+
+namespace circuit {
+
+template <Architecture A, class Set, Metric M>
+NodeEvaluation<A, Set, M>::NodeEvaluation(const HookedTransformer<A>& model, const Set& dictionaries,
+                                          PromptPair prompts, M metric, ErrorsOutside errors)
+    : model_{&model},
+      dictionaries_{&dictionaries},
+      prompts_{std::move(prompts)},
+      metric_{std::move(metric)},
+      errors_{errors} {
+  prompts_.check();
+  const c10::AutoGradMode no_gradient{false};
+  corrupt_ = model.run(prompts_.corrupt, record_modules()).cache;
+  const auto clean = model.run(prompts_.clean, record_modules());
+  clean_errors_ = error_terms(dictionaries, clean.cache);
+  find_changes(clean.cache);
+  range_ = {mean(metric_, clean.logits).template item<double>(), metric_of({})};
+}
+
+template <Architecture A, class Set, Metric M>
+void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
+  const auto corrupt_errors = error_terms(*dictionaries_, corrupt_);
+  for_each_module(
+      *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
+        const bool attn = module == Module::attn;
+        const auto dense = [&](const at::Tensor& x) {
+          return attn ? dictionaries_->encode_attn(l, x) : dictionaries_->encode_mlp(l, x);
+        };
+        const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt_, module, l)));
+        add_changes(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l, change.abs().mean(0));
+        const auto missed = clean_errors_.get(module, l).sub(corrupt_errors.get(module, l));
+        add_changes(attn ? NodeKind::attn_error : NodeKind::mlp_error, l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
+      });
+  const auto& table = model_->weights().W_E;
+  const auto moved =
+      table.index_select(0, prompts_.clean.flatten()).sub(table.index_select(0, prompts_.corrupt.flatten()));
+  const auto shape = prompts_.clean.sizes();
+  add_changes(NodeKind::embedding, Layer{0}, moved.norm(2, -1).view(shape).mean(0).unsqueeze(-1));
+
+  std::vector<NodeChange> sorted;
+  for (const auto i : detail::order_by(
+           changes_.size(), [&](std::size_t a, std::size_t b) { return changes_[a].change > changes_[b].change; })) {
+    sorted.push_back(changes_[i]);
+  }
+  changes_ = std::move(sorted);
+}
+
+/// change  [pos, n]  of nodes 0 to n - 1
+template <Architecture A, class Set, Metric M>
+void NodeEvaluation<A, Set, M>::add_changes(NodeKind kind, Layer layer, const at::Tensor& change) {
+  const auto places = change.nonzero().contiguous();  // [found, 2]
+  const auto values = change.to(at::kCPU, at::kDouble).contiguous();
+  const auto* place = data_of<std::int64_t>(places);
+  for (std::int64_t i = 0; i < places.size(0); ++i, place += 2) {
+    changes_.push_back(
+        {{kind, layer, Position{static_cast<std::int32_t>(place[0])}, Feature{static_cast<std::int32_t>(place[1])}},
+         data_of<double>(values)[place[0] * change.size(1) + place[1]]});
+  }
+}
+
+template <Architecture A, class Set, Metric M>
+void NodeEvaluation<A, Set, M>::add_all_errors(KeptNodes& kept) const {
+  for (const auto& change : changes_) {
+    if (!is_error(change.node.kind)) continue;
+    kept.errors.push_back(
+        {is_attention(change.node.kind) ? Module::attn : Module::mlp, change.node.layer, change.node.position});
+  }
+}
+
+template <Architecture A, class Set, Metric M>
+double NodeEvaluation<A, Set, M>::metric_of(std::span<const Node> kept) const {
+  const c10::AutoGradMode no_gradient{false};
+  KeptNodes nodes;
+  auto tokens = prompts_.corrupt.clone();
+  for (const auto& node : kept) {
+    const auto module = is_attention(node.kind) ? Module::attn : Module::mlp;
+    if (is_feature(node.kind)) nodes.features.push_back({{module, node.layer, node.feature}, node.position});
+    if (is_error(node.kind)) nodes.errors.push_back({module, node.layer, node.position});
+    if (node.kind == NodeKind::embedding) {
+      tokens.select(1, node.position.value).copy_(prompts_.clean.select(1, node.position.value));
+    }
+  }
+  if (errors_ == ErrorsOutside::clean) {
+    nodes.errors.clear();
+    add_all_errors(nodes);
+  }
+  const KeepCircuitOptions options{
+      .features = Outside::reference, .errors = Outside::reference, .kept_errors = clean_errors_};
+  const auto logits = model_->run(tokens, keep_circuit(*dictionaries_, nodes, corrupt_, options)).logits;
+  return mean(metric_, logits).template item<double>();
+}
+
+template <Architecture A, class Set, Metric M>
+std::vector<NodeSizePoint> NodeEvaluation<A, Set, M>::curve(std::span<const Node> ranked,
+                                                            std::span<const std::int64_t> sizes) const {
+  std::vector<NodeSizePoint> points;
+  for (const auto size : sizes) {
+    const auto n = std::clamp<std::int64_t>(size, 0, static_cast<std::int64_t>(ranked.size()));
+    const auto metric = metric_of(ranked.first(static_cast<std::size_t>(n)));
+    points.push_back({n, static_cast<double>(n) / static_cast<double>(changes_.size()), metric, range_.share(metric)});
+  }
+  return points;
+}
+
+}  // namespace circuit

@@ -1,0 +1,117 @@
+#include "circuit/evaluate/node_faithfulness.hpp"
+
+#include <set>
+
+#include "circuit/metric/logit_difference.hpp"
+#include "circuit/model/edit.hpp"
+#include "circuit/search/leap.hpp"
+#include "random_model.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+
+namespace {
+
+struct Setting {
+  HookedTransformer<Gpt2> model = random_model::make<Gpt2>(11);
+  DictionarySet dictionaries = random_model::dictionaries(model.config(), 12);
+  PromptPair prompts{random_model::Source{13}.tokens(3, 6, model.config().d_vocab),
+                     random_model::Source{14}.tokens(3, 6, model.config().d_vocab)};
+  LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}, {7}}, {{4}, {1}, {2}}};
+
+  [[nodiscard]] double metric_of(const at::Tensor& logits) const { return mean(metric, logits).item<double>(); }
+  [[nodiscard]] NodeEvaluation<Gpt2, DictionarySet, LogitDifference> judge(
+      ErrorsOutside errors = ErrorsOutside::corrupt) const {
+    return {model, dictionaries, prompts, metric, errors};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the empty circuit is the corrupt run, and the circuit of every node the clean one") {
+  const Setting s;
+  const auto judge = s.judge();
+  REQUIRE(judge.range().full == Approx(s.metric_of(s.model.run(s.prompts.clean).logits)).margin(1e-12));
+  REQUIRE(judge.range().empty == Approx(s.metric_of(s.model.run(s.prompts.corrupt).logits)).margin(1e-10));
+  REQUIRE(std::abs(judge.range().full - judge.range().empty) > 0.01);
+
+  const auto all = ranked_by_change(judge.changes());
+  const auto count = static_cast<std::int64_t>(all.size());
+  const auto curve = judge.curve(all, std::vector<std::int64_t>{0, count / 2, count, count + 5});
+  REQUIRE(curve.front().faithfulness == Approx(0).margin(1e-10));
+  REQUIRE(curve[2].faithfulness == Approx(1).margin(1e-9));
+  REQUIRE(curve[2].share_of_nodes == 1);
+  REQUIRE(curve[3].nodes == count);
+  REQUIRE(std::abs(curve[1].faithfulness - 1) > 1e-4);
+}
+
+TEST_CASE("with all errors kept, the empty circuit is the corrupt dictionaries' output and the clean errors") {
+  const Setting s;
+  const auto errors = error_terms(s.dictionaries, s.model.run(s.prompts.clean, record_modules()).cache);
+  const auto corrupt = s.model.run(s.prompts.corrupt, record_modules()).cache;
+  const auto output = [&](Module module, Layer l) {
+    return reconstruct(s.dictionaries, module, l, input_of(s.dictionaries, corrupt, module, l))
+        .add(errors.get(module, l));
+  };
+  const auto logits =
+      s.model
+          .run(
+              s.prompts.corrupt,
+              edit<hook::attn::z>([&](const at::Tensor& z, Layer l) { return output(Module::attn, l).view(z.sizes()); },
+                                  {.layers = {Layer{0}}}),
+              edit<hook::attn_out>([&](const at::Tensor&, Layer l) { return output(Module::attn, l); },
+                                   {.layers = {Layer{1}}}),
+              edit<hook::mlp_out>([&](const at::Tensor&, Layer l) { return output(Module::mlp, l); }))
+          .logits;
+  const auto judge = s.judge(ErrorsOutside::clean);
+  REQUIRE(judge.range().empty == Approx(s.metric_of(logits)).margin(1e-10));
+  REQUIRE(std::abs(judge.range().empty - s.judge().range().empty) > 1e-6);
+  REQUIRE(judge.curve(ranked_by_change(judge.changes()), std::vector<std::int64_t>{1 << 20}).front().faithfulness ==
+          Approx(1).margin(1e-9));
+}
+
+TEST_CASE("what differs between clean and corrupt prompts is what nodes are counted among") {
+  const Setting s;
+  auto prompts = s.prompts;
+  prompts.corrupt = prompts.clean.clone();
+  prompts.corrupt.select(1, 4).copy_(s.prompts.corrupt.select(1, 4));  // nothing before position 4 differs
+  const NodeEvaluation judge{s.model, s.dictionaries, prompts, s.metric};
+  std::set<Node> nodes;
+  double before = judge.changes().front().change;
+  for (const auto& [node, change] : judge.changes()) {
+    REQUIRE(node.position >= Position{4});
+    REQUIRE(change > 0);
+    REQUIRE(change <= before);
+    REQUIRE(nodes.insert(node).second);
+    before = change;
+  }
+  REQUIRE(nodes.contains(Node::embedding(Position{4})));
+  REQUIRE(!nodes.contains(Node::embedding(Position{5})));
+  REQUIRE(nodes.contains(Node::mlp_error(Layer{1}, Position{5})));
+
+  const auto drawn = drawn_at_random(judge.changes(), 1);
+  REQUIRE(std::set<Node>{drawn.begin(), drawn.end()} == nodes);
+  REQUIRE(drawn == drawn_at_random(judge.changes(), 1));
+  REQUIRE(drawn != drawn_at_random(judge.changes(), 2));
+}
+
+TEST_CASE("a search's nodes come by the size of what they give the metric") {
+  const Setting s;
+  const auto found = Leap{.keep = keep::Above{.threshold = 1e-3}}(s.model, s.dictionaries,
+                                                                  {s.prompts.clean, s.prompts.corrupt}, s.metric);
+  const auto ranked = ranked_by_attribution(found);
+  REQUIRE(ranked.size() + 1 == found.node_count());  // all but the metric
+  double before = std::abs(found.graph()[found.vertex(ranked.front())].attribution);
+  for (const auto& node : ranked) {
+    const auto size = std::abs(found.graph()[found.vertex(node)].attribution);
+    REQUIRE(size <= before);
+    before = size;
+  }
+}
+
+TEST_CASE("prompts that do not pair are refused") {
+  const Setting s;
+  REQUIRE_THROWS_AS(
+      (NodeEvaluation{s.model, s.dictionaries, {s.prompts.clean, s.prompts.clean.narrow(1, 0, 5)}, s.metric}),
+      ShapeError);
+}
