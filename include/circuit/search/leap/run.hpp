@@ -1,0 +1,425 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/graph/circuit.hpp"
+#include "circuit/linear/carry.hpp"
+#include "circuit/linear/direct_effects.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/pull_back.hpp"
+#include "circuit/linear/sources.hpp"
+#include "circuit/linear/stream_constants.hpp"
+#include "circuit/search/edge_scores.hpp"
+#include "circuit/search/leap/node_values.hpp"
+#include "circuit/search/targets.hpp"
+
+namespace circuit::detail {
+
+/// What constants give the targets of one step, summed over prompts.
+struct ConstantSums {
+  explicit ConstantSums(std::int64_t targets) : bias(static_cast<std::size_t>(targets)), map{bias} {}
+
+  struct Sum {
+    double nn = 0;
+    double em = 0;
+
+    void add(double value, const TargetState& target) {
+      nn += value;
+      em += target.nodegrad * target.slope * value;
+    }
+  };
+  std::vector<Sum> bias;
+  std::vector<Sum> map;  // only with contrast
+};
+
+/// One run of a search: what it has learned so far.
+template <class Policies, Architecture A, Dictionaries Set>
+class LeapRun {
+ public:
+  LeapRun(const Policies& policies, const HookedTransformer<A>& model, const Set& dictionaries, Linearization lin)
+      : policies_{policies},
+        model_{model},
+        dictionaries_{dictionaries},
+        lin_{std::move(lin)},
+        pull_back_{model, lin_.run, policies.softmax},
+        sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)},
+        constants_{lin_, contrasts} {
+    if constexpr (!chains_by_edges) {
+      outputs_ = policies.chain.gradients(model, dictionaries, lin_, pull_back_, policies.attention);
+    }
+  }
+
+  void metric_step();
+  void mlp_step(Layer layer);
+  void attention_steps(Layer layer);
+
+  [[nodiscard]] std::size_t edge_count() const { return edges_.size(); }
+  [[nodiscard]] Circuit circuit() &&;
+
+ private:
+  static constexpr bool chains_by_edges = std::remove_cvref_t<decltype(Policies::chain)>::from_edges;
+  static constexpr bool contrasts = std::remove_cvref_t<decltype(Policies::contrast)>::needs_corrupt;
+
+  struct KeptEdge {
+    Node up;
+    Node down;
+    Edge edge;
+  };
+  using Pull = Pulled (PullBack<A, decltype(Policies::softmax)>::*)(Layer, Prompt, const at::Tensor&, const at::Tensor&)
+      const;
+
+  [[nodiscard]] std::int32_t batch() const { return sources_.batch(); }
+  [[nodiscard]] NodeValues values_of(const Node& node) const;
+  [[nodiscard]] const NodeValues* find_path(const Node& node) const {
+    const auto found = paths_.find(node);
+    return found == paths_.end() ? nullptr : &found->second;
+  }
+  [[nodiscard]] StepTargets targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
+                                       const at::Tensor& writes_gradient, const auto& writes);
+  /// Readers that are the same on every prompt and at every position.
+  [[nodiscard]] static auto by_row(const at::Tensor& readers) {
+    return [readers](Prompt, const at::Tensor& rows, const at::Tensor& /*positions*/) {
+      return Pulled{readers.index_select(0, rows), {}};
+    };
+  }
+  /// The gradient on a module's output as one on its write vectors, [batch, pos, d_model].
+  [[nodiscard]] static at::Tensor on_writes(const at::Tensor& grad, const ModuleState& module) {
+    return module.write_scale.defined() ? grad.div(module.write_scale) : grad;
+  }
+  void steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
+             std::initializer_list<std::pair<EdgeType, Pull>> pulls);
+  void sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth, const StepTargets& targets,
+                     ConstantSums& sums) const;
+  void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
+  void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
+                const std::vector<DirectEffects::Effect>& effects);
+  void add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums);
+  [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
+
+  const Policies& policies_;
+  const HookedTransformer<A>& model_;
+  const Set& dictionaries_;
+  Linearization lin_;
+  PullBack<A, decltype(Policies::softmax)> pull_back_;
+  Sources sources_;
+  StreamConstants constants_;
+  OutputGradients outputs_;  // of the chain rule, unless it works from edges
+  TargetSet frontier_;
+  std::unordered_map<Node, NodeValues> paths_;  // sums over outgoing kept edges; chains from edges only
+  std::vector<KeptEdge> edges_;
+  std::vector<BiasRow> biases_;
+};
+
+/// Effect of the metric's own gradient at every position of the last residual stream.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::metric_step() {
+  const auto depth = 2 * model_.config().n_layers;
+  const auto last = lin_.length() - 1;
+  auto targets = StepTargets::metric(batch(), last);
+  DirectEffects effects{sources_, targets.positions(), /*spans=*/true, depth};
+  ConstantSums sums{targets.size()};
+  std::vector<PromptGradients> gradients;
+  for (std::int32_t b = 0; b < batch(); ++b) {
+    gradients.push_back({Prompt{b}, {0}, lin_.gradients.last.narrow(0, b, 1)});
+    auto& state = targets.at(Prompt{b}, 0);
+    state.activation = lin_.metric[b].template item<double>();
+    if constexpr (!contrasts) sums.bias[0].add(lin_.metric_constant[b].template item<double>(), state);
+  }
+  const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, targets.position_tensor());
+  sum_constants(carried, depth, targets, sums);
+  effects.multiply(carried);
+  keep(EdgeType::metric, targets, effects);
+  add_bias(EdgeType::metric, targets, sums);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
+  const auto* dictionary = dictionaries_.mlp(layer);
+  if (dictionary == nullptr) return;
+  const auto slot = static_cast<std::size_t>(layer.value);
+  auto targets = targets_of(NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features,
+                            chains_by_edges ? at::Tensor{} : outputs_.mlp_out[slot],
+                            [&](const at::Tensor& ids) { return mlp_writes(dictionaries_, layer, ids); });
+  if (targets.size() == 0) return;
+  const auto ids = targets.features().to(model_.device());
+  const auto search = [&](const auto& read) {
+    steps(std::move(targets), read, layer, mlp_depth<A>(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+  };
+  if constexpr (ReadsAtInput<Set>) {
+    targets.set_constant(make::zeros({targets.size()}));  // theirs differs by prompt and position too
+    search([&](Prompt b, const at::Tensor& rows, const at::Tensor& positions) {
+      const auto x = lin_.run.template get<hook::ln2::normalized>(layer).select(0, b.value).index_select(0, positions);
+      auto at_input = dictionaries_.mlp_readers(layer, x, ids.index_select(0, rows));
+      return Pulled{std::move(at_input.readers), std::move(at_input.constant)};
+    });
+  } else {
+    targets.set_constant(dictionary_constant(*dictionary, ids));
+    search(by_row(dictionary->readers(ids)));
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
+  const auto* dictionary = dictionaries_.attn(layer);
+  if (dictionary == nullptr) return;
+  const auto slot = static_cast<std::size_t>(layer.value);
+  auto targets = targets_of(NodeKind::attn_feature, layer, lin_.clean.attn[slot].features,
+                            chains_by_edges ? at::Tensor{} : on_writes(outputs_.attn_out[slot], lin_.clean.attn[slot]),
+                            [&](const at::Tensor& ids) { return attn_writes(model_, dictionaries_, layer, ids); });
+  if (targets.size() == 0) return;
+  const auto ids = targets.features().to(model_.device());
+  auto readers = dictionary->readers(ids);
+  auto constant = dictionary_constant(*dictionary, ids);
+  const auto search = [&](const auto& read) {
+    targets.set_constant(constant);
+    using P = decltype(pull_back_);
+    if (policies_.attention == AttentionPaths::all) {
+      steps(std::move(targets), read, layer, attn_depth(layer),
+            {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
+    } else {
+      steps(std::move(targets), read, layer, attn_depth(layer), {{EdgeType::ov, &P::values}});
+    }
+  };
+  if (dictionaries_.attn_site(layer) == AttentionSite::attn_out) {
+    if constexpr (A::Wiring::post_norms) {  // what a feature reads of hook_z then differs by prompt and position
+      return search([&](Prompt b, const at::Tensor& rows, const at::Tensor& positions) {
+        return pull_back_.output(layer, b, readers.index_select(0, rows), positions);
+      });
+    } else {
+      auto through = pull_back_.output(layer, Prompt{0}, readers, {});
+      readers = std::move(through.grad);
+      constant = constant.add(through.constant.to(at::kCPU, at::kDouble));
+    }
+  }
+  search(by_row(readers));
+}
+
+/// The features of one module that are targets, with their state on every prompt.
+template <class Policies, Architecture A, Dictionaries Set>
+StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
+                                                  const at::Tensor& writes_gradient, const auto& writes) {
+  policies_.targets.add(frontier_, kind, layer, features, lin_.length());
+  auto targets = frontier_.take(kind, layer, features, batch(), lin_.length());
+  if (targets.size() == 0) return targets;
+  if constexpr (chains_by_edges) {
+    for (std::int64_t t = 0; t < targets.size(); ++t) {
+      const auto* path = find_path(targets.node(t));
+      if (path == nullptr) continue;  // no kept edge leaves it
+      for (std::int32_t b = 0; b < batch(); ++b) {
+        targets.at(Prompt{b}, t).nodegrad = path->nodegrad[static_cast<std::size_t>(b)];
+      }
+    }
+  } else {
+    const auto w = writes(targets.features().to(model_.device()));
+    const auto grads = writes_gradient.index_select(1, targets.position_tensor().to(model_.device()));
+    const auto on_targets = grads.mul(w).sum(-1).to(at::kCPU, at::kDouble).contiguous();  // [batch, targets]
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      for (std::int64_t t = 0; t < targets.size(); ++t) {
+        targets.at(Prompt{b}, t).nodegrad = element(on_targets, b, t);
+      }
+    }
+  }
+  return targets;
+}
+
+/// Edges of every type into some targets of one module.
+/// read(prompt, rows, positions)  what some of the targets read, and what constants between them and that give
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
+                                      std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
+  for (const auto& [type, pull] : pulls) {
+    const bool spreads = type == EdgeType::ov || type == EdgeType::k;
+    const bool spans = spreads || transparent_below(dictionaries_, depth);
+    DirectEffects effects{sources_, targets.positions(), spans, depth};
+    ConstantSums sums{targets.size()};
+    std::vector<PromptGradients> gradients;
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      const auto active = targets.active(Prompt{b});
+      if (active.empty()) continue;
+      const auto rows = ids_tensor(active).to(model_.device());
+      const auto positions = targets.position_tensor().to(model_.device()).index_select(0, rows);
+      const auto readers = read(Prompt{b}, rows, positions);
+      auto pulled = (pull_back_.*pull)(layer, Prompt{b}, readers.grad, positions);
+      if (spans && !spreads) pulled.grad = at_positions(pulled.grad, positions, lin_.length());
+      gradients.push_back({Prompt{b}, active, pulled.grad});
+      if constexpr (!contrasts) {
+        // The dictionary's own bias, and what stands between it and hook_z, is read once, with the values.
+        const bool with_bias = type == EdgeType::ov || type == EdgeType::mlp;
+        if (with_bias && readers.constant.defined()) pulled.constant = pulled.constant.add(readers.constant);
+        const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
+        for (std::size_t r = 0; r < active.size(); ++r) {
+          const auto t = active[r];
+          sums.bias[static_cast<std::size_t>(t)].add(
+              data_of<double>(own)[r] + (with_bias ? targets.constant(t) : 0.0), targets.at(Prompt{b}, t));
+        }
+      }
+    }
+    if (gradients.empty()) continue;
+    const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, targets.position_tensor());
+    sum_constants(carried, depth, targets, sums);
+    effects.multiply(carried);
+    keep(type, targets, effects);
+    add_bias(type, targets, sums);
+  }
+}
+
+/// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth,
+                                              const StepTargets& targets, ConstantSums& sums) const {
+  const auto positions = targets.position_tensor();
+  auto above = depth;
+  for (std::size_t part = 0; part < carried.size(); ++part) {
+    const auto from = carried[part].from;
+    const bool last = part + 1 == carried.size();  // below the lowest transparent module
+    const auto constant = constants_.between(last ? 0 : from, above);
+    for (const auto& g : carried[part].gradients) {
+      const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& on_targets) {
+        const auto values = on_targets.to(at::kCPU, at::kDouble).contiguous();
+        for (std::size_t r = 0; r < g.target.size(); ++r) {
+          const auto t = g.target[r];
+          into[static_cast<std::size_t>(t)].add(data_of<double>(values)[r], targets.at(g.prompt, t));
+        }
+      };
+      if (constants_.count()) add(sums.bias, along_constant(constant, g, positions));
+      if constexpr (contrasts) {
+        if (last) continue;
+        add(sums.map, along_constant(lin_.map_change[static_cast<std::size_t>(from)], g, positions));
+      }
+    }
+    above = from;
+  }
+}
+
+/// Scores every candidate, lets the policy decide, and turns what it kept into edges.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects) {
+  const auto shape = std::vector<std::int64_t>{effects.targets(), effects.columns()};
+  EdgeScores scores{.type = type, .mean = make::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
+  auto* mean = scores.mean.template data_ptr<double>();
+  std::int32_t* passed = nullptr;
+  if (policies_.keep.needs_counts()) {
+    scores.passed = make::zeros(shape, at::kInt);
+    passed = scores.passed.template data_ptr<std::int32_t>();
+  }
+  const double share = 1.0 / batch();
+  const auto columns = effects.columns();
+  effects.for_each([&](Prompt b, std::int64_t target, std::int64_t column, double attrib) {
+    const double value = policies_.score.score(attrib, targets.at(b, target));
+    mean[target * columns + column] += share * value;
+    if (passed != nullptr) passed[target * columns + column] += policies_.keep.passes(value) ? 1 : 0;
+  });
+  check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
+
+  const auto kept = policies_.keep.keep(scores).kept.nonzero().contiguous();
+  const auto* pair = data_of<std::int64_t>(kept);
+  for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
+    const auto place = effects.place(pair[0], pair[1]);
+    if (place.index < 0) continue;
+    const auto found = effects.effects(pair[0], place);
+    if (!found.empty()) add_edge(type, targets, pair[0], effects.node(place), found);
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
+                                         const std::vector<DirectEffects::Effect>& effects) {
+  Edge edge{.type = type, .nn_grad = 0, .nn_attrib = 0, .em_grad = 0, .em_attrib = 0, .prompts = 0};
+  NodeValues* path = nullptr;
+  if constexpr (chains_by_edges) path = &paths_.try_emplace(up, batch()).first->second;
+  const double share = 1.0 / batch();
+  for (const auto& e : effects) {
+    const auto& state = targets.at(e.prompt, target);
+    const double chained = state.nodegrad * state.slope;
+    edge.nn_grad += share * e.grad;
+    edge.nn_attrib += share * e.attrib;
+    edge.em_grad += share * chained * e.grad;
+    edge.em_attrib += share * chained * e.attrib;
+    edge.prompts += policies_.keep.passes(policies_.score.score(e.attrib, state)) ? 1 : 0;
+    if (path != nullptr) {
+      path->nodegrad[static_cast<std::size_t>(e.prompt.value)] += chained * e.grad;
+      path->attribution[static_cast<std::size_t>(e.prompt.value)] += chained * e.attrib;
+    }
+  }
+  edges_.push_back({up, targets.node(target), edge});
+  if (is_feature(up.kind)) policies_.targets.reached(frontier_, up);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums) {
+  const double share = 1.0 / batch();
+  for (std::int64_t t = 0; t < targets.size(); ++t) {
+    const auto& bias = sums.bias[static_cast<std::size_t>(t)];
+    const auto& map = sums.map[static_cast<std::size_t>(t)];
+    biases_.push_back({.target = targets.node(t),
+                       .type = type,
+                       .nn_attrib = share * bias.nn,
+                       .em_attrib = share * bias.em,
+                       .nn_map = share * map.nn,
+                       .em_map = share * map.em});
+  }
+}
+
+/// From the edges that leave a node, or from the gradient on the output that it is part of.
+template <class Policies, Architecture A, Dictionaries Set>
+NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
+  if constexpr (chains_by_edges) {
+    const auto* path = find_path(node);
+    return path != nullptr ? *path : NodeValues{batch()};
+  } else {
+    return values_by_gradient(node, outputs_, sources_);
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
+  if (node.kind == NodeKind::metric) {
+    const double value = lin_.metric.mean().template item<double>();
+    return {.node = node, .activation = value, .contrast_activation = 0, .attribution = value, .nodegrad = 1};
+  }
+  const auto values = values_of(node);
+  NodeBundle out{.node = node,
+                 .activation = 1,
+                 .contrast_activation = contrasts ? 1.0 : 0.0,
+                 .attribution = 0,
+                 .nodegrad = 0};
+  if (is_feature(node.kind)) {
+    out.activation = mean_activation(lin_.clean, node, batch(), lin_.length());
+    if constexpr (contrasts) out.contrast_activation = mean_activation(lin_.corrupt, node, batch(), lin_.length());
+  }
+  for (std::size_t b = 0; b < values.nodegrad.size(); ++b) {
+    out.nodegrad += values.nodegrad[b] / batch();
+    out.attribution += values.attribution[b] / batch();
+  }
+  return out;
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+Circuit LeapRun<Policies, A, Set>::circuit() && {
+  CircuitInfo info;
+  info.prompts = static_cast<std::int32_t>(batch());
+  Circuit out{std::move(info)};
+  out.add_node(bundle_of(Node::metric()));
+  const auto add = [&](const Node& node) {
+    if (!out.contains(node)) out.add_node(bundle_of(node));
+  };
+  for (const auto& e : edges_) {
+    add(e.down);
+    add(e.up);
+  }
+  for (const auto& e : edges_) out.add_edge(e.up, e.down, e.edge);
+  for (const auto& row : biases_) {
+    if (out.contains(row.target)) out.add_bias(row);
+  }
+  return out;
+}
+
+}  // namespace circuit::detail
