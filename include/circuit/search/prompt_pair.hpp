@@ -1,5 +1,6 @@
 #pragma once
 
+#include "circuit/core/tensor.hpp"
 
 namespace circuit {
 
