@@ -17,6 +17,7 @@
 #include "circuit/linear/pull_back.hpp"
 #include "circuit/linear/sources.hpp"
 #include "circuit/linear/stream_constants.hpp"
+#include "circuit/search/chain.hpp"
 #include "circuit/search/edge_scores.hpp"
 #include "circuit/search/leap/node_values.hpp"
 #include "circuit/search/targets.hpp"
