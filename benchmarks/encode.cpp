@@ -4,16 +4,11 @@
 // to the process' high-water mark over the weights and the inputs.
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <ctime>
-#include <functional>
 #include <iostream>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -21,6 +16,7 @@
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/dictionary/active_features.hpp"
 #include "circuit/report/table.hpp"
+#include "cost.hpp"
 
 using namespace circuit;
 
@@ -36,27 +32,6 @@ std::vector<Kind> kinds(std::int64_t features, std::int64_t active) {
           {"jump_relu", {activation::JumpRelu{at::full({features}, 0.1)}}},
           {"top_k", {activation::TopK{.k = active}}},
           {"group_max", {activation::GroupMax{.groups = 64}}}};
-}
-
-/// Seconds by the clock and of the processor, all threads together; the least of several rounds each.
-struct Cost {
-  double wall = std::numeric_limits<double>::max();
-  double processor = std::numeric_limits<double>::max();
-
-  void measure(const std::function<void()>& action) {
-    const auto start = std::chrono::steady_clock::now();
-    const auto ticks = std::clock();
-    action();
-    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-    wall = std::min(wall, passed.count());
-    processor = std::min(processor, static_cast<double>(std::clock() - ticks) / CLOCKS_PER_SEC);
-  }
-};
-
-double peak_mb() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
 }
 
 }  // namespace

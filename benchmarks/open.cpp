@@ -6,44 +6,20 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
-#include <ctime>
-#include <functional>
 #include <iostream>
 #include <limits>
 #include <vector>
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/report/table.hpp"
+#include "cost.hpp"
 
 using namespace circuit;
 
 namespace {
-
-/// Seconds by the clock and of the processor, all threads together; the least of several rounds each.
-struct Cost {
-  double wall = std::numeric_limits<double>::max();
-  double processor = std::numeric_limits<double>::max();
-
-  void measure(const std::function<void()>& action) {
-    const auto start = std::chrono::steady_clock::now();
-    const auto ticks = std::clock();
-    action();
-    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-    wall = std::min(wall, passed.count());
-    processor = std::min(processor, static_cast<double>(std::clock() - ticks) / CLOCKS_PER_SEC);
-  }
-};
-
-double peak_mb() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
-}
 
 /// Whether tensors get fresh pages from the system, as in a process that opens its first model, or memory that this
 /// process has touched before. Left alone, the C library decides by what was freed last, for either side of a

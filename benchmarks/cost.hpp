@@ -1,0 +1,31 @@
+#pragma once
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <functional>
+#include <limits>
+
+/// Seconds by the clock and of the processor, all threads together; the least of several rounds each.
+struct Cost {
+  double wall = std::numeric_limits<double>::max();
+  double processor = std::numeric_limits<double>::max();
+
+  void measure(const std::function<void()>& action) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto ticks = std::clock();
+    action();
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    wall = std::min(wall, passed.count());
+    processor = std::min(processor, static_cast<double>(std::clock() - ticks) / CLOCKS_PER_SEC);
+  }
+};
+
+/// The process's peak memory so far, in MB of 10^6 bytes.
+inline double peak_mb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
