@@ -86,12 +86,11 @@ class NodeEvaluation {
   for (const auto& bundle : circuit.nodes()) {
     if (has_position(bundle.node.kind)) nodes.push_back(bundle);
   }
+  nodes = detail::sorted_by(std::move(nodes), [](const NodeBundle& a, const NodeBundle& b) {
+    return std::abs(a.attribution) > std::abs(b.attribution);
+  });
   std::vector<Node> ranked;
-  for (const auto i : detail::order_by(nodes.size(), [&](std::size_t a, std::size_t b) {
-         return std::abs(nodes[a].attribution) > std::abs(nodes[b].attribution);
-       })) {
-    ranked.push_back(nodes[i].node);
-  }
+  for (const auto& bundle : nodes) ranked.push_back(bundle.node);
   return ranked;
 }
 
@@ -149,12 +148,9 @@ void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
   const auto shape = prompts_.clean.sizes();
   add_changes(NodeKind::embedding, Layer{0}, moved.norm(2, -1).view(shape).mean(0).unsqueeze(-1));
 
-  std::vector<NodeChange> sorted;
-  for (const auto i : detail::order_by(
-           changes_.size(), [&](std::size_t a, std::size_t b) { return changes_[a].change > changes_[b].change; })) {
-    sorted.push_back(changes_[i]);
-  }
-  changes_ = std::move(sorted);
+  changes_ = detail::sorted_by(std::move(changes_), [](const NodeChange& a, const NodeChange& b) {
+    return a.change > b.change;
+  });
 }
 
 /// change  [pos, n]  of nodes 0 to n - 1
