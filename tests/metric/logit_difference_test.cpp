@@ -1,10 +1,10 @@
 #include "circuit/metric/logit_difference.hpp"
 
+#include <ATen/ops/arange.h>
+
 #include "circuit/model/gradient.hpp"
 #include "golden.hpp"
 #include "tensors.hpp"
-
-#include <ATen/ops/arange.h>
 
 using namespace circuit;
 

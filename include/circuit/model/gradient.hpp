@@ -15,16 +15,22 @@ namespace torch::autograd {
 // would cost every user two seconds and 240 MB for this one line.
 TORCH_API std::vector<at::Tensor> grad(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& inputs,
                                        const std::vector<at::Tensor>& grad_outputs,
-                                       decltype(at::TensorOptions{}.requires_grad_opt()) retain_graph, bool create_graph,
-                                       bool allow_unused);
+                                       decltype(at::TensorOptions{}.requires_grad_opt()) retain_graph,
+                                       bool create_graph, bool allow_unused);
 
 }  // namespace torch::autograd
 
 namespace circuit {
 
 /// d output / d inputs for a scalar `output`; inputs it does not depend on get zeros. Writes no `.grad`.
-[[nodiscard]] inline std::vector<at::Tensor> gradient_of(const at::Tensor& output, const std::vector<at::Tensor>& inputs,
+/// throws  ValueError  when `output` has no gradient at all, as an accuracy
+[[nodiscard]] inline std::vector<at::Tensor> gradient_of(const at::Tensor& output,
+                                                         const std::vector<at::Tensor>& inputs,
                                                          bool keep_graph = false) {
+  if (!output.requires_grad()) {
+    throw ValueError{
+        {.tensor = "metric", .problem = "has no gradient", .hint = "this search needs a metric that has one"}};
+  }
   auto grads = torch::autograd::grad({output}, inputs, /*grad_outputs=*/{}, keep_graph, /*create_graph=*/false,
                                      /*allow_unused=*/true);
   for (std::size_t i = 0; i < grads.size(); ++i) {
@@ -48,7 +54,8 @@ struct FrozenFinalScale {
 
 /// Replaces every tensor of a cache by the gradient of a scalar with respect to it.
 template <HookPoint... Points>
-[[nodiscard]] ActivationCache<Points...> gradients_at(const at::Tensor& output, const ActivationCache<Points...>& cache) {
+[[nodiscard]] ActivationCache<Points...> gradients_at(const at::Tensor& output,
+                                                      const ActivationCache<Points...>& cache) {
   std::vector<at::Tensor> inputs;
   cache.for_each([&](auto, Layer, const at::Tensor& value) { inputs.push_back(value); });
   const auto grads = gradient_of(output, inputs);
