@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <functional>
 #include <limits>
+#include <string>
 
 /// Seconds by the clock and of the processor, all threads together; the least of several rounds each.
 struct Cost {
@@ -21,6 +23,28 @@ struct Cost {
     wall = std::min(wall, passed.count());
     processor = std::min(processor, static_cast<double>(std::clock() - ticks) / CLOCKS_PER_SEC);
   }
+};
+
+/// The process' peak memory since this was made over what it had then, in MB of 10^6 bytes.
+class PeakMemory {
+ public:
+  PeakMemory() {
+    std::ofstream{"/proc/self/clear_refs"} << 5;  // the high-water mark is what is resident now
+    before_ = read("VmRSS:");
+  }
+  [[nodiscard]] double mb() const { return read("VmHWM:") - before_; }
+
+ private:
+  static double read(const std::string& wanted) {
+    std::ifstream status{"/proc/self/status"};
+    for (std::string name; status >> name;) {
+      double kb = 0;
+      if (name == wanted && status >> kb) return kb * 1024 / 1e6;
+    }
+    return 0;
+  }
+
+  double before_ = 0;
 };
 
 /// The process's peak memory so far, in MB of 10^6 bytes.

@@ -129,10 +129,11 @@ TEST_CASE("decoder rows read now and then do not keep a mapped decoder in memory
   for (int time = 0; time < 2; ++time) REQUIRE(converted.decoder_rows(features)[1][0].item<double>() == -1);
 }
 
-TEST_CASE("half-precision files are widened") {
+TEST_CASE("half-precision files are widened where that is asked for") {
   const Folder folder;
   write(folder.path / "attn.0.safetensors", sae_tensors(at::kHalf));
-  const auto d = load_dictionary(folder.path / "attn.0.safetensors").dictionary;
+  const auto d =
+      load_dictionary(folder.path / "attn.0.safetensors", {.half = HalfPrecision::widened}).dictionary;
   REQUIRE(d.W_dec.scalar_type() == at::kFloat);
   REQUIRE_CLOSE(d.W_dec, sae_tensors().at("W_dec"), 1e-3);
 }

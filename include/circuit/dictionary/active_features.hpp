@@ -138,10 +138,9 @@ void offer_block(std::vector<Selection>& selections, const at::Tensor& pre, std:
 /// Calls use(pre-activations [rows, n] of a block of features, the first of them) for all blocks, in ascending order.
 inline void for_each_block(const DictionaryWeights& d, const at::Tensor& x, std::int64_t step,
                            const std::function<void(const at::Tensor&, std::int64_t)>& use) {
-  for (std::int64_t first = 0; first < d.d_sae(); first += step) {
-    const auto count = std::min(step, d.d_sae() - first);
-    use(d.b_enc.narrow(0, first, count).addmm(x, d.W_enc.narrow(1, first, count)), first);
-  }
+  for_each_column_block(d.W_enc, d.W_enc_pages, step, [&](const at::Tensor& W, std::int64_t first) {
+    use(d.b_enc.narrow(0, first, W.size(1)).addmm(x, W), first);
+  });
 }
 
 /// x  [rows, d_in]  less the input bias, float32 or float64
@@ -216,11 +215,12 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
 }
 
 inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active) {
-  auto out = make::zeros({active.rows(), dictionary.d_out()}, dictionary.W_dec.options());
+  auto out = make::zeros({active.rows(), dictionary.d_out()}, dictionary.options());
   if (active.size() == 0) return out;
-  const auto written = dictionary.decoder_rows(detail::ids_tensor(active.feature).to(dictionary.W_dec.device()))
-                           .mul(active.activation.to(dictionary.W_dec.device()).unsqueeze(-1));
-  return out.index_add_(0, detail::row_indices(active).to(dictionary.W_dec.device()), written);
+  const auto device = dictionary.W_dec.device();
+  const auto written = dictionary.decoder_rows(detail::ids_tensor(active.feature).to(device))
+                           .mul(active.activation.to(device).unsqueeze(-1));
+  return out.index_add_(0, detail::row_indices(active).to(device), written);
 }
 
 }  // namespace circuit

@@ -26,10 +26,10 @@ namespace circuit::detail {
 /// weights of a dictionary of g * x as those of one of x. gain  [d_in]
 inline void take_over_gain(DictionaryWeights& weights, const at::Tensor& gain) {
   if (weights.b_in.defined()) {  // (g x - b_in) W_enc + b_enc, without dividing by a gain that may be 0
-    weights.b_enc = weights.b_enc.sub(weights.b_in.matmul(weights.W_enc));
+    weights.b_enc = weights.b_enc.sub(weights.b_in.matmul(widened(weights.W_enc)));
     weights.b_in = at::Tensor{};
   }
-  weights.W_enc = weights.W_enc.mul(gain.unsqueeze(-1));
+  weights.W_enc = widened(weights.W_enc).mul(gain.unsqueeze(-1));
   if (weights.has_skip()) weights.W_skip = weights.W_skip.mul(gain.unsqueeze(-1));
 }
 
@@ -55,7 +55,7 @@ SparseDictionary<A> read_before_gain(SparseDictionary<A> dictionary, const Hooke
               "this dictionary does not fit the model");
   const auto& gain = model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2.gain;
   if (!Arch::Norm::centers && gain.defined()) {
-    detail::take_over_gain(dictionary, gain.to(dictionary.W_enc.options()));
+    detail::take_over_gain(dictionary, gain.to(dictionary.options()));
   }
   return dictionary;
 }

@@ -133,11 +133,11 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
     if (d == nullptr) return;
     check_shape(d->W_enc, {d_in, -1}, "W_enc", d->name, "this dictionary does not fit the model");
     check_shape(d->W_dec, {-1, d_out}, "W_dec", d->name, "this dictionary does not fit the model");
-    if (d->W_enc.scalar_type() != dtype) {
+    if (d->dtype() != dtype) {
       throw DTypeError{{.file = d->name,
                         .tensor = "W_enc",
                         .expected = at::toString(dtype),
-                        .got = at::toString(d->W_enc.scalar_type()),
+                        .got = at::toString(d->dtype()),
                         .hint = "load dictionaries and model with one dtype"}};
     }
   };

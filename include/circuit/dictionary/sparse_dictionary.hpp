@@ -6,6 +6,7 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/activation/any.hpp"
+#include "circuit/dictionary/half_storage.hpp"
 #include "circuit/dictionary/input_norm.hpp"
 #include "circuit/io/mapping.hpp"
 
@@ -13,21 +14,26 @@ namespace circuit {
 
 /// Encoder and decoder of a sparse dictionary: acts = activation((x - b_in) W_enc + b_enc), out = acts W_dec + b_out,
 /// and for a skip transcoder + x W_skip; x may first be normalised. SAELens' `b_dec` of an SAE is both b_in (where
-/// `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ.
+/// `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ. W_enc and W_dec may be stored in half
+/// precision (half_storage.hpp); all else, and what is computed, has b_enc's type.
 struct DictionaryWeights {
-  at::Tensor W_enc;     ///< [d_in, d_sae]
+  at::Tensor W_enc;     ///< [d_in, d_sae]   like W_dec, not to be written to while it is a view of a mapped file
   at::Tensor b_enc;     ///< [d_sae]
-  at::Tensor W_dec;     ///< [d_sae, d_out]  not to be written to while it is a view of a mapped file
+  at::Tensor W_dec;     ///< [d_sae, d_out]
   at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
   at::Tensor b_out;     ///< [d_out], or undefined
   at::Tensor W_skip{};  ///< [d_in, d_out], or undefined
   InputNorm input_norm{};
   std::string name{};         ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
   MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
+  MappedPages W_enc_pages{};  ///< the same of W_enc, from which blocks are read where it is of half precision
 
   [[nodiscard]] std::int64_t d_in() const { return W_enc.size(0); }
   [[nodiscard]] std::int64_t d_sae() const { return W_enc.size(1); }
   [[nodiscard]] std::int64_t d_out() const { return W_dec.size(1); }
+  /// The type and device of activations and outputs.
+  [[nodiscard]] at::TensorOptions options() const { return b_enc.options(); }
+  [[nodiscard]] at::ScalarType dtype() const { return b_enc.scalar_type(); }
 
   /// throws  ShapeError, DTypeError  when the parts disagree
   void check() const {
@@ -37,7 +43,9 @@ struct DictionaryWeights {
     if (b_in.defined()) check_shape(b_in, {d_in()}, "b_in", name);
     if (b_out.defined()) check_shape(b_out, {d_out()}, "b_out", name);
     if (has_skip()) check_shape(W_skip, {d_in(), d_out()}, "W_skip", name);
-    check_compute_dtype(W_enc.scalar_type(), "W_enc");
+    check_compute_dtype(dtype(), "b_enc");
+    check_stored_dtype(W_enc, dtype(), "W_enc", name);
+    check_stored_dtype(W_dec, dtype(), "W_dec", name);
   }
 
   /// What the encoder multiplies: x normalised, less the input bias, where there is one.
@@ -48,10 +56,10 @@ struct DictionaryWeights {
   /// x [..., d_in]  return [..., d_sae]
   [[nodiscard]] at::Tensor pre_activations(const at::Tensor& x) const {
     check_input(x);
-    return affine(encoder_input(x), W_enc, b_enc);
+    return affine(encoder_input(x), widened(W_enc), b_enc);
   }
   /// Without the skip path and before a normalisation is undone. acts [..., d_sae]  return [..., d_out]
-  [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, W_dec, b_out); }
+  [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, widened(W_dec), b_out); }
 
   [[nodiscard]] bool has_skip() const { return W_skip.defined(); }
   /// The dictionary's output: what was decoded, a normalisation undone, and what the skip path makes of the input.
@@ -62,12 +70,14 @@ struct DictionaryWeights {
   }
 
   /// Encoder columns of some features. features [n] int64  return [n, d_in]
-  [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return W_enc.index_select(1, features).t(); }
+  [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return encoder_columns(features).t(); }
+  /// The same, return [d_in, n]
+  [[nodiscard]] at::Tensor encoder_columns(const at::Tensor& features) const {
+    return gather_columns(W_enc, W_enc_pages, features);
+  }
   /// Decoder rows of some features. features [n] int64  return [n, d_out]
   [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features) const {
-    auto rows = W_dec.index_select(0, features);
-    if (W_dec_pages.hold(W_dec.data_ptr())) W_dec_pages.release();
-    return rows;
+    return gather_rows(W_dec, W_dec_pages, features);
   }
 
   /// throws  ShapeError  unless the last axis of x is d_in
@@ -106,8 +116,8 @@ struct SparseDictionary : DictionaryWeights {
     return detail::with_activation(activation, [&]<class Chosen>(const Chosen& chosen) -> at::Tensor {
       if constexpr (ElementwiseActivation<Chosen>) {
         this->check_input(x);
-        const auto pre = affine(this->encoder_input(x), this->W_enc.index_select(1, features),
-                                this->b_enc.index_select(0, features));
+        const auto pre =
+            affine(this->encoder_input(x), this->encoder_columns(features), this->b_enc.index_select(0, features));
         return chosen.of_features(features).apply(pre);
       } else {
         return encode(x).index_select(-1, features);

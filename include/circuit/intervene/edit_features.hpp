@@ -149,7 +149,7 @@ void FeatureEdits<Set, Errors>::make_groups() {
   for (const auto& [key, members] : alike) {
     const auto& [module, layer, positions, shape] = key;
     const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
-    const auto options = dictionary.W_dec.options();
+    const auto options = dictionary.options();
     std::vector<Feature> features;
     std::vector<at::Tensor> scales;
     std::vector<at::Tensor> values;

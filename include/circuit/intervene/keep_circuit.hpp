@@ -144,7 +144,7 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
   const auto length = input.size(1);
   Place here;
   const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input);
-  const auto none = make::zeros({length, dictionary.d_out()}, dictionary.W_dec.options());
+  const auto none = make::zeros({length, dictionary.d_out()}, dictionary.options());
   if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
   if (options_.errors == Outside::reference) here.error = output.sub(reconstruction);
   if (options_.errors == Outside::zero) here.error = none;
@@ -155,7 +155,7 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
   for (const auto& node : kept.errors) {
     if (node.module != module || node.layer != layer) continue;
     check_index(node.position, length);
-    if (!here.kept_error.defined()) here.kept_error = make::zeros({length, 1}, dictionary.W_dec.options());
+    if (!here.kept_error.defined()) here.kept_error = make::zeros({length, 1}, dictionary.options());
     here.kept_error[node.position.value].fill_(1);
   }
   if (options_.features != Outside::left) keep_features(here, kept, module, layer, input);
@@ -177,7 +177,7 @@ void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module 
   std::vector<at::Tensor> masks;
   for (const auto& [feature, where] : positions) {
     features.push_back(feature);
-    auto mask = make::zeros({input.size(1)}, dictionary.W_dec.options());
+    auto mask = make::zeros({input.size(1)}, dictionary.options());
     for (const auto position : where) mask[position.value].fill_(1);
     masks.push_back(std::move(mask));
   }

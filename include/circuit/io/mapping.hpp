@@ -21,6 +21,8 @@ namespace circuit {
 /// A whole file in memory, paged in on first touch. The pages are private and writable: a stray in-place operation on a
 /// tensor that views them copies a page and changes no file.
 ///
+/// The file stays open too, so that much of it can be read without its pages becoming this process's memory.
+///
 /// The size is read once, when the file is opened. A file that somebody else truncates afterwards raises SIGBUS when
 /// the missing pages are touched; replace model files by renaming, as AtomicFile does.
 class Mapping {
@@ -35,6 +37,7 @@ class Mapping {
   Mapping& operator=(Mapping&&) = delete;
   ~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
+    if (file_ >= 0) ::close(file_);
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -44,6 +47,23 @@ class Mapping {
     const auto begin = reinterpret_cast<std::uintptr_t>(data_);
     const auto first = reinterpret_cast<std::uintptr_t>(part.data());
     return data_ != nullptr && first >= begin && first + part.size() <= begin + size_;
+  }
+
+  /// Copies bytes from the file, not from its pages: what was written to those is not seen.
+  /// part    within this mapping
+  /// throws  FileError  when the file can no longer be read, or has become shorter
+  void read(std::span<const std::byte> part, void* to) const {
+    const auto start = part.data() - static_cast<std::byte*>(data_);
+    auto* out = static_cast<std::byte*>(to);
+    for (std::size_t done = 0; done < part.size();) {
+      const auto got = ::pread(file_, out + done, part.size() - done, start + static_cast<::off_t>(done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) {
+        throw FileError{
+            {.file = path_, .problem = "can no longer be read", .got = got < 0 ? std::strerror(errno) : "its end"}};
+      }
+      done += static_cast<std::size_t>(got);
+    }
   }
 
   /// Gives the pages that lie wholly inside `part` back to the system; they are read from the file again when touched,
@@ -62,11 +82,12 @@ class Mapping {
 
  private:
   explicit Mapping(const std::filesystem::path& path) : path_{path} {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) throw FileError{{.file = path, .problem = "cannot be read", .got = std::strerror(errno)}};
-    const auto failed = map(file);
-    ::close(file);
-    if (failed != nullptr) throw FileError{{.file = path, .problem = "cannot be read", .got = failed}};
+    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file_ < 0) throw FileError{{.file = path, .problem = "cannot be read", .got = std::strerror(errno)}};
+    if (const auto* const failed = map(file_); failed != nullptr) {
+      ::close(file_);
+      throw FileError{{.file = path, .problem = "cannot be read", .got = failed}};
+    }
   }
 
   /// return  nullptr, or what went wrong
@@ -83,6 +104,7 @@ class Mapping {
   }
 
   std::filesystem::path path_;
+  int file_ = -1;
   void* data_ = nullptr;
   std::size_t size_ = 0;
 };
@@ -101,6 +123,8 @@ class MappedPages {
   void release() const noexcept {
     if (mapping_) mapping_->release(bytes_);
   }
+  /// As Mapping::read, from `offset` bytes behind the tensor's first.
+  void read(std::size_t offset, std::size_t size, void* to) const { mapping_->read(bytes_.subspan(offset, size), to); }
 
  private:
   std::shared_ptr<const Mapping> mapping_;

@@ -27,7 +27,7 @@ struct GateParts {
     check_shape(part, {weights.d_sae()}, name, weights.name);
   }
   const auto scale = parts.r_mag.exp();
-  weights.W_enc = weights.W_enc.mul(scale);
+  weights.W_enc = widened(weights.W_enc).mul(scale);
   weights.b_enc = parts.b_mag;
   return {std::move(weights), {parts.b_mag.sub(parts.b_gate.mul(scale))}};
 }

@@ -53,17 +53,18 @@ namespace circuit::detail {
 /// The same function, with decoder rows of norm 1 and activations multiplied by the norms they had. In memory of its
 /// own.
 inline void fold_decoder_norms(DictionaryWeights& weights) {
-  const auto norms = weights.W_dec.square().sum(-1).sqrt();
-  weights.W_enc = weights.W_enc.mul(norms);
+  const auto W_dec = widened(weights.W_dec);
+  const auto norms = W_dec.square().sum(-1).sqrt();
+  weights.W_enc = widened(weights.W_enc).mul(norms);
   weights.b_enc = weights.b_enc.mul(norms);
-  weights.W_dec = weights.W_dec.div(norms.unsqueeze(-1));
+  weights.W_dec = W_dec.div(norms.unsqueeze(-1));
   weights.W_dec_pages = {};
 }
 
 /// The same dictionary for inputs that have not been multiplied by `in`, and outputs that are not by `out`.
 inline void fold_scale(DictionaryWeights& weights, double in, double out) {
-  weights.W_enc = weights.W_enc.mul(in);
-  weights.W_dec = weights.W_dec.div(out);
+  weights.W_enc = widened(weights.W_enc).mul(in);
+  weights.W_dec = widened(weights.W_dec).div(out);
   weights.W_dec_pages = {};
   if (weights.b_in.defined()) weights.b_in = weights.b_in.div(in);
   if (weights.b_out.defined()) weights.b_out = weights.b_out.div(out);

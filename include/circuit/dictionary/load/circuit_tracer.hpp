@@ -83,10 +83,10 @@ struct Config {
   const auto file = open_safetensors(path);
   const DictionaryReader reader{file, "", options};
   DictionaryWeights weights;
-  weights.W_enc = reader.read("W_enc", 2).t();
+  reader.read_encoder(weights, "W_enc");
+  weights.W_enc = weights.W_enc.t();
   weights.b_enc = reader.read("b_enc", 1);
-  weights.W_dec = reader.read("W_dec", 2);
-  weights.W_dec_pages = file.pages(file.get("W_dec"));
+  reader.read_decoder(weights, "W_dec");
   weights.b_out = reader.read("b_dec", 1);
   if (reader.has("W_skip")) weights.W_skip = reader.read("W_skip", 2).t();
   return {assemble(std::move(weights), activation(file, reader, config), path),

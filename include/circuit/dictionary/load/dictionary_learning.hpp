@@ -85,13 +85,13 @@ enum class Kind { plain, affine_decoder, top_k, batch_top_k, gated, jump_relu };
 [[nodiscard]] inline DictionaryWeights weights(const TensorFile& file, const DictionaryReader& reader, Kind kind) {
   DictionaryWeights out;
   if (reader.has("W_enc")) {
-    out.W_enc = reader.read("W_enc", 2);
-    out.W_dec = reader.read("W_dec", 2);
-    out.W_dec_pages = file.pages(file.get("W_dec"));
+    reader.read_encoder(out, "W_enc");
+    reader.read_decoder(out, "W_dec");
     out.b_enc = reader.read("b_enc", 1);
   } else {
-    out.W_enc = reader.read("encoder.weight", 2).t();
-    out.W_dec = reader.read("decoder.weight", 2).t().contiguous();  // rows are read one by one
+    reader.read_encoder(out, "encoder.weight");
+    out.W_enc = out.W_enc.t();
+    out.W_dec = reader.read_matrix("decoder.weight").t().contiguous();  // rows are read one by one
     if (kind != Kind::gated) out.b_enc = reader.read("encoder.bias", 1);
   }
   out.b_out = reader.read(output_bias(file), 1);

@@ -86,16 +86,15 @@ inline LoadedDictionary load_gemma_scope(const std::filesystem::path& path, cons
         {.file = path, .tensor = W_dec, .problem = "is of a cross-layer transcoder", .expected = "one decoder"}};
   }
   DictionaryWeights weights;
-  weights.W_enc = reader.read(scope::spelled(file, "W_enc"), 2);
+  reader.read_encoder(weights, scope::spelled(file, "W_enc"));
   weights.b_enc = reader.read("b_enc", 1);
-  weights.W_dec = reader.read(W_dec, 2);
-  weights.W_dec_pages = file.pages(file.get(W_dec));
+  reader.read_decoder(weights, W_dec);
   weights.b_out = reader.read("b_dec", 1);
   if (reader.has("affine_skip_connection")) weights.W_skip = reader.read("affine_skip_connection", 2);
   if (scope::site_of(path) == scope::Site::embedding) {
     const auto scale = std::sqrt(static_cast<double>(weights.d_in()));
-    weights.W_enc = weights.W_enc.div(scale);
-    weights.W_dec = weights.W_dec.mul(scale);
+    weights.W_enc = widened(weights.W_enc).div(scale);
+    weights.W_dec = widened(weights.W_dec).mul(scale);
     weights.W_dec_pages = {};
   }
   return {detail::assemble(std::move(weights), {activation::JumpRelu{reader.read("threshold", 1)}}, path),

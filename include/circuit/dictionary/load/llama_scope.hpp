@@ -29,9 +29,10 @@ namespace circuit::detail::llama_scope {
 
 [[nodiscard]] inline DictionaryWeights weights(const DictionaryReader& reader) {
   DictionaryWeights out;
-  out.W_enc = reader.read("encoder.weight", 2).t();
+  reader.read_encoder(out, "encoder.weight");
+  out.W_enc = out.W_enc.t();
   out.b_enc = reader.read("encoder.bias", 1);
-  out.W_dec = reader.read("decoder.weight", 2).t().contiguous();  // rows are read one by one
+  out.W_dec = reader.read_matrix("decoder.weight").t().contiguous();  // rows are read one by one
   out.b_out = reader.read("decoder.bias", 1);
   return out;
 }

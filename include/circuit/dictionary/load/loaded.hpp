@@ -19,7 +19,8 @@
 namespace circuit {
 
 struct DictionaryOptions {
-  at::ScalarType dtype = at::kFloat;  ///< tensors of this dtype stay mapped; others are converted
+  at::ScalarType dtype = at::kFloat;           ///< tensors of this dtype stay mapped; others are converted
+  HalfPrecision half = HalfPrecision::mapped;  ///< of encoders and decoders, where dtype is float32 on the CPU
   at::Device device = at::kCPU;
   /// What activations were multiplied by in training, for files that say they were and not by what (SAELens'
   /// `expected_average_only_in`). It is folded into the weights.
@@ -72,27 +73,32 @@ class DictionaryReader {
 
   /// throws  NameError, DTypeError, ShapeError (number of axes), ValueError (NaN or infinity)
   [[nodiscard]] at::Tensor read(const std::string& name, std::size_t axes) const {
-    const auto& view = file_.get(prefix_ + name);
-    const auto stored = to_tensor(view);
-    if (!stored.is_floating_point()) {
-      throw DTypeError{{.file = file_.path(),
-                        .tensor = prefix_ + name,
-                        .expected = "a floating type",
-                        .got = at::toString(stored.scalar_type())}};
-    }
-    check_shape(stored, std::vector<std::int64_t>(axes, -1), prefix_ + name, file_.path());
-    check_rows(stored, view, prefix_ + name);
-    return stored.to(options_.dtype).to(options_.device);
+    return read_stored(name, axes).to(options_.dtype).to(options_.device);
+  }
+  /// An encoder with its pages: [d_in, d_sae], or the transpose of what is stored.
+  void read_encoder(DictionaryWeights& weights, const std::string& name) const {
+    weights.W_enc = read_matrix(name);
+    weights.W_enc_pages = file_.pages(file_.get(prefix_ + name));
+  }
+  /// A decoder [d_sae, d_out] with its pages.
+  void read_decoder(DictionaryWeights& weights, const std::string& name) const {
+    weights.W_dec = read_matrix(name);
+    weights.W_dec_pages = file_.pages(file_.get(prefix_ + name));
+  }
+  /// A matrix, which stays in half precision where the options say so.
+  [[nodiscard]] at::Tensor read_matrix(const std::string& name) const {
+    const auto stored = read_stored(name, 2);
+    const bool stays = is_half(stored) && options_.half == HalfPrecision::mapped && options_.dtype == at::kFloat &&
+                       options_.device.is_cpu();
+    return stays ? stored : stored.to(options_.dtype).to(options_.device);
   }
 
   /// The four tensors that every format has, and b_in and b_out made of what it has of biases.
-  [[nodiscard]] SparseDictionary<> dictionary(const at::Tensor& b_in, const at::Tensor& b_out,
-                                                              std::string name) const {
+  [[nodiscard]] SparseDictionary<> dictionary(const at::Tensor& b_in, const at::Tensor& b_out, std::string name) const {
     SparseDictionary<> d;
-    d.W_enc = read("W_enc", 2);
+    read_encoder(d, "W_enc");
     d.b_enc = read("b_enc", 1);
-    d.W_dec = read("W_dec", 2);
-    d.W_dec_pages = file_.pages(file_.get(prefix_ + "W_dec"));
+    read_decoder(d, "W_dec");
     d.b_in = b_in;
     d.b_out = b_out;
     d.name = file_.path().string();
@@ -112,6 +118,20 @@ class DictionaryReader {
   }
 
  private:
+  [[nodiscard]] at::Tensor read_stored(const std::string& name, std::size_t axes) const {
+    const auto& view = file_.get(prefix_ + name);
+    const auto stored = to_tensor(view);
+    if (!stored.is_floating_point()) {
+      throw DTypeError{{.file = file_.path(),
+                        .tensor = prefix_ + name,
+                        .expected = "a floating type",
+                        .got = at::toString(stored.scalar_type())}};
+    }
+    check_shape(stored, std::vector<std::int64_t>(axes, -1), prefix_ + name, file_.path());
+    check_rows(stored, view, prefix_ + name);
+    return stored;
+  }
+
   /// Block by block, giving pages back, so that a mapped decoder never lies in memory whole: a run touches few rows.
   void check_rows(const at::Tensor& stored, const TensorView& view, const std::string& name) const {
     constexpr std::int64_t block = std::int64_t{4} << 20U;  // elements

@@ -188,12 +188,10 @@ inline void check_scaling_factor(const DictionaryReader& reader, const std::file
 }
 
 /// The parts that every architecture has, and the bias of those that are not gated.
-[[nodiscard]] inline DictionaryWeights weights(const TensorFile& file, const DictionaryReader& reader,
-                                               const Config& config) {
+[[nodiscard]] inline DictionaryWeights weights(const DictionaryReader& reader, const Config& config) {
   DictionaryWeights out;
-  out.W_enc = reader.read("W_enc", 2);
-  out.W_dec = reader.read("W_dec", 2);
-  out.W_dec_pages = file.pages(file.get("W_dec"));
+  reader.read_encoder(out, "W_enc");
+  reader.read_decoder(out, "W_dec");
   out.b_out = reader.read("b_dec", 1);
   if (config.subtracts_b_dec) out.b_in = out.b_out;
   if (config.architecture.skip) out.W_skip = reader.read("W_skip", 2).t();
@@ -246,7 +244,7 @@ inline LoadedDictionary load_sae_lens(const std::filesystem::path& folder, const
   const detail::DictionaryReader reader{file, "", options};
   lens::check_scaling_factor(reader, file.path());
 
-  auto weights = lens::weights(file, reader, config);
+  auto weights = lens::weights(reader, config);
   weights.name = file.path().string();
   if (config.scaled) lens::fold_activation_scale(weights, options, config_file);
   auto dictionary = lens::with_nonlinearity(std::move(weights), reader, config);

@@ -87,10 +87,10 @@ inline LoadedDictionary load_sparsify(const std::filesystem::path& folder, const
   const auto file = open_safetensors(folder / "sae.safetensors");
   const detail::DictionaryReader reader{file, "", options};
   DictionaryWeights weights;
-  weights.W_enc = reader.read("encoder.weight", 2).t();
+  reader.read_encoder(weights, "encoder.weight");
+  weights.W_enc = weights.W_enc.t();
   weights.b_enc = reader.read("encoder.bias", 1);
-  weights.W_dec = reader.read("W_dec", 2);
-  weights.W_dec_pages = file.pages(file.get("W_dec"));
+  reader.read_decoder(weights, "W_dec");
   weights.b_out = reader.read("b_dec", 1);
   if (!transcoder || input == SparsifyInput::b_dec_too) weights.b_in = weights.b_out;
   if (value_or(config, "skip_connection", config_file, reader.has("W_skip"))) {

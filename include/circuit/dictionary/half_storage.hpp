@@ -1,0 +1,139 @@
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/io/mapping.hpp"
+
+namespace circuit {
+
+/// What becomes of a file's float16 and bfloat16 matrices where float32 is computed with. Values are the same: widening
+/// is exact.
+enum class HalfPrecision {
+  mapped,   ///< they stay as they are, in the file; blocks and rows are read and widened as they are needed
+  widened,  ///< they are widened once, into twice the memory that they have on disk
+};
+
+/// Whether a matrix is stored narrower than what is computed with, which then is float32.
+[[nodiscard]] inline bool is_half(const at::Tensor& W) {
+  return W.scalar_type() == at::kHalf || W.scalar_type() == at::kBFloat16;
+}
+
+/// As float32, where W is of half precision.
+[[nodiscard]] inline at::Tensor widened(const at::Tensor& W) { return is_half(W) ? W.to(at::kFloat) : W; }
+
+/// throws  DTypeError  unless W is of the type computed with, or of half precision where that is float32
+inline void check_stored_dtype(const at::Tensor& W, at::ScalarType computed, std::string_view name,
+                               const std::string& file) {
+  if (W.scalar_type() == computed || (is_half(W) && computed == at::kFloat)) return;
+  throw DTypeError{{.file = file,
+                    .tensor = std::string{name},
+                    .expected = at::toString(computed),
+                    .got = at::toString(W.scalar_type())}};
+}
+
+/// Calls use(columns first, first + 1, ... of W as [rows, n], first) for blocks of columns in ascending order. A matrix
+/// of half precision is widened block by block into one buffer, which the next block overwrites. Where it is mapped,
+/// the blocks are read from the file, so that memory does not grow with W. pages   where W is mapped, if it is step
+/// columns of a block at most throws  FileError  when the file has become shorter
+void for_each_column_block(const at::Tensor& W, const MappedPages& pages, std::int64_t step,
+                           const std::function<void(const at::Tensor&, std::int64_t)>& use);
+
+/// Rows of W, widened. A few are touched at a time and their pages given back, since the system maps up to megabytes
+/// around a byte that is touched.
+/// rows [n] int64  return [n, W.size(1)]
+[[nodiscard]] at::Tensor gather_rows(const at::Tensor& W, const MappedPages& pages, const at::Tensor& rows);
+
+/// Columns of W, in the same way. columns [n] int64  return [W.size(0), n]
+[[nodiscard]] at::Tensor gather_columns(const at::Tensor& W, const MappedPages& pages, const at::Tensor& columns);
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// Whether W is kept one column after another.
+[[nodiscard]] inline bool by_column(const at::Tensor& W) { return W.stride(0) == 1 && W.stride(1) == W.size(0); }
+
+/// Memory for `columns` columns, as W is kept.
+[[nodiscard]] inline at::Tensor column_buffer(const at::Tensor& W, std::int64_t columns, at::ScalarType dtype) {
+  const auto options = W.options().dtype(dtype);
+  return by_column(W) ? make::empty({columns, W.size(0)}, options).t() : make::empty({W.size(0), columns}, options);
+}
+
+/// Columns of which a widened block is of 16 MB.
+[[nodiscard]] inline std::int64_t columns_per_widened_block(std::int64_t rows) {
+  constexpr std::int64_t elements = std::int64_t{1} << 22;
+  return std::max<std::int64_t>(256, elements / std::max<std::int64_t>(1, rows) / 64 * 64);
+}
+
+/// Reads columns first, first + 1, ... of a mapped matrix of two-byte elements from its file into `out` [rows, count].
+inline void read_columns(const MappedPages& pages, const at::Tensor& W, std::int64_t first, const at::Tensor& out) {
+  const auto bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * 2; };
+  if (by_column(W)) return pages.read(bytes(first * W.size(0)), bytes(out.numel()), out.data_ptr());
+  auto* const to = static_cast<std::byte*>(out.data_ptr());
+  at::parallel_for(0, W.size(0), 16, [&](std::int64_t from, std::int64_t last) {
+    for (auto row = from; row < last; ++row) {
+      pages.read(bytes(row * W.stride(0) + first), bytes(out.size(1)), to + bytes(row * out.stride(0)));
+    }
+  });
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+inline void for_each_column_block(const at::Tensor& W, const MappedPages& pages, std::int64_t step,
+                                  const std::function<void(const at::Tensor&, std::int64_t)>& use) {
+  const auto columns = W.size(1);
+  if (!is_half(W)) {
+    for (std::int64_t first = 0; first < columns; first += step) {
+      use(W.narrow(1, first, std::min(step, columns - first)), first);
+    }
+    return;
+  }
+  step = std::min({step, columns, detail::columns_per_widened_block(W.size(0))});
+  const bool mapped = pages.hold(W.data_ptr()) && (detail::by_column(W) || W.stride(1) == 1);
+  const auto wide = detail::column_buffer(W, step, at::kFloat);
+  const auto half = mapped ? detail::column_buffer(W, step, W.scalar_type()) : at::Tensor{};
+  for (std::int64_t first = 0; first < columns; first += step) {
+    const auto count = std::min(step, columns - first);
+    auto stored = mapped ? half.narrow(1, 0, count) : W.narrow(1, first, count);
+    if (mapped) detail::read_columns(pages, W, first, stored);
+    use(wide.narrow(1, 0, count).copy_(stored), first);
+  }
+}
+
+inline at::Tensor gather_rows(const at::Tensor& W, const MappedPages& pages, const at::Tensor& rows) {
+  if (!pages.hold(W.data_ptr())) return widened(W.index_select(0, rows));
+  constexpr std::int64_t at_once = 16;
+  auto out = make::empty({rows.size(0), W.size(1)}, W.options().dtype(is_half(W) ? at::kFloat : W.scalar_type()));
+  for (std::int64_t first = 0; first < rows.size(0); first += at_once) {
+    const auto count = std::min(at_once, rows.size(0) - first);
+    out.narrow(0, first, count).copy_(W.index_select(0, rows.narrow(0, first, count)));
+    pages.release();
+  }
+  return out;
+}
+
+inline at::Tensor gather_columns(const at::Tensor& W, const MappedPages& pages, const at::Tensor& columns) {
+  if (!is_half(W) || !pages.hold(W.data_ptr())) return widened(W.index_select(1, columns));
+  if (detail::by_column(W)) return gather_rows(W.t(), pages, columns).t();
+  constexpr std::int64_t at_once = 16;
+  std::vector<at::Tensor> parts;
+  for (std::int64_t first = 0; first < W.size(0); first += at_once) {
+    const auto part = W.narrow(0, first, std::min(at_once, W.size(0) - first));
+    parts.push_back(widened(part.index_select(1, columns)));
+    pages.release();
+  }
+  return make::cat(parts, 0);
+}
+
+}  // namespace circuit
