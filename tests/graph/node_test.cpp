@@ -20,6 +20,7 @@ const std::vector<Node> one_of_each{Node::embedding(Position{4}),
                                     Node::mlp_error(Layer{3}, Position{4}),
                                     Node::mlp_output(Layer{3}, Position{4}),
                                     Node::metric(),
+                                    Node::logit(Position{4}, 42),
                                     Node::input(),
                                     Node::head(Layer{9}, Head{6}),
                                     Node::mlp_block(Layer{3})};

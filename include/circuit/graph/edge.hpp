@@ -19,7 +19,7 @@ enum class EdgeType : std::uint8_t {
   q,       ///< an attention feature or head, through queries and the softmax
   k,       ///< an attention feature or head, through keys and the softmax
   mlp,     ///< an MLP feature, at its own position, or a whole MLP
-  metric,  ///< the metric, through the last residual stream
+  metric,  ///< the metric or a logit, through the last residual stream
 };
 
 inline constexpr std::array all_edge_types{EdgeType::ov, EdgeType::q, EdgeType::k, EdgeType::mlp, EdgeType::metric};
@@ -45,7 +45,7 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
 /// Whether a target of this kind has readers of this type.
 [[nodiscard]] constexpr bool reads_by(NodeKind target, EdgeType type) {
   switch (type) {
-    case EdgeType::metric: return target == NodeKind::metric;
+    case EdgeType::metric: return is_output(target);
     case EdgeType::mlp: return is_mlp(target) && target != NodeKind::mlp_error;
     default: return is_attention(target) && target != NodeKind::attn_error;
   }

@@ -30,16 +30,17 @@ enum class NodeKind : std::uint8_t {
   bias,                ///< all constants that a target reads; only in tables, never in a graph
   map,                 ///< what transparent modules' maps differ by in a contrast; only in tables too
   metric,              ///< the number that is explained
-  input,               ///< embeddings of all positions, where nodes are whole components
-  head,                ///< a whole attention head, at all positions
-  mlp_block,           ///< a whole MLP, at all positions
+  logit,      ///< one of several logits that are explained, less the mean of all; its token stands for a feature
+  input,      ///< embeddings of all positions, where nodes are whole components
+  head,       ///< a whole attention head, at all positions
+  mlp_block,  ///< a whole MLP, at all positions
 };
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 14> node_kind_names{
-    "embed",   "pos_embed", "attn", "attn_error", "attn_out", "mlp",  "mlp_error",
-    "mlp_out", "bias",      "map",  "metric",     "input",    "head", "mlp_block"};
+inline constexpr std::array<std::string_view, 15> node_kind_names{
+    "embed", "pos_embed", "attn",   "attn_error", "attn_out", "mlp",  "mlp_error", "mlp_out",
+    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block"};
 
 }  // namespace detail
 
@@ -60,14 +61,19 @@ inline constexpr std::array<std::string_view, 14> node_kind_names{
 [[nodiscard]] constexpr bool is_embedding(NodeKind kind) {
   return kind == NodeKind::embedding || kind == NodeKind::position_embedding;
 }
+/// Whether a kind is what a circuit explains.
+[[nodiscard]] constexpr bool is_output(NodeKind kind) { return kind == NodeKind::metric || kind == NodeKind::logit; }
 [[nodiscard]] constexpr bool has_layer(NodeKind kind) {
-  return (has_position(kind) && !is_embedding(kind)) || kind == NodeKind::head || kind == NodeKind::mlp_block;
+  return (has_position(kind) && !is_embedding(kind) && kind != NodeKind::logit) || kind == NodeKind::head ||
+         kind == NodeKind::mlp_block;
 }
 [[nodiscard]] constexpr bool is_feature(NodeKind kind) {
   return kind == NodeKind::attn_feature || kind == NodeKind::mlp_feature;
 }
-/// Whether `Node::feature` says something: the number of a feature or of a head.
-[[nodiscard]] constexpr bool has_feature(NodeKind kind) { return is_feature(kind) || kind == NodeKind::head; }
+/// Whether `Node::feature` says something: the number of a feature or of a head, or a token.
+[[nodiscard]] constexpr bool has_feature(NodeKind kind) {
+  return is_feature(kind) || kind == NodeKind::head || kind == NodeKind::logit;
+}
 [[nodiscard]] constexpr bool is_error(NodeKind kind) {
   return kind == NodeKind::attn_error || kind == NodeKind::mlp_error;
 }
@@ -115,22 +121,25 @@ struct Node {
   [[nodiscard]] static constexpr Node head(Layer l, Head h) {
     return {NodeKind::head, l, Position{0}, Feature{h.value}};
   }
-  [[nodiscard]] static constexpr Node mlp_block(Layer l) {
-    return {NodeKind::mlp_block, l, Position{0}, Feature{0}};
+  [[nodiscard]] static constexpr Node mlp_block(Layer l) { return {NodeKind::mlp_block, l, Position{0}, Feature{0}}; }
+  [[nodiscard]] static constexpr Node logit(Position p, std::int32_t token) {
+    return {NodeKind::logit, Layer{0}, p, Feature{token}};
   }
   [[nodiscard]] static constexpr Node metric() { return {NodeKind::metric, Layer{0}, Position{0}, Feature{0}}; }
 };
 static_assert(sizeof(Node) == 16);
 
 /// Place along the residual stream of sequential blocks: embeddings 0, attention of layer l at 2l+1, its MLP at 2l+2,
-/// the metric after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit acyclic.
+/// the metric and logits after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit
+/// acyclic.
 [[nodiscard]] constexpr std::int32_t depth(const Node& node) {
-  if (node.kind == NodeKind::metric) return std::numeric_limits<std::int32_t>::max();
+  if (is_output(node.kind)) return std::numeric_limits<std::int32_t>::max();
   if (!has_layer(node.kind)) return 0;
   return 2 * node.layer.value + (is_attention(node.kind) ? 1 : 2);
 }
 
-/// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`, `head.9.6` (layer, head).
+/// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`, `logit.10.42` (position, token),
+/// `head.9.6` (layer, head).
 [[nodiscard]] inline std::string to_string(const Node& node) {
   std::string text{name(node.kind)};
   if (has_layer(node.kind)) text += '.' + std::to_string(node.layer.value);
@@ -150,7 +159,7 @@ inline std::ostream& operator<<(std::ostream& out, const Node& node) { return ou
   }
   throw NameError{{.problem = "no such kind of node",
                    .expected = "embed, pos_embed, attn, attn_error, attn_out, mlp, mlp_error, mlp_out, bias, metric, "
-                               "input, head or mlp_block",
+                               "logit, input, head or mlp_block",
                    .got = '"' + std::string{text} + '"'}};
 }
 
