@@ -20,10 +20,17 @@ struct LayerDone {
   std::size_t edges;
 };
 
+/// A search that goes by rounds is through with one; counts are of all so far.
+struct RoundDone {
+  std::size_t targets;
+  std::size_t edges;
+};
+
 /// Anything that can be called with at least one kind of event, on the thread that called the long work. A callable that
 /// takes none of them does not compile here, instead of never being called.
 template <class O>
-concept Observer = std::invocable<O&, const StageDone&> || std::invocable<O&, const LayerDone&>;
+concept Observer = std::invocable<O&, const StageDone&> || std::invocable<O&, const LayerDone&> ||
+                   std::invocable<O&, const RoundDone&>;
 
 /// Tells `event` to every observer that takes it.
 template <class Event, Observer... Observers>

@@ -59,23 +59,31 @@ class LeapRun {
   }
 
   void metric_step();
+  /// What is explained, its state set on every prompt, and d target / d last residual stream, at its own position or at
+  /// all. constants [batch][targets]  what it reads that depends on no stream
+  void output_step(StepTargets targets, std::vector<PromptGradients> gradients,
+                   const std::vector<std::vector<double>>& constants);
   void mlp_step(Layer layer);
   void attention_steps(Layer layer);
 
+  /// The edges into some features of any modules, none of which was a target before.
+  void expand(const std::vector<Node>& features);
+
   [[nodiscard]] std::size_t edge_count() const { return edges_.size(); }
+  [[nodiscard]] const std::vector<EdgeRef>& edges() const { return edges_; }
+  [[nodiscard]] const Linearization& linearization() const { return lin_; }
+  template <class Unwanted>
+  void drop_edges(const Unwanted& unwanted) {
+    std::erase_if(edges_, unwanted);
+  }
   [[nodiscard]] Circuit circuit() &&;
 
  private:
   static constexpr bool chains_by_edges = std::remove_cvref_t<decltype(Policies::chain)>::from_edges;
   static constexpr bool contrasts = std::remove_cvref_t<decltype(Policies::contrast)>::needs_corrupt;
 
-  struct KeptEdge {
-    Node up;
-    Node down;
-    Edge edge;
-  };
-  using Pull = Pulled (PullBack<A, decltype(Policies::softmax)>::*)(Layer, Prompt, const at::Tensor&, const at::Tensor&)
-      const;
+  using Pull = Pulled (PullBack<A, decltype(Policies::softmax)>::*)(Layer, Prompt, const at::Tensor&,
+                                                                    const at::Tensor&) const;
 
   [[nodiscard]] std::int32_t batch() const { return sources_.batch(); }
   [[nodiscard]] NodeValues values_of(const Node& node) const;
@@ -115,30 +123,63 @@ class LeapRun {
   OutputGradients outputs_;  // of the chain rule, unless it works from edges
   TargetSet frontier_;
   std::unordered_map<Node, NodeValues> paths_;  // sums over outgoing kept edges; chains from edges only
-  std::vector<KeptEdge> edges_;
+  std::vector<EdgeRef> edges_;
+  std::vector<std::pair<Node, TargetState>> explained_;  // means over prompts
   std::vector<BiasRow> biases_;
 };
 
 /// Effect of the metric's own gradient at every position of the last residual stream.
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::metric_step() {
-  const auto depth = 2 * model_.config().n_layers;
-  const auto last = lin_.length() - 1;
-  auto targets = StepTargets::metric(batch(), last);
-  DirectEffects effects{sources_, targets.positions(), /*spans=*/true, depth};
-  ConstantSums sums{targets.size()};
+  auto targets = StepTargets::metric(batch(), lin_.length() - 1);
   std::vector<PromptGradients> gradients;
+  std::vector<std::vector<double>> constants;
   for (std::int32_t b = 0; b < batch(); ++b) {
     gradients.push_back({Prompt{b}, {0}, lin_.gradients.last.narrow(0, b, 1)});
-    auto& state = targets.at(Prompt{b}, 0);
-    state.activation = lin_.metric[b].template item<double>();
-    if constexpr (!contrasts) sums.bias[0].add(lin_.metric_constant[b].template item<double>(), state);
+    targets.at(Prompt{b}, 0).activation = lin_.metric[b].template item<double>();
+    constants.push_back({lin_.metric_constant[b].template item<double>()});
   }
-  const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, targets.position_tensor());
+  output_step(std::move(targets), std::move(gradients), constants);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::output_step(StepTargets targets, std::vector<PromptGradients> gradients,
+                                            const std::vector<std::vector<double>>& constants) {
+  const auto depth = 2 * model_.config().n_layers;
+  const auto positions = targets.position_tensor();
+  const bool spans = gradients.front().grad.dim() == 3 || transparent_below(dictionaries_, depth);
+  DirectEffects effects{sources_, targets.positions(), spans, depth};
+  ConstantSums sums{targets.size()};
+  for (auto& g : gradients) {
+    if (spans && g.grad.dim() == 2) g.grad = at_positions(g.grad, positions.to(g.grad.device()), lin_.length());
+    for (std::int64_t t = 0; t < targets.size(); ++t) {
+      const auto& own = constants[static_cast<std::size_t>(g.prompt.value)];
+      if constexpr (!contrasts)
+        sums.bias[static_cast<std::size_t>(t)].add(own[static_cast<std::size_t>(t)], targets.at(g.prompt, t));
+    }
+  }
+  for (std::int64_t t = 0; t < targets.size(); ++t) {
+    TargetState mean{1, 0, 0};
+    for (std::int32_t b = 0; b < batch(); ++b) {
+      mean.nodegrad += targets.at(Prompt{b}, t).nodegrad / batch();
+      mean.activation += targets.at(Prompt{b}, t).activation / batch();
+    }
+    explained_.emplace_back(targets.node(t), mean);
+  }
+  const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, positions);
   sum_constants(carried, depth, targets, sums);
   effects.multiply(carried);
   keep(EdgeType::metric, targets, effects);
   add_bias(EdgeType::metric, targets, sums);
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::expand(const std::vector<Node>& features) {
+  for (const auto& node : features) frontier_.insert(node);
+  for (auto l = static_cast<std::int32_t>(model_.config().n_layers) - 1; l >= 0; --l) {
+    mlp_step(Layer{l});
+    attention_steps(Layer{l});
+  }
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -258,8 +299,8 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
         const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
         for (std::size_t r = 0; r < active.size(); ++r) {
           const auto t = active[r];
-          sums.bias[static_cast<std::size_t>(t)].add(
-              data_of<double>(own)[r] + (with_bias ? targets.constant(t) : 0.0), targets.at(Prompt{b}, t));
+          sums.bias[static_cast<std::size_t>(t)].add(data_of<double>(own)[r] + (with_bias ? targets.constant(t) : 0.0),
+                                                     targets.at(Prompt{b}, t));
         }
       }
     }
@@ -382,16 +423,17 @@ NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
 
 template <class Policies, Architecture A, Dictionaries Set>
 NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
-  if (node.kind == NodeKind::metric) {
-    const double value = lin_.metric.mean().template item<double>();
-    return {.node = node, .activation = value, .contrast_activation = 0, .attribution = value, .nodegrad = 1};
+  for (const auto& [output, state] : explained_) {
+    if (output != node) continue;
+    return {.node = node,
+            .activation = state.activation,
+            .contrast_activation = 0,
+            .attribution = state.nodegrad * state.activation,
+            .nodegrad = state.nodegrad};
   }
   const auto values = values_of(node);
-  NodeBundle out{.node = node,
-                 .activation = 1,
-                 .contrast_activation = contrasts ? 1.0 : 0.0,
-                 .attribution = 0,
-                 .nodegrad = 0};
+  NodeBundle out{
+      .node = node, .activation = 1, .contrast_activation = contrasts ? 1.0 : 0.0, .attribution = 0, .nodegrad = 0};
   if (is_feature(node.kind)) {
     out.activation = mean_activation(lin_.clean, node, batch(), lin_.length());
     if constexpr (contrasts) out.contrast_activation = mean_activation(lin_.corrupt, node, batch(), lin_.length());
@@ -408,7 +450,7 @@ Circuit LeapRun<Policies, A, Set>::circuit() && {
   CircuitInfo info;
   info.prompts = static_cast<std::int32_t>(batch());
   Circuit out{std::move(info)};
-  out.add_node(bundle_of(Node::metric()));
+  for (const auto& [node, state] : explained_) out.add_node(bundle_of(node));
   const auto add = [&](const Node& node) {
     if (!out.contains(node)) out.add_node(bundle_of(node));
   };
