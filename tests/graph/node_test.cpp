@@ -32,7 +32,7 @@ TEST_CASE("a node prints its parts with dots, leaving out what its kind does not
   for (const auto& node : one_of_each) out << node << ' ';
   CHECK(out.str() ==
         "embed.4 pos_embed.4 attn.5.10.7515 attn_error.3.4 attn_out.3.4 mlp.3.5.42 mlp_error.3.4 mlp_out.3.4 metric "
-        "input head.9.6 mlp_block.3 ");
+        "logit.4.42 input head.9.6 mlp_block.3 ");
 }
 
 TEST_CASE("a printed node parses back to itself") {
