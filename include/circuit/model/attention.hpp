@@ -39,11 +39,13 @@ struct Inputs {
 };
 
 /// What attention adds to the residual stream, before any norm behind it.
-/// visit  called as visit(point, value&) at attn.hook_q ... attn.hook_z
+/// first  where the first of these positions stands in its prompt
+/// visit  called as visit(point, value&) at attn.hook_q ... attn.hook_z; where it puts keys and values of earlier
+///        positions before those at hand, queries see them too
 /// return [batch, pos, d_model]
 template <AttentionKind Kind, Positions Place, class Visit>
 [[nodiscard]] at::Tensor forward(const Inputs& in, const AttentionWeights& w, const ModelConfig& config, Layer layer,
-                                 Visit&& visit);
+                                 Position first, Visit&& visit);
 
 }  // namespace attention
 }  // namespace circuit
@@ -84,18 +86,21 @@ template <HookPoint Scale, HookPoint Normalized, class Visit>
   return normalized.mul(gain);
 }
 
-/// True where a query [length] must not see a key [length]: after it, or left behind by a sliding window (0: none).
-[[nodiscard]] inline at::Tensor hidden_keys(std::int64_t length, std::int64_t window, const at::TensorOptions& like) {
-  const auto all = make::ones({length, length}, like.dtype(at::kBool));
-  const auto later = all.triu(1);
-  return window > 0 && window < length ? later.logical_or(all.tril(-window)) : later;
+/// True where a query must not see a key: after it, or left behind by a sliding window (0: none). The queries are the
+/// last of the keys' positions.  [queries, keys] bool
+[[nodiscard]] inline at::Tensor hidden_keys(std::int64_t queries, std::int64_t keys, std::int64_t window,
+                                            const at::TensorOptions& like) {
+  const auto all = make::ones({queries, keys}, like.dtype(at::kBool));
+  const auto earlier = keys - queries;
+  const auto later = all.triu(1 + earlier);
+  return window > 0 && window < keys ? later.logical_or(all.tril(earlier - window)) : later;
 }
 
 }  // namespace circuit::detail
 
 template <circuit::AttentionKind Kind, circuit::Positions Place, class Visit>
 at::Tensor circuit::attention::forward(const Inputs& in, const AttentionWeights& w, const ModelConfig& config,
-                                       Layer layer, Visit&& visit) {
+                                       Layer layer, Position first, Visit&& visit) {
   auto q = detail::project_heads(in.q, w.W_Q, w.b_Q, config.n_heads);
   visit(hook::attn::q{}, q);
   auto k = detail::project_heads(in.k, w.W_K, w.b_K, config.n_key_value_heads);
@@ -107,7 +112,8 @@ at::Tensor circuit::attention::forward(const Inputs& in, const AttentionWeights&
     q = detail::normalize_heads<q_norm::scale, q_norm::normalized>(q, w.q_gain, config.norm_eps, visit);
     k = detail::normalize_heads<k_norm::scale, k_norm::normalized>(k, w.k_gain, config.norm_eps, visit);
   }
-  const auto places = make::arange(q.size(1), q.options().dtype(at::kLong));
+  auto places = make::arange(q.size(1), q.options().dtype(at::kLong));
+  if (first != Position{0}) places = places.add(first.value);
   auto rot_q = Place::rotate(q, places, config);
   visit(hook::attn::rot_q{}, rot_q);
   auto rot_k = Place::rotate(k, places, config);
@@ -116,7 +122,7 @@ at::Tensor circuit::attention::forward(const Inputs& in, const AttentionWeights&
   const auto keys = detail::per_query_head(rot_k, config.n_heads);
   auto scores = rot_q.transpose(1, 2).matmul(keys.transpose(2, 3)).div(config.score_scale);
   scores = soft_cap(scores, config.score_soft_cap);
-  const auto hidden = detail::hidden_keys(q.size(1), config.window(layer), q.options());
+  const auto hidden = detail::hidden_keys(q.size(1), rot_k.size(1), config.window(layer), q.options());
   scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
   visit(hook::attn::attn_scores{}, scores);
   auto pattern = scores.softmax(-1);

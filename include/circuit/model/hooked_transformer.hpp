@@ -71,7 +71,7 @@ class HookedTransformer {
   [[nodiscard]] at::Tensor unembed(const at::Tensor& resid, Attached&... attached) const;
 
  private:
-  void check_tokens(const at::Tensor& tokens) const;
+  void check_tokens(const at::Tensor& tokens, Position first) const;
 
   ModelConfig config_;
   ModelWeights weights_;
@@ -187,12 +187,13 @@ at::Tensor HookedTransformer<A>::uncapped_logits(const at::Tensor& tokens, Attac
 template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::embed(const at::Tensor& tokens, Attached&... attached) const {
-  check_tokens(tokens);
+  const auto first = first_position(attached...);
+  check_tokens(tokens, first);
   auto embedded = make::embedding(weights_.W_E, tokens);
   if (config_.embed_scale != 1.0) embedded = embedded.mul(config_.embed_scale);
   visit_point(hook::embed{}, Layer{0}, embedded, attached...);
   if constexpr (A::Positions::adds_embedding) {
-    auto positions = weights_.W_pos.narrow(0, 0, tokens.size(1)).expand_as(embedded);
+    auto positions = weights_.W_pos.narrow(0, first.value, tokens.size(1)).expand_as(embedded);
     visit_point(hook::pos_embed{}, Layer{0}, positions, attached...);
     return embedded.add(positions);
   } else {
@@ -220,7 +221,8 @@ at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&.
     const auto x = detail::normalize<Norm, hook::ln1::scale, hook::ln1::normalized>(resid, w.ln1, eps, visit);
     attn_in = {x, x, x};
   }
-  auto attn_out = attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer, visit);
+  auto attn_out = attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer,
+                                                                                   first_position(attached...), visit);
   if constexpr (Wiring::post_norms) {
     attn_out = detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
   }
@@ -256,17 +258,17 @@ at::Tensor HookedTransformer<A>::unembed(const at::Tensor& resid, Attached&... a
 }
 
 template <Architecture A>
-void HookedTransformer<A>::check_tokens(const at::Tensor& tokens) const {
+void HookedTransformer<A>::check_tokens(const at::Tensor& tokens, Position first) const {
   if (tokens.scalar_type() != at::kLong) {
     throw DTypeError{{.tensor = "tokens", .expected = "int64", .got = at::toString(tokens.scalar_type())}};
   }
   check_shape(tokens, {-1, -1}, "tokens");
   if (tokens.numel() == 0) throw ValueError{{.tensor = "tokens", .problem = "the batch is empty"}};
-  if (tokens.size(1) > config_.n_ctx) {
+  if (first.value + tokens.size(1) > config_.n_ctx) {
     throw ValueError{{.tensor = "tokens",
                       .problem = "the prompt is too long",
                       .expected = "at most " + std::to_string(config_.n_ctx) + " tokens",
-                      .got = std::to_string(tokens.size(1))}};
+                      .got = std::to_string(first.value + tokens.size(1))}};
   }
   const auto low = tokens.min().template item<std::int64_t>();
   const auto high = tokens.max().template item<std::int64_t>();
