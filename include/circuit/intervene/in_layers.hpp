@@ -1,0 +1,51 @@
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/model/attach.hpp"
+
+namespace circuit {
+
+/// Layers from `first` to `last`, both included.
+struct LayerRange {
+  Layer first{0};
+  Layer last{0};
+
+  [[nodiscard]] bool contains(Layer layer) const { return first <= layer && layer <= last; }
+  /// throws  ValueError  for a range that holds no layer
+  void check() const {
+    if (first.value >= 0 && first <= last) return;
+    throw ValueError{{.tensor = "layers",
+                      .expected = "the first not behind the last",
+                      .got = std::to_string(first.value) + " to " + std::to_string(last.value)}};
+  }
+};
+
+/// An attachment that another sees the run through in a range of layers alone; points without a layer pass always.
+/// Layer by layer it may hold anything, but not one that follows the run as a whole, such as `patch_edges`.
+template <class A>
+class InRange {
+ public:
+  /// throws  ValueError  for a range that holds no layer
+  InRange(LayerRange range, A attached) : range_{range}, attached_{std::move(attached)} { range_.check(); }
+
+  template <HookPoint P>
+    requires AttachedTo<A, P>
+  void visit(P point, Layer layer, at::Tensor& value) {
+    if (!P::per_layer || range_.contains(layer)) attached_.visit(point, layer, value);
+  }
+
+ private:
+  LayerRange range_;
+  A attached_;
+};
+
+/// `model.run(tokens, in_layers({Layer{3}, Layer{5}}, splice(dictionaries, error::Dropped{})))`.
+template <class A>
+[[nodiscard]] InRange<A> in_layers(LayerRange range, A attached) {
+  return {range, std::move(attached)};
+}
+
+}  // namespace circuit
