@@ -47,8 +47,8 @@ struct resid_pre : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {
 };
 
 /// What each query head's queries, keys and values are made of, before ln1; keys and values too, one for every query
-/// head. They exist only in a run in which something is attached to one of them, which then projects head by head: there
-/// hook_k and hook_v hold one entry per query head as well, and nothing may be attached to ln1's points.
+/// head. They exist only in a run in which something is attached to one of them, which then projects head by head:
+/// there hook_k and hook_v hold one entry per query head as well, and of ln1's points only head_scale passes.
 struct q_input : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DModel> {
   static constexpr std::string_view name = "hook_q_input";
 };
@@ -62,6 +62,11 @@ struct v_input : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::DM
 /// The norm before attention.
 namespace ln1 {
 struct scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::One> {
+  static constexpr std::string_view name = "ln1.hook_scale";
+};
+/// The same in a run that splits head inputs, which passes it instead: once for queries, once for keys, once for
+/// values.
+struct head_scale : detail::LayerPoint<axis::Batch, axis::Pos, axis::Head, axis::One> {
   static constexpr std::string_view name = "ln1.hook_scale";
 };
 struct normalized : detail::LayerPoint<axis::Batch, axis::Pos, axis::DModel> {

@@ -108,6 +108,11 @@ inline constexpr bool splits_head_inputs =
     attached_at<hook::q_input, Attached...> || attached_at<hook::k_input, Attached...> ||
     attached_at<hook::v_input, Attached...>;
 
+/// Whether an attachment waits for a point of ln1 that a run which splits head inputs does not pass.
+template <class A>
+inline constexpr bool needs_whole_ln1 =
+    AttachedTo<A, hook::ln1::normalized> || (AttachedTo<A, hook::ln1::scale> && !AttachedTo<A, hook::ln1::head_scale>);
+
 /// What each head's queries, keys and values read of the stream, shown one by one and normalised.
 template <Norm N, class Visit>
 [[nodiscard]] attention::Inputs split_inputs(const at::Tensor& resid, const NormWeights& w, const ModelConfig& config,
@@ -115,7 +120,9 @@ template <Norm N, class Visit>
   const auto one = [&](auto point) {
     auto x = resid.unsqueeze(2).expand({-1, -1, config.n_heads, -1});
     visit(point, x);
-    return N::output(N::normalized(x, N::scale(x, config.norm_eps), w), w);
+    auto scale = N::scale(x, config.norm_eps);
+    visit(hook::ln1::head_scale{}, scale);
+    return N::output(N::normalized(x, scale, w), w);
   };
   auto q = one(hook::q_input{});
   auto k = one(hook::k_input{});
@@ -213,8 +220,7 @@ at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&.
   visit(hook::resid_pre{}, resid);
   attention::Inputs attn_in;
   if constexpr (detail::splits_head_inputs<Attached...>) {
-    static_assert(!detail::attached_at<hook::ln1::scale, Attached...> &&
-                      !detail::attached_at<hook::ln1::normalized, Attached...>,
+    static_assert(!(detail::needs_whole_ln1<std::remove_const_t<Attached>> || ...),
                   "a run that splits head inputs does not pass ln1's points");
     attn_in = detail::split_inputs<Norm>(resid, w.ln1, config_, visit);
   } else {
