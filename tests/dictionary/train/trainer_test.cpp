@@ -1,0 +1,211 @@
+#include <filesystem>
+#include <fstream>
+
+#include "circuit/dictionary/train/checkpoint.hpp"
+#include "support.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+using circuit_test::ContainsSubstring;
+using training::KnownFeatures;
+
+namespace {
+
+train::Options quick(std::int64_t features, std::int64_t steps, train::DecoderRows decoder = train::DecoderRows::unit) {
+  train::Options options;
+  options.features = features;
+  options.schedule = {.steps = steps, .rate = 3e-3, .warm_up = 20};
+  options.decoder = decoder;
+  return options;
+}
+
+template <class A, class Dead = train::dead::Ignored>
+auto trained(const KnownFeatures& known, const train::Options& options, A activation, Dead dead = {},
+             double share = 0.25) {
+  const auto sample = known.tokens(400, 1);
+  train::Trainer trainer{sample, sample, train::Target::same, options, activation, dead};
+  double first = 0.0;
+  double last = 0.0;
+  double active = 0.0;
+  for (std::int64_t i = 0; i < options.schedule.steps; ++i) {
+    const auto x = known.tokens(128, 100 + static_cast<std::uint64_t>(i));
+    const auto report = trainer.step(x, x);
+    if (i == 0) first = report.error;
+    last = report.error;
+    active = report.active;
+  }
+  INFO("error " << first << " to " << last << ", active " << active);
+  REQUIRE(last < share * first);
+  return trainer;
+}
+
+struct Known {
+  random_model::Source random{5, at::kFloat};
+  KnownFeatures known{random, 20, 16, 2.0};
+};
+
+}  // namespace
+
+TEST_CASE("every activation finds features that are known") {
+  const Known data;
+  SECTION("TopK") {
+    const auto found = trained(data.known, quick(32, 500), train::TopK{.k = 4}).finish();
+    CHECK(data.known.found(found.W_dec) > 0.97);
+  }
+  SECTION("BatchTopK, with an auxiliary loss") {
+    const auto found =
+        trained(data.known, quick(32, 500), train::BatchTopK{.k = 2}, train::dead::Auxiliary{.k = 4, .after = 1000})
+            .finish();
+    CHECK(data.known.found(found.W_dec) > 0.97);
+  }
+  SECTION("ReLU, with resampling") {
+    const auto found = trained(data.known, quick(32, 500, train::DecoderRows::free),
+                               train::Relu{.price = {.price = 0.05, .wished = 3.0}},
+                               train::dead::Resampled{.every = 100}, /*share=*/0.5)
+                           .finish();
+    CHECK(data.known.found(found.W_dec) > 0.97);
+  }
+  SECTION("JumpReLU") {
+    const auto found =
+        trained(data.known, quick(32, 500), train::JumpRelu{.price = {.price = 0.01, .wished = 2.5}}).finish();
+    CHECK(data.known.found(found.W_dec) > 0.97);
+  }
+}
+
+TEST_CASE("the finished dictionary computes what was trained") {
+  random_model::Source random{7};
+  const auto x = random({50, 6}, 1.5, 0.7);
+  const auto y = random({50, 4}, 0.3, -1.0);
+  const auto check = [&](auto trainer, bool sae) {
+    const auto& target = sae ? x : y;
+    for (int i = 0; i < 3; ++i) static_cast<void>(trainer.step(x, target));
+    const auto dictionary = trainer.finish("blocks.0.any");
+    dictionary.check();
+    const auto size = training::number_of(trainer, "size_out");
+    const auto squared = dictionary.reconstruct(x).sub(target).square().sum().template item<double>();
+    CHECK(squared / 50 / size / size == Approx(trainer.step(x, target).error).epsilon(1e-9));
+    CHECK(dictionary.name == "blocks.0.any");
+  };
+  using train::Target;
+  check(train::Trainer{x, x, Target::same, quick(9, 9), train::TopK{.k = 2}}, true);
+  check(train::Trainer{x, y, Target::other, quick(9, 9, train::DecoderRows::free), train::Relu{}}, false);
+  check(train::Trainer{x, x, Target::same, quick(9, 9, train::DecoderRows::free), train::JumpRelu{}}, true);
+  check(train::Trainer{x, y, Target::other_with_skip, quick(9, 9), train::TopK{.k = 2}}, false);
+}
+
+TEST_CASE("a trained BatchTopK is a JumpReLU at the running mean of the least that was kept") {
+  random_model::Source random{8};
+  const auto x = random({50, 6});
+  train::Trainer trainer{x, x, train::Target::same, quick(9, 9), train::BatchTopK{.k = 2, .momentum = 0.0}};
+  static_cast<void>(trainer.step(x, x));
+  const auto before = trainer.finish();  // the weights have moved on by one small step
+  const auto active = before.encode(x).ne(0).sum().item<double>() / 50;
+  CHECK(active == Approx(2.0).margin(0.1));
+}
+
+TEST_CASE("features that do not fire late are left out") {
+  random_model::Source random{9};
+  const auto x = random({50, 6});
+  auto options = quick(80, 10);  // more than there are tokens
+  options.least_fired = 1.0;
+  train::Trainer trainer{x, x, train::Target::same, options, train::TopK{.k = 1}};
+  for (int i = 0; i < 10; ++i) static_cast<void>(trainer.step(x, x));
+  const auto kept = training::tensors_of(trainer)["late_fires"].gt(0).sum().item<std::int64_t>();
+  CHECK(kept > 0);
+  CHECK(kept <= 50);
+  CHECK(trainer.finish().d_sae() == kept);
+}
+
+TEST_CASE("training that is resumed goes on bit for bit", "[checkpoint]") {
+  const Known data;
+  const auto folder = std::filesystem::path{"trainer_test_files"};
+  std::filesystem::create_directories(folder);
+  const auto path = folder / "run.checkpoint";
+  const auto check = [&](auto activation, auto dead) {
+    const auto sample = data.known.tokens(60, 1);
+    const auto make = [&] {
+      return std::vector{
+          train::Trainer{sample, sample, train::Target::same, quick(32, 40), activation, dead},
+          train::Trainer{sample, sample, train::Target::other_with_skip, quick(32, 40), activation, dead}};
+    };
+    const auto run = [&](auto& trainers, std::uint64_t from, std::uint64_t to) {
+      for (auto i = from; i < to; ++i) {
+        const auto x = data.known.tokens(32, 50 + i);
+        for (auto& trainer : trainers) static_cast<void>(trainer.step(x, x));
+      }
+    };
+    auto whole = make();
+    run(whole, 0, 40);
+    auto first = make();
+    run(first, 0, 20);
+    train::save_checkpoint(path, first, {.counts = {{"row", 7}}, .settings = {{"k", "3"}}});
+    auto second = make();
+    const auto progress = train::load_checkpoint(path, second, {{"k", "3"}});
+    CHECK(progress.counts.at("row") == 7);
+    CHECK(progress.settings.at("k") == "3");
+    CHECK(second[0].steps_done() == 20);
+    run(second, 20, 40);
+    for (std::size_t t = 0; t < 2; ++t) {
+      const auto a = training::tensors_of(whole[t]);
+      const auto b = training::tensors_of(second[t]);
+      for (const auto& [name, value] : a) {
+        INFO(name);
+        CHECK(value.equal(b.at(name)));
+      }
+      CHECK(whole[t].finish().reconstruct(sample).equal(second[t].finish().reconstruct(sample)));
+    }
+  };
+  check(train::TopK{.k = 3}, train::dead::Auxiliary{.k = 4, .after = 64});
+  check(train::BatchTopK{.k = 3}, train::dead::Ignored{});
+  check(train::Relu{.price = {.price = 0.05, .wished = 3.0}}, train::dead::Resampled{.every = 5});
+  check(train::JumpRelu{.price = {.wished = 3.0}}, train::dead::Ignored{});
+}
+
+TEST_CASE("a checkpoint that cannot be used says why, and changes nothing", "[checkpoint]") {
+  random_model::Source random{11};
+  const auto x = random({50, 6});
+  const auto folder = std::filesystem::path{"trainer_test_files"};
+  std::filesystem::create_directories(folder);
+  const auto path = folder / "other.checkpoint";
+  const auto make = [&](std::int64_t features) {
+    return std::vector{train::Trainer{x, x, train::Target::same, quick(features, 9), train::TopK{.k = 2}}};
+  };
+  auto trainers = make(9);
+  train::save_checkpoint(path, trainers, {.counts = {}, .settings = {{"k", "2"}}});
+  auto wider = make(12);
+  CHECK_THROWS_WITH(train::load_checkpoint(path, wider), ContainsSubstring("other.checkpoint") &&
+                                                             ContainsSubstring("param.0") &&
+                                                             ContainsSubstring("[6, 12], got [6, 9]"));
+  CHECK_THROWS_WITH(train::load_checkpoint(path, trainers, {{"k", "3"}}),
+                    ContainsSubstring("other settings: expected 3, got 2"));
+  std::vector more{trainers[0], trainers[0]};
+  CHECK_THROWS_AS(train::load_checkpoint(path, more), NameError);
+  CHECK_THROWS_AS(train::load_checkpoint(folder / "missing", trainers), FileError);
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+  const auto before = training::tensors_of(trainers[0])["param.0"].clone();
+  CHECK_THROWS_AS(train::load_checkpoint(path, trainers), FormatError);
+  CHECK(before.equal(training::tensors_of(trainers[0])["param.0"]));
+}
+
+TEST_CASE("options and batches that cannot be are one clear error") {
+  random_model::Source random{12};
+  const auto x = random({50, 6});
+  const auto y = random({50, 4});
+  using train::Target;
+  CHECK_THROWS_WITH((train::Trainer{x, x, Target::same, quick(9, 9), train::TopK{.k = 10}}),
+                    ContainsSubstring("\"k\"") && ContainsSubstring("expected 1 to 9, got 10"));
+  CHECK_THROWS_AS((train::Trainer{x, x, Target::same, quick(9, 9), train::BatchTopK{.k = 0}}), ConfigError);
+  CHECK_THROWS_AS((train::Trainer{x, x, Target::same, quick(0, 9), train::TopK{.k = 1}}), ConfigError);
+  CHECK_THROWS_AS((train::Trainer{x, x, Target::same, quick(9, 9), train::Relu{.price = {.price = -1}}}), ConfigError);
+  CHECK_THROWS_AS((train::Trainer{x, x, Target::same, quick(9, 9), train::JumpRelu{.bandwidth = 0}}), ConfigError);
+  CHECK_THROWS_AS((train::Trainer{x, y, Target::same, quick(9, 9), train::TopK{.k = 1}}), ShapeError);
+  CHECK_THROWS_AS(
+      (train::Trainer{x.narrow(0, 0, 1), x.narrow(0, 0, 1), Target::same, quick(9, 9), train::TopK{.k = 1}}),
+      ValueError);
+  CHECK_THROWS_AS((train::Trainer{x.mul(NAN), x, Target::same, quick(9, 9), train::TopK{.k = 1}}), ValueError);
+  CHECK_THROWS_AS((train::Trainer{x.to(at::kHalf), x, Target::same, quick(9, 9), train::TopK{.k = 1}}), DTypeError);
+  train::Trainer trainer{x, y, Target::other, quick(9, 9), train::TopK{.k = 1}};
+  CHECK_THROWS_WITH(trainer.step(y, y), ContainsSubstring("input") && ContainsSubstring("[any, 6], got [50, 4]"));
+  CHECK_THROWS_AS(trainer.step(x, y.narrow(0, 0, 9)), ShapeError);
+  CHECK_THROWS_WITH(trainer.step(x.mul(INFINITY), y), ContainsSubstring("not finite any more at step 0"));
+}
