@@ -5,6 +5,7 @@
 
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
+#include "circuit/model/run_from.hpp"
 #include "circuit/search/component_circuit.hpp"
 #include "circuit/search/prompt_pair.hpp"
 #include "circuit/search/receiver_gradients.hpp"
@@ -12,8 +13,8 @@
 namespace circuit {
 
 /// How much of the metric each component carries, exactly: the clean metric minus the metric of a clean run in which
-/// the component's output, and nothing else, is the corrupt run's. One forward pass per component. source  Vig et al.
-/// 2020; Meng et al. 2022, there on restored rather than corrupted nodes
+/// the component's output, and nothing else, is the corrupt run's. One forward pass per component, from its layer on.
+/// source  Vig et al. 2020; Meng et al. 2022, there on restored rather than corrupted nodes
 struct ActivationPatching {
   /// return  [senders] float64 on the CPU, a mean over prompts in metric units
   /// throws  ShapeError for prompts that do not line up, and what the model and the metric throw
@@ -74,10 +75,14 @@ at::Tensor circuit::ActivationPatching::scores(const HookedTransformer<A>& model
   prompts.check();
   const auto c = Components::of(model);
   const auto outputs = model.run(prompts.corrupt, detail::record_outputs()).cache;
-  const auto clean = mean(metric, model.run(prompts.clean).logits).template item<double>();
+  const auto whole = model.run(prompts.clean, record<hook::resid_pre>());
+  const auto clean = mean(metric, whole.logits).template item<double>();
   auto scores = make::empty({c.senders()}, at::kDouble);
   for (std::int64_t s = 0; s < c.senders(); ++s) {
-    const auto logits = model.run(prompts.clean, detail::PatchSender{outputs, sender_node(c, s)}).logits;
+    const auto node = sender_node(c, s);
+    const auto from = node.kind == NodeKind::input ? Layer{0} : node.layer;
+    const auto& stream = whole.cache.template get<hook::resid_pre>(from);
+    const auto logits = run_from(model, from, stream, detail::PatchSender{outputs, node}).logits;
     scores[s].fill_(clean - mean(metric, logits).template item<double>());
   }
   return scores;
