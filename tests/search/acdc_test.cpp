@@ -16,6 +16,10 @@ TEST_CASE("KL divergence by hand") {
   const auto first = 0.75 * std::log(0.75 / 0.5) + 0.25 * std::log(0.25 / 0.5);
   REQUIRE(divergence::Kl{}.distance(whole, flat) == Approx(first / 2));
   REQUIRE(divergence::Kl{}.distance(whole, whole) == Approx(0.0).margin(1e-15));
+  const divergence::MetricRise rise{KlToClean{whole, {Position{1}, Position{0}}}};
+  const auto certain = 1.0 / (1.0 + std::exp(-7.0));
+  const auto second = certain * std::log(certain / 0.5) + (1 - certain) * std::log((1 - certain) / 0.5);
+  REQUIRE(rise.distance(whole, flat) == Approx((first + second) / 2));
 }
 
 TEST_CASE("edges are tried from the logits down and stay cut unless the divergence rises") {

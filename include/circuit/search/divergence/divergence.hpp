@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cmath>
 #include <concepts>
 
 #include "circuit/metric/metric.hpp"
+#include "circuit/metric/to_clean.hpp"
 
 namespace circuit {
 
@@ -19,9 +19,7 @@ namespace divergence {
 /// prompts.
 struct Kl {
   [[nodiscard]] double distance(const at::Tensor& whole, const at::Tensor& circuit) const {
-    const auto p = whole.select(1, -1).log_softmax(-1);
-    const auto q = circuit.select(1, -1).log_softmax(-1);
-    return p.exp().mul(p.sub(q)).sum(-1).mean().template item<double>();
+    return mean(KlToClean{whole}, circuit).template item<double>();
   }
 };
 
@@ -32,6 +30,16 @@ struct MetricLoss {
 
   [[nodiscard]] double distance(const at::Tensor& whole, const at::Tensor& circuit) const {
     return mean(metric, whole).sub(mean(metric, circuit)).template item<double>();
+  }
+};
+
+/// How much a metric that should be small rises, such as one of `KlToClean` where prompts are read at their own places.
+template <Metric M>
+struct MetricRise {
+  M metric;
+
+  [[nodiscard]] double distance(const at::Tensor& whole, const at::Tensor& circuit) const {
+    return mean(metric, circuit).sub(mean(metric, whole)).template item<double>();
   }
 };
 
