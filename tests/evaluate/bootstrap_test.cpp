@@ -49,6 +49,18 @@ TEST_CASE("a mean of two values takes the three values it can, with their shares
   CHECK(bootstrap_mean(values, {.draws = 999, .level = 0.3}).high == 0.5);
 }
 
+TEST_CASE("faithfulness of drawn prompts is the share of their means") {
+  const std::vector<double> full{3, 5};
+  const std::vector<double> empty{1, 1};
+  const std::vector<double> circuit{2, 5};
+  const auto found = bootstrap_faithfulness(full, empty, circuit, {.draws = 999, .level = 0.9});
+  CHECK(found.estimate == Approx(5.0 / 6));  // (1 + 4) / (2 + 4)
+  CHECK(found.low == Approx(0.5));           // the first prompt twice
+  CHECK(found.high == Approx(1.0));          // the second twice
+  CHECK_THROWS_AS(bootstrap_faithfulness(full, empty, std::vector<double>{1}), ValueError);
+  CHECK_THROWS_AS(bootstrap_faithfulness(full, full, circuit), ValueError);
+}
+
 TEST_CASE("no sample, no draws, a level that is none, and a statistic that is no number are refused") {
   const std::vector<double> values{0, 1};
   CHECK_THROWS_AS(bootstrap_mean({}), ValueError);

@@ -71,6 +71,9 @@ TEST_CASE("an evaluation of edges judges knock-outs as masks do") {
   CHECK(static_cast<std::int64_t>(all.size()) == c.edges());
   CHECK(mask_of(c, all).equal(c.edge_mask()));
   CHECK(measure(all) == Approx(1.0));
+  const auto by_prompt = judge.per_prompt(c.edge_mask());
+  CHECK(shape_of(by_prompt) == std::vector<std::int64_t>{2});
+  REQUIRE_CLOSE(by_prompt, metric.per_prompt(m.run(prompts.clean).logits), 1e-12);
   std::vector<ComponentEdge> kept;
   for (std::size_t i = 0; i < all.size(); i += 30) kept.push_back(all[i]);
   const auto loss = judge.loss_by_edge(mask_of(c, kept));

@@ -1,6 +1,8 @@
 #include "circuit/intervene/replace.hpp"
 
+#include "circuit/intervene/ablate.hpp"
 #include "circuit/intervene/other_runs.hpp"
+#include "circuit/intervene/splice.hpp"
 #include "circuit/model/generate.hpp"
 #include "random_model.hpp"
 
@@ -136,6 +138,21 @@ TEST_CASE("steering with a vector goes on while the model generates") {
   REQUIRE_CLOSE(found.logits, again.narrow(1, 4, 4), 1e-9);
   CHECK(again.narrow(1, 4, 4).argmax(-1).equal(found.tokens.narrow(1, 5, 4)));
   CHECK_FALSE(difference(found.logits, model().run(found.tokens).logits.narrow(1, 4, 4), 1e-3).close);
+}
+
+TEST_CASE("features set and dictionaries spliced in act on every generated token too") {
+  const auto dictionaries = random_model::dictionaries(model().config(), 6);
+  const auto set =
+      set_to(2.0, dictionaries, {attn_feature(Layer{0}, Feature{3}), mlp_feature(Layer{1}, Feature{5})}, everywhere);
+  const auto spliced = splice(dictionaries, error::Dropped{});
+  const auto check = [](auto attached) {
+    const auto found = generate(model(), tokens(), 4, choose::Greedy{}, attached);
+    const auto again = model().run(found.tokens, attached).logits.narrow(1, 4, 4);
+    REQUIRE_CLOSE(found.logits, again, 1e-9);
+    CHECK_FALSE(difference(again, model().run(found.tokens).logits.narrow(1, 4, 4), 1e-3).close);
+  };
+  check(set);
+  check(spliced);
 }
 
 TEST_CASE("parts that are not there, and replacements that do not fit, are refused") {

@@ -83,4 +83,30 @@ template <SampleStatistic S>
       options);
 }
 
+/// Faithfulness, from the metrics of each prompt on the whole model, with everything taken away and with the circuit
+/// alone: an evaluation's `per_prompt` of all parts, of none and of the circuit. Means come first, then their share.
+/// throws  ValueError  for other numbers of prompts, and as bootstrap, a sample whose ends are equal included
+[[nodiscard]] inline Interval bootstrap_faithfulness(std::span<const double> full, std::span<const double> empty,
+                                                     std::span<const double> circuit,
+                                                     const BootstrapOptions& options = {}) {
+  if (full.size() != empty.size() || full.size() != circuit.size()) {
+    throw ValueError{{.tensor = "metrics",
+                      .problem = "the prompts do not line up",
+                      .expected = std::to_string(full.size()) + " prompts",
+                      .got = std::to_string(empty.size()) + " and " + std::to_string(circuit.size())}};
+  }
+  return bootstrap(
+      full.size(),
+      [&](std::span<const std::size_t> members) {
+        double range = 0;
+        double reached = 0;
+        for (const auto member : members) {
+          range += full[member] - empty[member];
+          reached += circuit[member] - empty[member];
+        }
+        return reached / range;
+      },
+      options);
+}
+
 }  // namespace circuit

@@ -60,10 +60,13 @@ class EdgeEvaluation {
   [[nodiscard]] Components components() const { return Components::of(*model_); }
   [[nodiscard]] const MetricRange& range() const { return range_; }
 
+  /// The metric of each prompt with the kept edges alone.  [batch]
+  [[nodiscard]] at::Tensor per_prompt(const at::Tensor& kept) const {
+    return metric_.per_prompt(model_->run(clean_, keep_only_edges(*model_, kept, outside_)).logits);
+  }
   /// The metric's mean over prompts with the kept edges alone.
   [[nodiscard]] double metric_of(const at::Tensor& kept) const {
-    const auto logits = model_->run(clean_, keep_only_edges(*model_, kept, outside_)).logits;
-    return mean(metric_, logits).template item<double>();
+    return per_prompt(kept).mean().template item<double>();
   }
   [[nodiscard]] double faithfulness(const at::Tensor& kept) const { return range_.share(metric_of(kept)); }
   /// What the model still does without the circuit; 0 where the circuit is complete.

@@ -56,8 +56,12 @@ class NodeEvaluation {
   [[nodiscard]] const MetricRange& range() const { return range_; }
   /// Every node that a circuit could need: the largest change first.
   [[nodiscard]] const std::vector<NodeChange>& changes() const { return changes_; }
-  /// The metric's mean over prompts with these nodes alone. Nodes of other kinds (the metric) are passed over.
-  [[nodiscard]] double metric_of(std::span<const Node> kept) const;
+  /// The metric of each prompt with these nodes alone, [batch]. Nodes of other kinds (the metric) are passed over.
+  [[nodiscard]] at::Tensor per_prompt(std::span<const Node> kept) const;
+  /// Its mean over prompts.
+  [[nodiscard]] double metric_of(std::span<const Node> kept) const {
+    return per_prompt(kept).mean().template item<double>();
+  }
   /// Faithfulness of the first n nodes, for each n of `sizes`.
   [[nodiscard]] std::vector<NodeSizePoint> curve(std::span<const Node> ranked,
                                                  std::span<const std::int64_t> sizes) const;
@@ -176,7 +180,7 @@ void NodeEvaluation<A, Set, M>::add_all_errors(KeptNodes& kept) const {
 }
 
 template <Architecture A, class Set, Metric M>
-double NodeEvaluation<A, Set, M>::metric_of(std::span<const Node> kept) const {
+at::Tensor NodeEvaluation<A, Set, M>::per_prompt(std::span<const Node> kept) const {
   const c10::AutoGradMode no_gradient{false};
   KeptNodes nodes;
   auto tokens = prompts_.corrupt.clone();
@@ -194,8 +198,7 @@ double NodeEvaluation<A, Set, M>::metric_of(std::span<const Node> kept) const {
   }
   const KeepCircuitOptions options{
       .features = Outside::reference, .errors = Outside::reference, .kept_errors = clean_errors_};
-  const auto logits = model_->run(tokens, keep_circuit(*dictionaries_, nodes, corrupt_, options)).logits;
-  return mean(metric_, logits).template item<double>();
+  return metric_.per_prompt(model_->run(tokens, keep_circuit(*dictionaries_, nodes, corrupt_, options)).logits);
 }
 
 template <Architecture A, class Set, Metric M>
