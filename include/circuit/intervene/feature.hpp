@@ -57,9 +57,8 @@ inline const On everywhere{};
 inline std::ostream& operator<<(std::ostream& out, const FeatureId& id) { return out << to_string(id); }
 
 /// The dictionary of a module, or nullptr where the layer has none.
-template <class... Kinds>
-[[nodiscard]] const DictionaryWeights* dictionary_of(const BasicDictionarySet<Kinds...>& dictionaries, Module module,
-                                                     Layer layer) {
+template <class Set>
+[[nodiscard]] const DictionaryWeights* dictionary_of(const Set& dictionaries, Module module, Layer layer) {
   return module == Module::attn ? dictionaries.attn(layer) : dictionaries.mlp(layer);
 }
 

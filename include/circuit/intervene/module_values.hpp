@@ -27,8 +27,8 @@ concept ModuleCache = Cache::template holds<hook::attn::z> && Cache::template ho
 
 /// Calls `use(module, layer, input, output)` for every recorded module that has a dictionary.
 /// input  [batch, pos, d_in]   output  [batch, pos, d_out]
-template <ModuleCache Cache, class... Kinds, class Use>
-void for_each_module(const BasicDictionarySet<Kinds...>& dictionaries, const Cache& cache, Use&& use) {
+template <ModuleCache Cache, class Set, class Use>
+void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
   AtModules at_modules{dictionaries};
   cache.for_each([&]<class P>(P point, Layer layer, const at::Tensor& recorded) {
     const auto show = [&](auto shown, at::Tensor value) {
@@ -51,9 +51,8 @@ void for_each_module(const BasicDictionarySet<Kinds...>& dictionaries, const Cac
 
 /// What a module's dictionary read in a recorded run, [batch, pos, d_in].
 /// throws  NameError  when it was not recorded
-template <ModuleCache Cache, class... Kinds>
-[[nodiscard]] at::Tensor input_of(const BasicDictionarySet<Kinds...>& dictionaries, const Cache& cache, Module module,
-                                  Layer layer) {
+template <ModuleCache Cache, class Set>
+[[nodiscard]] at::Tensor input_of(const Set& dictionaries, const Cache& cache, Module module, Layer layer) {
   if (module == Module::mlp) return cache.template get<hook::ln2::normalized>(layer);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return cache.template get<hook::attn_out>(layer);
   return cache.template get<hook::attn::z>(layer).flatten(2);

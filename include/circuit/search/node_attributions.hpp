@@ -63,13 +63,21 @@ template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set
   return out;
 }
 
-/// Largest magnitude first, the first `n` of those that a rule admits.
-template <class Admits>
-[[nodiscard]] std::vector<NodeAttribution> strongest(std::vector<NodeAttribution> nodes, std::size_t n,
-                                                     Admits&& admits) {
+/// By what nodes are put in order.
+struct ByMagnitude {
+  double operator()(const NodeAttribution& a) const { return std::abs(a.attribution); }
+};
+/// What works for the metric comes before what works against it.
+struct ByValue {
+  double operator()(const NodeAttribution& a) const { return a.attribution; }
+};
+
+/// Largest first, the first `n` of those that a rule admits.
+template <class Admits, class Order = ByMagnitude>
+[[nodiscard]] std::vector<NodeAttribution> strongest(std::vector<NodeAttribution> nodes, std::size_t n, Admits&& admits,
+                                                     Order order = {}) {
   std::erase_if(nodes, [&](const NodeAttribution& a) { return !admits(a.node); });
-  std::ranges::stable_sort(nodes, std::ranges::greater{},
-                           [](const NodeAttribution& a) { return std::abs(a.attribution); });
+  std::ranges::stable_sort(nodes, std::ranges::greater{}, order);
   if (nodes.size() > n) nodes.resize(n);
   return nodes;
 }

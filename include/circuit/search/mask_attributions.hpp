@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/intervene/keep_circuit.hpp"
+#include "circuit/intervene/module_values.hpp"
+#include "circuit/linear/dictionaries.hpp"
+#include "circuit/metric/metric.hpp"
+#include "circuit/model/gradient.hpp"
+#include "circuit/model/record.hpp"
+#include "circuit/search/mask_run.hpp"
+#include "circuit/search/node_attributions.hpp"
+
+namespace circuit {
+
+/// How the way from the empty circuit to the whole model is walked.
+struct MaskWalk {
+  std::int64_t steps = 8;                ///< runs, at the midpoints of equal parts of the way
+  Outside outside = Outside::reference;  ///< where it starts: each prompt's own reference value, or their mean
+  bool embeddings = true;                ///< whether token embeddings are nodes; else the clean prompt's throughout
+  Position first{0};                     ///< what stands before it is no node, and clean throughout
+};
+
+/// What every feature, error and embedding is worth to a circuit, integrated over circuits of every strength: each run
+/// holds all nodes at once at `reference + a (own - reference)`, a feature's own value computed on that run and an
+/// error's the clean run's, and a node's attribution is the metric's gradient by its own `a`, averaged over a from 0 to
+/// 1. They sum to the metric less that of the empty circuit, up to the midpoint rule's error. Unlike a gradient at the
+/// clean run, it knows what a node is worth when the others are missing, which is what keeping a circuit alone asks.
+/// clean, reference  [batch, pos] int64; with Outside::reference_mean the reference may be other prompts of that length
+/// return  the nodes whose attribution is not 0, means over prompts in metric units
+/// throws  ShapeError for prompts that do not line up, ValueError for no steps, an option that names no baseline or a
+///         gradient that is not finite, IndexError for a first position behind the last, and what `dictionaries.check`
+///         does
+/// source  integrated gradients (Sundararajan et al. 2017) of the node masks that pruning searches learn
+template <Architecture A, Dictionaries Set, Metric M>
+[[nodiscard]] std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                             const at::Tensor& clean, const at::Tensor& reference,
+                                                             const M& metric, const MaskWalk& walk = {});
+
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// Attributions of all nodes of one kind and layer, summed over runs. sum [pos, nodes]
+class MaskSums {
+ public:
+  void add(NodeKind kind, Layer layer, const at::Tensor& sum, double weight) {
+    auto& so_far = sums_[{kind, layer}];
+    const auto weighted = sum.to(at::kCPU, at::kDouble).mul(weight);
+    so_far = so_far.defined() ? so_far.add(weighted) : weighted;
+  }
+
+  [[nodiscard]] std::vector<NodeAttribution> nodes(Position first) const {
+    std::vector<NodeAttribution> out;
+    for (const auto& [key, sum] : sums_) {
+      const auto values = sum.contiguous();
+      const auto* value = data_of<double>(values);
+      for (std::int64_t p = 0; p < sum.size(0); ++p) {
+        for (std::int64_t i = 0; i < sum.size(1); ++i, ++value) {
+          if (*value == 0 || p < first.value) continue;
+          out.push_back(
+              {{key.first, key.second, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(i)}},
+               *value});
+        }
+      }
+    }
+    return out;
+  }
+
+ private:
+  std::map<std::pair<NodeKind, Layer>, at::Tensor> sums_;
+};
+
+/// One run, one backward pass, and every node's share of it.
+template <Architecture A, class Set, Metric M>
+void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at::Tensor& clean, const M& metric,
+                     const typename AtStrength<Set>::Places& places, AtStrength<Set> run, double weight,
+                     MaskSums& sums) {
+  std::vector<at::Tensor> inputs;
+  at::Tensor value;
+  {
+    const c10::AutoGradMode with_gradient{true};
+    value = metric.per_prompt(model.forward(clean, run)).mean();
+    inputs.push_back(run.embedding);
+    for (const auto& point : run.points) inputs.push_back(point.output);
+  }
+  const auto gradients = gradient_of(value, inputs);
+  if (run.embedding_change.defined()) {
+    check_finite(gradients[0], "gradient at hook_embed");
+    sums.add(NodeKind::embedding, Layer{0}, run.embedding_change.mul(gradients[0]).sum(-1, true).sum(0), weight);
+  }
+  for (std::size_t i = 0; i < run.points.size(); ++i) {
+    const auto& [module, layer, change, output] = run.points[i];
+    const auto& gradient = gradients[i + 1];
+    const bool attn = module == Module::attn;
+    check_finite(gradient, "gradient at " + std::string{name(module)} + '.' + std::to_string(layer.value));
+    const auto on_writes = gradient.matmul(dictionary_of(set, module, layer)->W_dec.t());
+    sums.add(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, layer, change.mul(on_writes).sum(0), weight);
+    const auto& rest = places.at({module, layer}).rest_change;
+    if (!rest.defined()) continue;
+    sums.add(attn ? NodeKind::attn_error : NodeKind::mlp_error, layer, rest.mul(gradient).sum(-1, true).sum(0), weight);
+  }
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <Architecture A, Dictionaries Set, Metric M>
+std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
+                                               const at::Tensor& clean, const at::Tensor& reference, const M& metric,
+                                               const MaskWalk& walk) {
+  const c10::AutoGradMode no_gradient{false};
+  dictionaries.check(model.config(), model.processing(), model.dtype());
+  if (walk.steps < 1)
+    throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(walk.steps)}};
+  if (walk.outside != Outside::reference && walk.outside != Outside::reference_mean) {
+    throw ValueError{{.tensor = "outside", .problem = "the walk starts at a reference or at its mean"}};
+  }
+  check_shape(reference, {walk.outside == Outside::reference ? clean.size(0) : -1, clean.size(1)}, "reference tokens",
+              {}, "prompts line up with the clean ones, or for a mean have their length");
+  check_index(walk.first, clean.size(1));
+  const auto record = [&](const at::Tensor& tokens) { return model.run(tokens, record_modules()).cache; };
+  const auto places = detail::mask_places(dictionaries, record(clean), record(reference), walk.outside);
+
+  at::Tensor embedding;
+  if (walk.embeddings) {
+    Recorder<hook::embed> recorder;
+    (void)model.embed(reference, recorder);
+    embedding = recorder.cache().template get<hook::embed>();
+    if (walk.outside == Outside::reference_mean) embedding = embedding.mean(0, /*keepdim=*/true);
+  }
+  detail::MaskSums sums;
+  for (std::int64_t k = 0; k < walk.steps; ++k) {
+    const auto share = (static_cast<double>(k) + 0.5) / static_cast<double>(walk.steps);
+    auto strength = make::zeros({clean.size(1), 1}, model.weights().W_E.options()).add(share);
+    strength.narrow(0, 0, walk.first.value).fill_(1);
+    detail::add_at_strength(model, dictionaries, clean, metric, places,
+                            detail::AtStrength<Set>{dictionaries, places, strength, embedding},
+                            1.0 / static_cast<double>(walk.steps), sums);
+  }
+  return sums.nodes(walk.first);
+}
+
+}  // namespace circuit

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/intervene/at_modules.hpp"
+#include "circuit/intervene/keep_circuit.hpp"
+#include "circuit/intervene/module_values.hpp"
+#include "circuit/linear/dictionaries.hpp"
+
+namespace circuit::detail {
+
+/// Every activation of a module, zeros too, [batch, pos, features].
+template <Dictionaries Set>
+[[nodiscard]] at::Tensor dense_activations(const Set& set, Module module, Layer layer, const at::Tensor& x) {
+  const bool attn = module == Module::attn;
+  if constexpr (requires { set.encode_attn(layer, x); }) {
+    return attn ? set.encode_attn(layer, x) : set.encode_mlp(layer, x);
+  } else {
+    static_assert(describes_exactly<Set>, "a set that cannot encode densely must have every unit active");
+    const auto active = attn ? set.active_attn(layer, x) : set.active_mlp(layer, x);
+    return active.activation.to(x.device()).view({x.size(0), x.size(1), -1});
+  }
+}
+
+/// One module's values where no node is kept, and what its error adds.
+struct MaskPlace {
+  at::Tensor activations{};  ///< [batch or 1, pos, features]
+  at::Tensor described{};    ///< [batch or 1, pos, d_out]  what the dictionary makes of them; of an exact one, all
+  at::Tensor rest{};         ///< [batch or 1, pos, d_out]  output less that; undefined where there is none
+  at::Tensor rest_change{};  ///< [batch, pos, d_out]  the clean run's less the reference's
+};
+
+/// What one run at one strength left for the backward pass.
+struct MaskPoint {
+  Module module{};
+  Layer layer{};
+  at::Tensor change{};  ///< [batch, pos, features]  own activations less the reference's
+  at::Tensor output{};  ///< [batch, pos, d_out]  in the gradient graph
+};
+
+/// An attachment that holds every node at one strength.
+template <class Set>
+class AtStrength {
+ public:
+  using Places = std::map<std::pair<Module, Layer>, MaskPlace>;
+
+  /// strength  [pos, 1]   unkept_embedding [batch or 1, pos, d_model] where no node is kept; undefined: embeddings are
+  /// clean
+  AtStrength(const Set& set, const Places& places, at::Tensor strength, at::Tensor unkept_embedding)
+      : modules_{set},
+        places_{&places},
+        strength_{std::move(strength)},
+        unkept_embedding_{std::move(unkept_embedding)} {}
+
+  void visit(hook::embed /*point*/, Layer /*layer*/, at::Tensor& value) {
+    if (unkept_embedding_.defined()) {
+      embedding_change = value.sub(unkept_embedding_);
+      value = unkept_embedding_.add(embedding_change.mul(strength_));
+    }
+    value = value.detach().requires_grad_(true);
+    embedding = value;
+  }
+
+  template <ModulePoint P>
+  void visit(P point, Layer layer, at::Tensor& value) {
+    modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+      const auto& here = places_->at({module, l});
+      auto activations = dense_activations(modules_.dictionaries(), module, l, input);
+      auto change = output;
+      if constexpr (!describes_exactly<Set>) {
+        change = dictionary_of(modules_.dictionaries(), module, l)->decode(activations);
+      }
+      change = change.sub(here.described);
+      if (here.rest_change.defined()) change = change.add(here.rest_change);
+      const auto base = here.rest.defined() ? here.described.add(here.rest) : here.described;
+      points.push_back({module, l, activations.detach().sub(here.activations), base.add(change.mul(strength_))});
+      return points.back().output;
+    });
+  }
+
+  at::Tensor embedding{};         ///< [batch, pos, d_model], the graph's leaf
+  at::Tensor embedding_change{};  ///< [batch, pos, d_model]; undefined where embeddings are no nodes
+  std::vector<MaskPoint> points{};
+
+ private:
+  AtModules<Set> modules_;
+  const Places* places_;
+  at::Tensor strength_;
+  at::Tensor unkept_embedding_;
+};
+
+/// What the modules hold where no node is kept.
+template <class Set, ModuleCache Cache>
+[[nodiscard]] typename AtStrength<Set>::Places mask_places(const Set& set, const Cache& clean, const Cache& reference,
+                                                           Outside outside) {
+  const auto baseline = [&](const at::Tensor& x) {
+    return outside == Outside::reference ? x : x.mean(0, /*keepdim=*/true);
+  };
+  typename AtStrength<Set>::Places places;
+  const auto described = [&](Module module, Layer l, const at::Tensor& acts, const at::Tensor& output) {
+    if constexpr (describes_exactly<Set>) return output;
+    return dictionary_of(set, module, l)->decode(acts);
+  };
+  for_each_module(set, reference, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+    const auto acts = dense_activations(set, module, l, input);
+    const auto own = described(module, l, acts, output);
+    MaskPlace here{.activations = baseline(acts), .described = baseline(own)};
+    if constexpr (!describes_exactly<Set>) here.rest = baseline(output.sub(own));
+    places.emplace(std::pair{module, l}, std::move(here));
+  });
+  if constexpr (!describes_exactly<Set>) {
+    for_each_module(set, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
+      auto& here = places.at({module, l});
+      const auto own = described(module, l, dense_activations(set, module, l, input), output);
+      here.rest_change = output.sub(own).sub(here.rest);
+    });
+  }
+  return places;
+}
+
+}  // namespace circuit::detail
