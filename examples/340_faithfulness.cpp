@@ -1,9 +1,12 @@
-// How much of the model LEAP's circuit is: the metric with only its strongest nodes left and every other node at its corrupt
-// value, errors too, on the prompts that were searched and on others.
+// How much of the model LEAP's circuit is: the metric with only its strongest nodes left and every other node at its
+// corrupt value, errors too, on the prompts that were searched and on others. Beside it the nodes that masks rank
+// first, those that change most, and random ones.
 #include <circuit/evaluate/node_faithfulness.hpp>
 #include <circuit/leap.hpp>
 #include <circuit/report/table.hpp>
+#include <circuit/search/mask_attributions.hpp>
 #include <iostream>
+#include <limits>
 
 using namespace circuit;
 
@@ -11,12 +14,21 @@ int main() {
   const auto model = load_model<Gpt2>(CIRCUIT_EXAMPLE_DATA "/model");
   const auto dictionaries = load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders");
   const auto prompts = [&](std::size_t first, std::size_t size) {
-    return load_contrast_batch(CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json", model.tokenizer(), {.first = first, .size = size});
+    return load_contrast_batch(CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json", model.tokenizer(),
+                               {.first = first, .size = size});
   };
   const auto searched = prompts(0, 88);
   const auto found =
       Leap{.keep = keep::Above{.threshold = 0.0005}}(model, dictionaries, searched, LogitDifference{searched});
   const auto ranked = ranked_by_attribution(found);
+
+  const PromptTensors pair{searched};
+  std::vector<Node> by_mask;
+  for (const auto& a :
+       strongest(mask_attributions(model, dictionaries, pair.clean, pair.corrupt, LogitDifference{searched}),
+                 std::numeric_limits<std::size_t>::max(), [](const Node&) { return true; })) {
+    by_mask.push_back(a.node);
+  }
 
   for (const auto& batch : {searched, prompts(88, 40)}) {
     const PromptTensors tokens{batch};
@@ -25,15 +37,16 @@ int main() {
       const auto [full, empty] = judge.range();
       std::cout << batch.clean.size() << " prompts, " << judge.changes().size() << " nodes differ, "
                 << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "
-                << fixed(full, 2) << ", empty circuit " << fixed(empty, 2) << "\nshare of nodes  LEAP  largest change  random\n";
+                << fixed(full, 2) << ", empty circuit " << fixed(empty, 2)
+                << "\nshare of nodes  LEAP  by mask  largest change  random\n";
       for (const double share : {0.02, 0.05, 0.1, 0.2, 0.4}) {
         const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};
         const auto at_size = [&](const std::vector<Node>& nodes) {
           return fixed(judge.curve(nodes, sizes).front().faithfulness, 2);
         };
-        std::cout << fixed(100 * share, 0) << "%  " << at_size(ranked) << "  "
-                  << at_size(ranked_by_change(judge.changes())) << "  "
-                  << at_size(drawn_at_random(judge.changes(), 1)) << '\n';
+        std::cout << fixed(100 * share, 0) << "%  " << at_size(ranked) << "  " << at_size(by_mask) << "  "
+                  << at_size(ranked_by_change(judge.changes())) << "  " << at_size(drawn_at_random(judge.changes(), 1))
+                  << '\n';
       }
     }
   }

@@ -114,7 +114,15 @@ Ablation ablate(const Model& model, const ContrastBatch& tested, const Cache& co
           logit_difference(model, tested, patch_units(mask.others(1), mean))};
 }
 
-/// Ablates the whole circuit and its strongest parts.
+[[nodiscard]] Json figures_of(const Ablation& a, double whole) {
+  return {{"ablated_units", a.units},
+          {"ablated_logit_difference", a.circuit},
+          {"ablated_control_magnitude", a.magnitude},
+          {"ablated_control_random", a.random},
+          {"kept_fraction", a.kept / whole}};
+}
+
+/// Ablates the whole circuit and its strongest parts, and as many units as a gradient alone ranks highest.
 template <class Model>
 void measure_ablations(const Model& model, const ContrastBatch& tested, const ContrastBatch& others,
                        const std::vector<Node>& circuit, const RankedUnits& ranked, Json& json) {
@@ -125,20 +133,20 @@ void measure_ablations(const Model& model, const ContrastBatch& tested, const Co
   TextTable table{
       {"units", "at corrupt values", "as many of largest change", "as many at random", "all but these at their mean"}};
   table.add_row({"0", fixed(whole, 3), "", "", ""});
+  const auto measured = [&](const std::string& name, const std::vector<Node>& nodes) {
+    const auto a = ablate(model, tested, corrupt, mean, nodes, ranked);
+    table.add_row({name, fixed(a.circuit, 3), fixed(a.magnitude, 3), fixed(a.random, 3), fixed(a.kept, 3)});
+    return figures_of(a, whole);
+  };
+  const auto first = [&](const std::vector<Node>& nodes, std::size_t count) {
+    return std::vector<Node>{nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count)};
+  };
   for (const std::size_t part : {16, 4, 1}) {
-    const std::vector<Node> strongest{circuit.begin(),
-                                      circuit.begin() + static_cast<std::ptrdiff_t>(circuit.size() / part)};
-    const auto a = ablate(model, tested, corrupt, mean, strongest, ranked);
-    table.add_row(
-        {std::to_string(a.units), fixed(a.circuit, 3), fixed(a.magnitude, 3), fixed(a.random, 3), fixed(a.kept, 3)});
-    const Json figures{{"ablated_units", a.units},
-                       {"ablated_logit_difference", a.circuit},
-                       {"ablated_control_magnitude", a.magnitude},
-                       {"ablated_control_random", a.random},
-                       {"kept_fraction", a.kept / whole}};
-    json["ablations"].push_back(figures);
-    if (part == 1) json.update(figures);
+    const auto strongest = first(circuit, circuit.size() / part);
+    json["ablations"].push_back(measured(std::to_string(strongest.size()), strongest));
   }
+  json.update(json["ablations"].back());
+  json["by_gradient"] = measured("by gradient", first(ranked.by_gradient, circuit.size()));
   std::cout << "logit difference on " << tested.size() << " other prompts, units set\n" << table;
 }
 
@@ -180,19 +188,16 @@ void search_neurons(const Model& model, const Options& o, Json& json) {
   const NeuronBasis basis{model};
 
   Stopwatch watch;
-  const auto ranked = rank_units(model, basis, searched);
+  const auto ranked = rank_units(model, basis, searched, others);
   json["seconds"]["rank"] = watch.lap();
-  std::vector<Node> circuit;
-  for (const auto& a : ranked.by_attribution) circuit.push_back(a.node);
-  circuit.resize(static_cast<std::size_t>(o.share * static_cast<double>(circuit.size())));
+  const auto circuit = ranked.circuit(o.share);
 
   constexpr std::size_t most_targets = 48;
   const auto targets = std::min(most_targets, circuit.size());
-  auto found =
-      Leap{.keep = keep::Above{o.threshold},
-           .targets = TheseTargets{{circuit.begin(), circuit.begin() + static_cast<std::ptrdiff_t>(targets)}}}(
-          model, basis, searched, LogitDifference{searched},
-          [&](const StageDone& stage) { json["seconds"]["search"][std::string{stage.stage}] = stage.seconds; });
+  auto found = Leap{.keep = keep::Above{o.threshold},
+                    .targets = TheseTargets{{circuit.begin(), circuit.begin() + static_cast<std::ptrdiff_t>(targets)}}}(
+      model, basis, searched, LogitDifference{searched},
+      [&](const StageDone& stage) { json["seconds"]["search"][std::string{stage.stage}] = stage.seconds; });
   json["seconds"]["edges"] = watch.lap();
   json["search_peak_mb"] = peak_mb();
   json["edges"] = found.edge_count();

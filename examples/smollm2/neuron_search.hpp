@@ -15,6 +15,7 @@
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/record.hpp"
 #include "circuit/search/leap.hpp"
+#include "circuit/search/mask_attributions.hpp"
 #include "circuit/search/node_attributions.hpp"
 #include "ioi_task.hpp"
 
@@ -48,11 +49,18 @@ using circuit::UnitMask;
   return out;
 }
 
-/// What every unit is worth and how much it differs between clean and corrupt prompts, behind position 0.
+/// Units behind position 0 in several orders.
 struct RankedUnits {
-  std::vector<NodeAttribution> by_attribution;
-  std::vector<Node> by_change;
+  std::vector<Node> by_mask;      ///< what they are worth between all units at their means and none
+  std::vector<Node> by_gradient;  ///< what the gradient at the clean run says they are worth, as LEAP has it
+  std::vector<Node> by_change;    ///< how much they differ between clean and corrupt prompts
   std::vector<Node> shuffled;
+
+  /// A share of the units, the first by mask.
+  [[nodiscard]] std::vector<Node> circuit(double share) const {
+    const auto size = static_cast<std::size_t>(share * static_cast<double>(shuffled.size()));
+    return {by_mask.begin(), by_mask.begin() + static_cast<std::ptrdiff_t>(std::min(size, by_mask.size()))};
+  }
 };
 
 /// What interventions give to units, of every prompt.
@@ -67,15 +75,10 @@ template <class Model>
   return std::move(recorder).cache();
 }
 
-template <class Model, class Basis>
-[[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch) {
+/// Mean over prompts of |clean - corrupt|, [pos, units] float32, by whether it is of attention and by layer.
+template <class Model>
+[[nodiscard]] auto unit_changes(const Model& model, const circuit::PromptTensors& prompts) {
   using namespace circuit;
-  const PromptTensors prompts{batch};
-  RankedUnits out;
-  auto all = node_attributions(model, basis, prompts.clean, prompts.corrupt, LogitDifference{batch});
-  std::erase_if(all, [](const NodeAttribution& a) { return a.node.position == Position{0}; });
-
-  // Mean over prompts of |clean - corrupt|, [pos, units] by layer.
   const auto clean = unit_values(model, prompts.clean);
   const auto corrupt = unit_values(model, prompts.corrupt);
   std::map<std::pair<bool, Layer>, at::Tensor> change;
@@ -83,6 +86,35 @@ template <class Model, class Basis>
     const auto mean = value.sub(corrupt.template get<P>(layer)).flatten(2).abs().mean(0).contiguous();
     change[{std::same_as<P, hook::attn::z>, layer}] = mean;
   });
+  return change;
+}
+
+/// Nodes without their numbers, the largest attribution first.
+template <class Order>
+[[nodiscard]] std::vector<Node> in_order(std::vector<NodeAttribution> all, Order order) {
+  const auto count = all.size();
+  std::vector<Node> nodes;
+  for (const auto& a : strongest(std::move(all), count, [](const Node&) { return true; }, order))
+    nodes.push_back(a.node);
+  return nodes;
+}
+
+/// others  prompts whose means stand for what a unit holds outside a circuit
+template <class Model, class Basis>
+[[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch,
+                                     const circuit::ContrastBatch& others) {
+  using namespace circuit;
+  const PromptTensors prompts{batch};
+  const LogitDifference metric{batch};
+  RankedUnits out;
+  out.by_mask =
+      in_order(mask_attributions(model, basis, prompts.clean, PromptTensors{others}.clean, metric,
+                                 {.outside = Outside::reference_mean, .embeddings = false, .first = Position{1}}),
+               ByValue{});
+
+  auto all = node_attributions(model, basis, prompts.clean, prompts.corrupt, metric);
+  std::erase_if(all, [](const NodeAttribution& a) { return a.node.position == Position{0}; });
+  const auto change = unit_changes(model, prompts);
   std::vector<std::pair<float, Node>> changes;
   for (const auto& a : all) {
     const auto& of_layer = change.at({is_attention(a.node.kind), a.node.layer});
@@ -95,7 +127,7 @@ template <class Model, class Basis>
   for (const auto& a : all) out.shuffled.push_back(a.node);
   data::Random random{1};
   for (std::size_t i = out.shuffled.size(); i > 1; --i) std::swap(out.shuffled[i - 1], out.shuffled[random.below(i)]);
-  out.by_attribution = strongest(std::move(all), out.shuffled.size(), [](const Node&) { return true; });
+  out.by_gradient = in_order(std::move(all), ByMagnitude{});
   return out;
 }
 
