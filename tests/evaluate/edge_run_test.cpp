@@ -1,0 +1,149 @@
+#include "circuit/evaluate/edge_run.hpp"
+
+#include "circuit/evaluate/node_faithfulness.hpp"
+#include "circuit/metric/logit_difference.hpp"
+#include "random_model.hpp"
+
+using namespace circuit;
+
+namespace {
+
+template <class A>
+struct Setting {
+  HookedTransformer<A> model = random_model::make<A>(11);
+  DictionarySet dictionaries = random_model::dictionaries(model.config(), 12);
+  PromptPair prompts{random_model::Source{13}.tokens(2, 4, 23), random_model::Source{14}.tokens(2, 4, 23)};
+  LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}}, {{4}, {1}}};
+  std::vector<Node> all{};
+
+  Setting() { all = ranked_by_change(NodeEvaluation{model, dictionaries, prompts, metric}.changes()); }
+};
+
+/// Whether a target of this kind can see a node: earlier in the model, and not at a later position.
+template <class A>
+bool sees(const Node& up, const Node& down) {
+  const auto depth = [](const Node& n) {
+    if (n.kind == NodeKind::embedding) return -1;
+    return 2 * n.layer.value + (is_attention(n.kind) || A::Wiring::parallel ? 0 : 1);
+  };
+  return depth(up) < depth(down) && up.position <= down.position;
+}
+
+/// Every edge among some nodes and into the metric.
+template <class A>
+std::vector<ReadEdge> every_edge(std::span<const Node> nodes) {
+  std::vector<ReadEdge> edges;
+  for (const auto& up : nodes) {
+    edges.push_back({up, Node::metric(), EdgeType::metric});
+    for (const auto& down : nodes) {
+      if (!is_feature(down.kind) || !sees<A>(up, down)) continue;
+      if (down.kind == NodeKind::mlp_feature) {
+        if (up.position == down.position) edges.push_back({up, down, EdgeType::mlp});
+        continue;
+      }
+      edges.push_back({up, down, EdgeType::ov});
+      edges.push_back({up, down, EdgeType::k});
+      if (up.position == down.position) edges.push_back({up, down, EdgeType::q});
+    }
+  }
+  return edges;
+}
+
+/// The same nodes kept by `keep_circuit`, which knows nothing of edges.
+template <class A, class... Attached>
+at::Tensor by_nodes(const Setting<A>& s, std::span<const Node> nodes, Attached... attached) {
+  KeptNodes kept;
+  auto tokens = s.prompts.corrupt.clone();
+  for (const auto& node : nodes) {
+    const auto module = is_attention(node.kind) ? Module::attn : Module::mlp;
+    if (is_feature(node.kind)) kept.features.push_back({{module, node.layer, node.feature}, node.position});
+    if (is_error(node.kind)) kept.errors.push_back({module, node.layer, node.position});
+    if (node.kind == NodeKind::embedding) {
+      tokens.select(1, node.position.value).copy_(s.prompts.clean.select(1, node.position.value));
+    }
+  }
+  const auto errors = error_terms(s.dictionaries, s.model.run(s.prompts.clean, record_modules()).cache);
+  const auto corrupt = s.model.run(s.prompts.corrupt, record_modules()).cache;
+  const KeepCircuitOptions options{.features = Outside::reference, .errors = Outside::reference, .kept_errors = errors};
+  return s.model.run(tokens, attached..., keep_circuit(s.dictionaries, kept, corrupt, options)).logits;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("no edge is the corrupt run, all edges between all nodes the clean one", "", Gpt2, GptNeox) {
+  const Setting<TestType> s;
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
+  REQUIRE_CLOSE(run.logits(every_edge<TestType>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+}
+
+TEMPLATE_TEST_CASE("all edges among some nodes are those nodes kept, through live or held patterns and norms", "", Gpt2,
+                   Llama, GptNeox) {
+  const Setting<TestType> s;
+  std::vector<Node> some;
+  for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
+  const auto edges = every_edge<TestType>(some);
+  const auto live = by_nodes(s, some);
+  REQUIRE_CLOSE(EdgeRun(s.model, s.dictionaries, s.prompts).logits(edges), live, 1e-9);
+
+  const auto patterns =
+      freeze_at<hook::attn::pattern>(s.model.run(s.prompts.clean, record<hook::attn::pattern>()).cache);
+  const auto norms = freeze_norms(s.model.run(s.prompts.clean, record_norms()).cache);
+  const auto with = [&](EdgeRunOptions options) {
+    return EdgeRun(s.model, s.dictionaries, s.prompts, options).logits(edges);
+  };
+  REQUIRE_CLOSE(with({.patterns = Paths::clean}), by_nodes(s, some, patterns), 1e-9);
+  REQUIRE_CLOSE(with({.norms = Paths::clean}), by_nodes(s, some, norms), 1e-9);
+  REQUIRE_CLOSE(with({.patterns = Paths::clean, .norms = Paths::clean}), by_nodes(s, some, patterns, norms), 1e-9);
+  CHECK_FALSE(difference(live, by_nodes(s, some, patterns), 1e-4).close);
+  CHECK_FALSE(difference(live, by_nodes(s, some, norms), 1e-4).close);
+}
+
+TEST_CASE("an edge brings its target the change of its source, and nobody else") {
+  const Setting<Gpt2> s;
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  const auto place = Position{2};
+  // The feature that reads the embedding most.
+  const auto run_of = [&](const at::Tensor& tokens) {
+    return s.model.run(tokens, record<hook::embed, hook::resid_mid, hook::resid_post>()).cache;
+  };
+  const auto clean = run_of(s.prompts.clean);
+  const auto corrupt = run_of(s.prompts.corrupt);
+  const auto embedding = clean.get<hook::embed>().sub(corrupt.get<hook::embed>()).select(1, 2);
+  const auto& w = s.model.weights().blocks[0];
+  const auto acts = [&](const at::Tensor& x) {
+    const auto normed = norm::LayerNorm::normalized(x, norm::LayerNorm::scale(x, 1e-5), w.ln2);
+    return s.dictionaries.encode_mlp(Layer{0}, normed);
+  };
+  const auto mid = corrupt.get<hook::resid_mid>(Layer{0}).select(1, 2);
+  const auto change = acts(mid.add(embedding)).sub(acts(mid));
+  const auto f = change.abs().amax(0).argmax().item<std::int64_t>();
+  const Node feature = Node::mlp_feature(Layer{0}, place, Feature{static_cast<std::int32_t>(f)});
+  auto last = corrupt.get<hook::resid_post>(Layer{1}).clone();
+  last.select(1, 2).add_(change.select(1, f).unsqueeze(1).mul(s.dictionaries.mlp(Layer{0})->W_dec[f]));
+  const std::vector<ReadEdge> chain{{Node::embedding(place), feature, EdgeType::mlp},
+                                    {feature, Node::metric(), EdgeType::metric}};
+  REQUIRE_CLOSE(run.logits(chain), s.model.unembed(last), 1e-11);
+  const std::vector<ReadEdge> cut{chain[1]};  // nothing reaches the feature
+  REQUIRE_CLOSE(run.logits(cut), s.model.run(s.prompts.corrupt).logits, 1e-11);
+  CHECK_FALSE(difference(run.logits(chain), run.logits(cut), 1e-4).close);
+}
+
+TEST_CASE("edges of nodes that have no part in it, and skip paths, are refused") {
+  const Setting<Gpt2> s;
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  const auto logits = [&](const ReadEdge& edge) { return run.logits(std::span{&edge, 1}); };
+  const Node feature = Node::mlp_feature(Layer{0}, Position{2}, Feature{1});
+  CHECK_THROWS_AS(logits({Node::head(Layer{0}, Head{1}), feature, EdgeType::mlp}), NameError);
+  CHECK_THROWS_AS(logits({Node::embedding(Position{2}), feature, EdgeType::ov}), NameError);
+  CHECK_THROWS_AS(logits({feature, Node::mlp_error(Layer{1}, Position{2}), EdgeType::mlp}), NameError);
+  CHECK_THROWS_AS(logits({Node::embedding(Position{4}), feature, EdgeType::mlp}), IndexError);
+  CHECK_THROWS_AS(
+      logits({Node::embedding(Position{2}), Node::mlp_feature(Layer{0}, Position{2}, Feature{20}), EdgeType::mlp}),
+      IndexError);
+  CHECK_THROWS_AS(
+      logits({Node::embedding(Position{2}), Node::mlp_feature(Layer{2}, Position{2}, Feature{1}), EdgeType::mlp}),
+      IndexError);
+  const auto skips = random_model::mixed_dictionaries(s.model.config(), 12);
+  CHECK_THROWS_AS((EdgeRun{s.model, skips, s.prompts}), ConfigError);
+}
