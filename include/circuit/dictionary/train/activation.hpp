@@ -29,6 +29,7 @@ struct Backward {
   const at::Tensor& acts;
   at::Tensor grad_acts;
   const at::Tensor& lengths;
+  double active = 0.0;  ///< mean number of active features per token
   double price_scale = 1.0;
 };
 
@@ -69,9 +70,10 @@ struct Price {
 
 namespace circuit::train::detail {
 
-/// `grad` where `value` is over 0, else 0.
-[[nodiscard]] inline at::Tensor where_positive(const at::Tensor& grad, const at::Tensor& value) {
-  return at::_ops::threshold_backward::call(grad, value, 0.0);
+/// Sets `grad` to 0 where `value` is not over 0, in place, and returns it.
+[[nodiscard]] inline at::Tensor where_positive(at::Tensor grad, const at::Tensor& value) {
+  at::_ops::threshold_backward_grad_input::call(grad, value, 0.0, grad);
+  return grad;
 }
 
 /// throws  ConfigError  unless 1 <= k <= d_sae

@@ -105,8 +105,14 @@ class Trainer {
     if (options_.price_warm_up <= 0) return 1.0;
     return std::min(1.0, static_cast<double>(step_ + 1) / static_cast<double>(options_.price_warm_up));
   }
-  void count_fires(const at::Tensor& acts);
+  void count_fires(const at::Tensor& fires, std::int64_t tokens);
   [[nodiscard]] at::Tensor dead_features(std::int64_t batch) const;
+  /// Memory [n, d_sae] that is used again in every step; new pages each time would cost as much as what is done in
+  /// them.
+  [[nodiscard]] at::Tensor scratch(at::Tensor& kept, std::int64_t n) const {
+    if (!kept.defined() || kept.size(0) < n) kept = make::zeros({n, options_.features}, center_in_.options());
+    return kept.narrow(0, 0, n);
+  }
   [[nodiscard]] Pass pass(const at::Tensor& raw_x, const at::Tensor& raw_y);
   void update(std::vector<at::Tensor>& grads, StepReport& report);
   void replace(const Replacement& replacement);
@@ -123,6 +129,8 @@ class Trainer {
   at::Tensor unfired_;     // [d_sae] int64  tokens since a feature fired
   at::Tensor late_fires_;  // [d_sae] of the last 30 % of the steps
   std::int64_t step_ = 0;
+  at::Tensor pre_;        // scratch
+  at::Tensor grad_acts_;  // scratch
 };
 
 }  // namespace circuit::train
@@ -235,30 +243,34 @@ auto Trainer<A, Dead>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) ->
   const auto y = target_ == Target::same ? x : raw_y.sub(center_out_).div_(size_out_);
   const auto n = static_cast<double>(x.size(0));
   const auto w = weights();
-  const auto pre = w.b_enc.addmm(x, w.W_enc);
+  auto pre = scratch(pre_, x.size(0)).addmm_(x, w.W_enc, /*beta=*/0).add_(w.b_enc);
   const auto acts = activation_.activate(pre);
+  const auto fires = acts.sign().sum(0);  // [d_sae]; activations are never below 0
   auto error = w.b_out.addmm(acts, w.W_dec);
   if (has_skip()) error.addmm_(x, w.W_skip);
   error.sub_(y);
 
   Pass done{.x = x, .pre = pre, .error = error, .dead = {}};
   const auto grad_out = error.mul(2.0 / n);
+  const double active = fires.sum().template item<double>() / n;
   const auto lengths = w.W_dec.norm(2, {-1});
-  auto pull = activation_.pull_back({.pre = pre,
-                                     .acts = acts,
-                                     .grad_acts = grad_out.matmul(w.W_dec.t()),
-                                     .lengths = lengths,
-                                     .price_scale = price_scale()});
+  auto pull =
+      activation_.pull_back({.pre = pre,
+                             .acts = acts,
+                             .grad_acts = scratch(grad_acts_, x.size(0)).addmm_(grad_out, w.W_dec.t(), /*beta=*/0),
+                             .lengths = lengths,
+                             .active = active,
+                             .price_scale = price_scale()});
   Gradients gradients{
       .W_enc = x.t().matmul(pull.grad_pre), .b_enc = pull.grad_pre.sum(0), .W_dec = acts.t().matmul(grad_out)};
   if (pull.grad_lengths.defined() && options_.decoder == DecoderRows::free) {
     gradients.W_dec.add_(w.W_dec.mul(pull.grad_lengths.div(lengths.clamp_min(1e-12)).unsqueeze(-1)));
   }
-  count_fires(acts);
+  count_fires(fires, x.size(0));
   done.dead = dead_features(x.size(0));
   done.report = {.error = error.square().sum().template item<double>() / n,
                  .price = pull.price,
-                 .active = acts.ne(0).sum().template item<double>() / n,
+                 .active = active,
                  .dead = done.dead.numel()};
   const Batch batch{.x = x, .pre = pre, .error = error, .W_enc = w.W_enc, .W_dec = w.W_dec};
   if (done.report.dead > 0) done.report.revived = dead_.revive(batch, done.dead, gradients);
@@ -272,9 +284,8 @@ auto Trainer<A, Dead>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) ->
 }
 
 template <TrainableActivation A, DeadRule Dead>
-void Trainer<A, Dead>::count_fires(const at::Tensor& acts) {
-  const auto fires = acts.ne(0).sum(0);  // [d_sae] int64
-  unfired_.add_(acts.size(0)).masked_fill_(fires.gt(0), 0);
+void Trainer<A, Dead>::count_fires(const at::Tensor& fires, std::int64_t tokens) {
+  unfired_.add_(tokens).masked_fill_(fires.gt(0), 0);
   if (step_ * 10 >= options_.schedule.steps * 7) late_fires_.add_(fires);
 }
 

@@ -11,7 +11,7 @@ namespace circuit::train {
 /// source  Bussmann et al. 2024
 struct BatchTopK {
   std::int64_t k = 32;      ///< mean number of features per token
-  double momentum = 0.9;   ///< of the running mean
+  double momentum = 0.9;    ///< of the running mean
   double threshold = -1.0;  ///< the running mean so far; below 0: none yet
 
   static constexpr bool rescales = false;

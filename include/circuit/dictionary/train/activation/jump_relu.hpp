@@ -23,23 +23,23 @@ struct JumpRelu {
     log_threshold = make::full({d_sae}, initial_threshold, like.options()).log_();
   }
   [[nodiscard]] at::Tensor activate(const at::Tensor& pre) const {
-    return pre.mul(pre.gt(log_threshold.exp()).to(pre.scalar_type()));
+    return pre.masked_fill(pre.le(log_threshold.exp()), 0.0);
   }
 
   [[nodiscard]] Pull pull_back(const Backward& b) {
-    const auto n = static_cast<double>(b.acts.size(0));
-    const auto each = price.price * b.price_scale / n;
+    const auto each = price.price * b.price_scale / static_cast<double>(b.acts.size(0));
     const auto threshold = log_threshold.exp();
-    const auto active = b.acts.gt(0).sum().template item<double>();
-    const auto near = b.pre.sub(threshold).abs_().lt(bandwidth / 2).to(b.pre.scalar_type());
     // d activation / d threshold = -(threshold / bandwidth) near, d count / d threshold = -(1 / bandwidth) near
-    const auto through_acts = b.grad_acts.mul(near).sum(0).mul_(threshold);
-    const auto grad = through_acts.add_(near.sum(0), each).mul_(-1.0 / bandwidth);
+    const auto near = b.pre.sub(threshold).abs_().lt(bandwidth / 2).flatten().nonzero().squeeze(-1);  // few
+    const auto features = near.remainder(b.pre.size(1));
+    const auto through =
+        b.grad_acts.flatten().index_select(0, near).mul_(threshold.index_select(0, features)).add_(each);
+    auto grad = make::zeros_like(threshold).index_add_(0, features, through).mul_(-1.0 / bandwidth);
     Pull pull;
-    pull.price = each * active;
+    pull.price = each * b.active * static_cast<double>(b.acts.size(0));
     pull.grads = {grad.mul_(threshold)};
     pull.grad_pre = detail::where_positive(b.grad_acts, b.acts);
-    price.follow(active / n);
+    price.follow(b.active);
     return pull;
   }
   [[nodiscard]] std::vector<at::Tensor> params() const { return {log_threshold}; }

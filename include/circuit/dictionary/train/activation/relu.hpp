@@ -21,22 +21,21 @@ struct Relu {
   [[nodiscard]] at::Tensor activate(const at::Tensor& pre) const { return pre.relu(); }
 
   [[nodiscard]] Pull pull_back(const Backward& b) {
-    const auto n = static_cast<double>(b.acts.size(0));
-    const auto each = price.price * b.price_scale / n;
-    auto paying = b.acts.gt(0);
-    price.follow(paying.sum().template item<double>() / n);
-    if (free > 0) {
-      const auto priced = b.acts.mul(b.lengths);
-      const auto strongest = std::get<0>(priced.topk(free, -1)).narrow(-1, free - 1, 1);
-      paying.logical_and_(priced.lt(strongest));
-    }
-    const auto per_length = b.acts.mul(paying).sum(0).mul_(each);  // [d_sae]
-    Pull pull;
-    pull.price = per_length.mul(b.lengths).sum().template item<double>();
-    pull.grad_lengths = per_length;
+    const auto each = price.price * b.price_scale / static_cast<double>(b.acts.size(0));
+    price.follow(b.active);
     auto grad = b.grad_acts;
-    grad.add_(paying.to(b.acts.scalar_type()).mul_(b.lengths), each);
-    pull.grad_pre = detail::where_positive(grad, b.acts);
+    grad.add_(b.lengths, each);   // inactive features are left out below
+    auto paying = b.acts.sum(0);  // [d_sae] activations that are paid for
+    if (free > 0) {
+      const auto strongest = std::get<1>(b.acts.mul(b.lengths).topk(free, -1, /*largest=*/true, /*sorted=*/false));
+      const auto flat = strongest.flatten();
+      grad.scatter_add_(-1, strongest, b.lengths.index_select(0, flat).mul_(-each).view(strongest.sizes()));
+      paying.index_add_(0, flat, b.acts.gather(-1, strongest).flatten().neg_());
+    }
+    Pull pull;
+    pull.grad_lengths = paying.mul_(each);
+    pull.price = pull.grad_lengths.dot(b.lengths).template item<double>();
+    pull.grad_pre = detail::where_positive(std::move(grad), b.acts);
     return pull;
   }
   [[nodiscard]] std::vector<at::Tensor> params() const { return {}; }

@@ -13,7 +13,10 @@ struct TopK {
   static constexpr double initial_bias = 0.0;
 
   void start(std::int64_t d_sae, const at::Tensor& /*like*/) const { detail::check_k(k, d_sae); }
-  [[nodiscard]] at::Tensor activate(const at::Tensor& pre) const { return activation::TopK{.k = k}.apply(pre); }
+  [[nodiscard]] at::Tensor activate(const at::Tensor& pre) const {
+    const auto [values, places] = pre.topk(k, -1, /*largest=*/true, /*sorted=*/false);
+    return make::zeros_like(pre).scatter_(-1, places, values.relu());
+  }
   [[nodiscard]] Pull pull_back(const Backward& b) const {
     return {.grad_pre = detail::where_positive(b.grad_acts, b.acts)};
   }
