@@ -31,7 +31,8 @@ struct Options {
   std::string activation = "batch_top_k";
   double active = 12.0;
   double price = 0.01;
-  circuit::train::Options training{.features = 512, .schedule = {.steps = 1500, .rate = 2e-3}};
+  circuit::train::Options training{
+      .features = 512, .schedule = {.steps = 1500, .rate = 2e-3}, .start = circuit::train::Start::directions};
   circuit::train::StreamOptions stream{};
   std::int64_t dead_after = 100'000;
 
@@ -54,6 +55,7 @@ struct Options {
                                          {"buffer_rows", std::to_string(stream.buffer_rows)},
                                          {"skip", std::to_string(stream.skip)},
                                          {"length", std::to_string(length)},
+                                         {"start", training.start == circuit::train::Start::tokens ? "tokens" : ""},
                                          {"seed", std::to_string(training.seed)},
                                          {"text", written        ? "written"
                                                   : text.empty() ? "tasks"
@@ -90,6 +92,9 @@ inline void add_flags(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_option("--price", o.price, "of an active feature at first, for jump_relu and relu")->capture_default_str();
   app.add_option("--features", o.training.features, "per dictionary")->capture_default_str();
+  app.add_flag_callback(
+      "--start-at-tokens", [&o] { o.training.start = circuit::train::Start::tokens; },
+      "features start as tokens of the first buffer instead of random directions");
   app.add_option("--steps", o.training.schedule.steps)->capture_default_str();
   app.add_option("--rate", o.training.schedule.rate, "learning rate")->capture_default_str();
   app.add_option("--warm-up", o.training.schedule.warm_up, "steps over which it rises")->capture_default_str();

@@ -52,6 +52,12 @@ TEST_CASE("every activation finds features that are known") {
     const auto found = trained(data.known, quick(32, 500), train::TopK{.k = 4}).finish();
     CHECK(data.known.found(found.W_dec) > 0.97);
   }
+  SECTION("TopK, from random directions") {
+    auto options = quick(32, 500);
+    options.start = train::Start::directions;
+    const auto found = trained(data.known, options, train::TopK{.k = 4}).finish();
+    CHECK(data.known.found(found.W_dec) > 0.95);
+  }
   SECTION("BatchTopK, with an auxiliary loss") {
     const auto found =
         trained(data.known, quick(32, 500), train::BatchTopK{.k = 2}, train::dead::Auxiliary{.k = 4, .after = 1000})
@@ -101,6 +107,18 @@ TEST_CASE("a trained BatchTopK is a JumpReLU at the running mean of the least th
   const auto before = trainer.finish();  // the weights have moved on by one small step
   const auto active = before.encode(x).ne(0).sum().item<double>() / 50;
   CHECK(active == Approx(2.0).margin(0.1));
+}
+
+TEST_CASE("before any training a transcoder is better than the mean") {
+  random_model::Source random{10};
+  const auto x = random({300, 16});
+  const auto y = x.matmul(random({16, 12}));
+  for (const auto start : {train::Start::tokens, train::Start::directions}) {
+    auto options = quick(64, 9);
+    options.start = start;
+    train::Trainer trainer{x, y, train::Target::other, options, train::TopK{.k = 16}};
+    CHECK(trainer.step(x, y).error < 0.9);
+  }
 }
 
 TEST_CASE("features that do not fire late are left out") {

@@ -13,6 +13,7 @@
 #include "circuit/dictionary/train/activation.hpp"
 #include "circuit/dictionary/train/adam.hpp"
 #include "circuit/dictionary/train/dead_features.hpp"
+#include "circuit/dictionary/train/initial_weights.hpp"
 
 namespace circuit::train {
 
@@ -34,6 +35,7 @@ struct Options {
   Schedule schedule{};
   Adam::Options adam{};
   DecoderRows decoder = DecoderRows::unit;
+  Start start = Start::tokens;
   double clip = 1.0;               ///< largest norm of a dictionary's gradient; 0: any
   std::int64_t price_warm_up = 0;  ///< steps over which the price of being active rises from 0
   double least_fired = 0.0;        ///< features that fire less often over the last 30 % of the steps are left out
@@ -56,8 +58,7 @@ struct StepReport {
 template <TrainableActivation A, DeadRule Dead = dead::Ignored>
 class Trainer {
  public:
-  /// x  [tokens, d_in] and y [tokens, d_out]: the sample. Each feature starts as one of its tokens: it reads what that
-  /// token held and writes what it wrote.
+  /// x  [tokens, d_in] and y [tokens, d_out]: the sample that sets means, scales and where features start.
   /// throws  ShapeError, DTypeError, ValueError (an empty sample, NaN), ConfigError (options that cannot be)
   Trainer(const at::Tensor& x, const at::Tensor& y, Target target, const Options& options, A activation = {},
           Dead dead_rule = {});
@@ -96,6 +97,8 @@ class Trainer {
 
   void check(const at::Tensor& x, const at::Tensor& y) const;
   void start(const at::Tensor& x, const at::Tensor& y);
+  /// What pre-activations are multiplied by so that what is written is nearest the target.
+  [[nodiscard]] double best_gain(const at::Tensor& pre, const at::Tensor& W_dec, const at::Tensor& target) const;
   [[nodiscard]] Weights weights() const {
     const auto& p = adam_.params();
     return {p[i_W_enc], p[i_b_enc], p[i_W_dec], p[i_b_out], has_skip() ? p[i_W_skip] : at::Tensor{}};
@@ -186,32 +189,31 @@ void Trainer<A, Dead>::start(const at::Tensor& x, const at::Tensor& y) {
   size_in_ = detail::size_of(x.sub(center_in_));
   size_out_ = detail::size_of(y.sub(center_out_));
   const auto F = options_.features;
-  // More features than tokens: the sample again, each time with other noise, so that no two are alike.
   const auto like = x.options();
-  auto W_enc = make::empty({F, x.size(1)}, like);
-  auto W_dec = make::empty({F, y.size(1)}, like);
-  for (std::int64_t from = 0, round = 0; from < F; from += x.size(0), ++round) {
-    const auto count = std::min(x.size(0), F - from);
-    const auto tokens = detail::draw_sample(x, count, options_.seed + static_cast<std::uint64_t>(round));
-    const auto rows = [&](const at::Tensor& values, const at::Tensor& center) {
-      return detail::unit_rows(values.sub(center).index_select(0, tokens));
-    };
-    W_enc.narrow(0, from, count).copy_(rows(x, center_in_));
-    W_dec.narrow(0, from, count).copy_(rows(y, center_out_));
-    if (round == 0) continue;
-    const auto other = detail::draw_sample(x, count, ~options_.seed - static_cast<std::uint64_t>(round));
-    W_enc.narrow(0, from, count).add_(detail::unit_rows(x.sub(center_in_).index_select(0, other)), 0.5);
-    W_dec.narrow(0, from, count).add_(detail::unit_rows(y.sub(center_out_).index_select(0, other)), 0.5);
+  const auto centered = x.sub(center_in_).div_(size_in_);
+  const auto target = target_ == Target::same ? centered : y.sub(center_out_).div_(size_out_);
+  auto [W_enc, W_dec] = initial_weights(centered, target, F, options_.start, options_.seed);
+  if (options_.decoder == DecoderRows::free) W_dec.mul_(0.7);
+  const double bias = options_.start == Start::tokens ? A::initial_bias : 0.0;
+  if (!A::rescales) {
+    const auto few = std::min<std::int64_t>(4096, x.size(0));
+    W_enc.mul_(best_gain(centered.narrow(0, 0, few).matmul(W_enc), W_dec, target.narrow(0, 0, few)));
   }
-  const bool unit = options_.decoder == DecoderRows::unit;
-  W_dec = detail::unit_rows(W_dec).mul_(unit ? 1.0 : 0.7);
-  std::vector<at::Tensor> params{detail::unit_rows(W_enc).t().contiguous(), make::full({F}, A::initial_bias, like),
-                                 W_dec, make::zeros({y.size(1)}, like)};
+  std::vector<at::Tensor> params{W_enc, make::full({F}, bias, like), W_dec, make::zeros({y.size(1)}, like)};
   if (has_skip()) params.push_back(make::zeros({x.size(1), y.size(1)}, like));
   for (const auto& own : activation_.params()) params.push_back(own);
   adam_ = Adam{std::move(params), options_.adam};
   unfired_ = make::zeros({F}, like.dtype(at::kLong));
   late_fires_ = make::zeros({F}, like);
+}
+
+template <TrainableActivation A, DeadRule Dead>
+double Trainer<A, Dead>::best_gain(const at::Tensor& pre, const at::Tensor& W_dec, const at::Tensor& target) const {
+  auto untrained = activation_;
+  const auto out = untrained.activate(pre).matmul(W_dec);
+  const auto squares = out.square().sum().template item<double>();
+  const auto gain = squares > 0 ? out.mul(target).sum().template item<double>() / squares : 1.0;
+  return std::clamp(gain, 1e-3, 10.0);
 }
 
 template <TrainableActivation A, DeadRule Dead>
