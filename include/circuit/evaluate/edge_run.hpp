@@ -49,7 +49,9 @@ struct EdgeRunOptions {
 template <Architecture A, class Set>
 class EdgeRun {
  public:
-  /// throws  ShapeError, and as a run does;  ConfigError for a dictionary with a skip path, whose share no edge carries
+  /// throws  ShapeError, and as a run does;  ConfigError for a dictionary with a skip path or a scale of its input,
+  /// whose
+  ///         share no edge carries
   EdgeRun(const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts,
           EdgeRunOptions options = {});
 
@@ -99,6 +101,16 @@ class EdgeRun {
 
 namespace circuit::detail {
 
+/// throws  ConfigError  for a dictionary that writes more than its features do: by a skip path, or a scale of its input
+inline void check_writes_features(const DictionaryWeights* dictionary) {
+  if (dictionary == nullptr) return;
+  const bool scaled = dictionary->input_norm.kind != InputNorm::Kind::none && dictionary->input_norm.undone;
+  if (!dictionary->has_skip() && !scaled) return;
+  throw ConfigError{{.file = dictionary->name,
+                     .tensor = scaled ? "input norm" : "W_skip",
+                     .problem = "writes what no edge of a feature carries"}};
+}
+
 [[nodiscard]] inline Module module_of(const Node& node) { return is_attention(node.kind) ? Module::attn : Module::mlp; }
 
 }  // namespace circuit::detail
@@ -111,9 +123,8 @@ EdgeRun<A, Set>::EdgeRun(const HookedTransformer<A>& model, const Set& dictionar
     : model_{&model}, dictionaries_{&dictionaries}, options_{options} {
   prompts.check();
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    const auto* mlp = dictionaries.mlp(Layer{l});
-    if (mlp == nullptr || !mlp->W_skip.defined()) continue;
-    throw ConfigError{{.file = mlp->name, .tensor = "W_skip", .problem = "no edge carries what a skip path writes"}};
+    detail::check_writes_features(dictionaries.attn(Layer{l}));
+    detail::check_writes_features(dictionaries.mlp(Layer{l}));
   }
   clean_ = record_run(prompts.clean);
   corrupt_ = record_run(prompts.corrupt);
