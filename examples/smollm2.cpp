@@ -26,6 +26,7 @@ struct Options {
   std::size_t prompts = 100;
   std::uint64_t seed = 1;
   std::size_t search_prompts = 8;
+  std::size_t faithful_prompts = 48;
   double share = 0.02;
   double threshold = 0.02;
   bool search = true;
@@ -150,6 +151,39 @@ void measure_ablations(const Model& model, const ContrastBatch& tested, const Co
   std::cout << "logit difference on " << tested.size() << " other prompts, units set\n" << table;
 }
 
+/// How much of the model circuits of some sizes are, every other unit behind position 0 at its corrupt value.
+template <class Model>
+void measure_faithfulness(const Model& model, const ContrastBatch& tested, const std::vector<Node>& found,
+                          const RankedUnits& controls, Json& json) {
+  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
+  const auto length = static_cast<std::int64_t>(tested.length());
+  const auto with_first = [&](const std::vector<Node>& nodes, std::size_t count) {
+    const std::vector<Node> kept{nodes.begin(),
+                                 nodes.begin() + static_cast<std::ptrdiff_t>(std::min(count, nodes.size()))};
+    return logit_difference(model, tested, patch_units(mask_of(model.config(), length, kept).others(1), corrupt));
+  };
+  const double full = logit_difference(model, tested);
+  const double empty = with_first(found, 0);
+  TextTable table{{"units kept", "circuit", "as many of largest change", "as many at random"}};
+  for (const double share : {0.005, 0.01, 0.02, 0.049}) {
+    const auto count = static_cast<std::size_t>(share * static_cast<double>(controls.shuffled.size()));
+    const auto faithfulness = [&](const std::vector<Node>& nodes) {
+      return (with_first(nodes, count) - empty) / (full - empty);
+    };
+    const auto circuit = faithfulness(found);
+    const auto change = faithfulness(controls.by_change);
+    const auto random = faithfulness(controls.shuffled);
+    table.add_row({percent(share), fixed(circuit, 3), fixed(change, 3), fixed(random, 3)});
+    json["faithfulness"].push_back(
+        {{"share", share}, {"circuit", circuit}, {"largest_change", change}, {"random", random}});
+  }
+  json["full"] = full;
+  json["empty"] = empty;
+  std::cout << "faithfulness on the same prompts, every other unit at its corrupt value (" << fixed(full, 3)
+            << " for all units, " << fixed(empty, 3) << " for none)\n"
+            << table;
+}
+
 /// Names the heads that move the name and find the repeated one, and ablates each on the tested prompts.
 template <class Model, class Basis>
 void name_heads(const Model& model, const Basis& basis, const ContrastBatch& searched, const ContrastBatch& tested,
@@ -181,10 +215,11 @@ void name_heads(const Model& model, const Basis& basis, const ContrastBatch& sea
 template <class Model>
 void search_neurons(const Model& model, const Options& o, Json& json) {
   constexpr std::size_t tests = 50;
-  const auto drawn = draw_contrast(model.tokenizer(), o.search_prompts + 2 * tests, o.seed);
+  const auto drawn = draw_contrast(model.tokenizer(), o.search_prompts + 2 * tests + o.faithful_prompts, o.seed);
   const auto searched = drawn.slice(0, o.search_prompts);
   const auto tested = drawn.slice(o.search_prompts, tests);
   const auto others = drawn.slice(o.search_prompts + tests, tests);
+  const auto more = drawn.slice(o.search_prompts + 2 * tests, o.faithful_prompts);
   const NeuronBasis basis{model};
 
   Stopwatch watch;
@@ -209,8 +244,12 @@ void search_neurons(const Model& model, const Options& o, Json& json) {
             << targets << " in " << fixed(json["seconds"]["edges"], 1) << " s; page "
             << (o.out / "smollm2.html").string() << '\n';
   measure_ablations(model, tested, others, circuit, ranked, json);
-  name_heads(model, basis, searched, tested, json);
   json["seconds"]["interventions"] = watch.lap();
+  const auto against_corrupt = rank_against_corrupt(model, basis, more);
+  json["seconds"]["rank_against_corrupt"] = watch.lap();
+  measure_faithfulness(model, tested, against_corrupt, ranked, json);
+  name_heads(model, basis, searched, tested, json);
+  json["seconds"]["faithfulness_and_heads"] = watch.lap();
 }
 
 void run(const Options& o) {
@@ -241,6 +280,9 @@ int main(int argc, char** argv) {
   app.add_option("--prompts", o.prompts, "how many")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", o.seed, "of the prompts")->capture_default_str();
   app.add_option("--search-prompts", o.search_prompts, "how many the search sees")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--faithful-prompts", o.faithful_prompts, "how many the search for a faithful circuit sees")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--share", o.share, "of the units at positions that count as the circuit")

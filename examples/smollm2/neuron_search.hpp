@@ -99,6 +99,27 @@ template <class Order>
   return nodes;
 }
 
+/// What units behind position 0 are worth while the others hold each prompt's corrupt values, mean over prompts; a few
+/// prompts at a time, so that memory does not grow with them.
+template <class Model, class Basis>
+[[nodiscard]] std::vector<Node> rank_against_corrupt(const Model& model, const Basis& basis,
+                                                     const circuit::ContrastBatch& batch) {
+  using namespace circuit;
+  constexpr std::size_t at_once = 8;
+  std::map<Node, double> sums;
+  for (std::size_t first = 0; first < batch.size(); first += at_once) {
+    const auto part = batch.slice(first, std::min(at_once, batch.size() - first));
+    const PromptTensors prompts{part};
+    for (const auto& a : mask_attributions(model, basis, prompts.clean, prompts.corrupt, LogitDifference{part},
+                                           {.steps = 5, .embeddings = false, .first = Position{1}})) {
+      sums[a.node] += a.attribution * static_cast<double>(part.size());
+    }
+  }
+  std::vector<NodeAttribution> all;
+  for (const auto& [node, sum] : sums) all.push_back({node, sum / static_cast<double>(batch.size())});
+  return in_order(std::move(all), ByValue{});
+}
+
 /// others  prompts whose means stand for what a unit holds outside a circuit
 template <class Model, class Basis>
 [[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch,
