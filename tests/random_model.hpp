@@ -61,23 +61,26 @@ inline circuit::ModelConfig small_config() {
 
 /// Every part the architecture has, in use: grouped queries, soft caps, a window, a partial or scaled rotary map, biases.
 template <circuit::Architecture A>
-circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble) {
+circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble,
+                                   std::int64_t layers = 2) {
   using namespace circuit;
   Source random{seed, dtype};
   auto c = small_config();
+  c.n_layers = layers;
   constexpr bool rms = std::same_as<typename A::Norm, norm::RmsNorm>;
   if constexpr (!has_mlp<A>) c.d_mlp = 0;
   if constexpr (A::Positions::rotates) c.rotary_dims = rms ? 4 : 2;
   if constexpr (rms) {
     c.n_key_value_heads = 2;
     c.score_soft_cap = 1.5;
-    c.windows = {0, 3};
+    for (std::int64_t l = 0; l < layers; ++l) c.windows.push_back(l % 2 == 0 ? 0 : 3);
     c.rotary_speeds = {0.7, 0.2};
     c.rotary_gain = 1.1;
   }
   if constexpr (A::Wiring::post_norms) {
     c.n_key_value_heads = 2;
-    c.windows = {3, 0};
+    c.windows.clear();
+    for (std::int64_t l = 0; l < layers; ++l) c.windows.push_back(l % 2 == 0 ? 3 : 0);
     c.logit_soft_cap = 4.0;
     c.embed_scale = 1.5;
   }
@@ -171,6 +174,20 @@ inline circuit::DictionarySet mixed_dictionaries(const circuit::ModelConfig& c, 
     } else {
       set.set_mlp(layer, with(&mlp, {activation::GroupMax{5}}));
     }
+  }
+  return set;
+}
+
+/// Cross-layer transcoders: features of every layer write into all later ones too, each by another row.
+inline circuit::DictionarySet cross_layer_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  Source random{seed + 2};
+  auto set = dictionaries(c, seed);
+  for (std::int32_t l = 0; l + 1 < c.n_layers; ++l) {
+    SparseDictionary<> d{*set.mlp(Layer{l}), {}};
+    d.W_later = random({d.d_sae(), c.n_layers - l - 1, d.d_out()}, 0.4);
+    if (l == 0) d.W_skip = random({c.d_model, c.d_model}, 0.3);
+    set.set_mlp(Layer{l}, std::move(d));
   }
   return set;
 }

@@ -69,7 +69,8 @@ class Replacement {
       const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
       const auto read = cache.template get<hook::ln2::normalized>(l)[0];
       mlp_acts.push_back(leaf(mlp != nullptr ? set.encode_mlp(l, read) : none));
-      mlp_rest.push_back(leaf(mlp != nullptr ? mlp_out.sub(mlp_written(l, mlp_acts.back(), read)) : mlp_out));
+      const auto own = mlp_out.sub(cross_written(l, mlp_acts));
+      mlp_rest.push_back(leaf(mlp != nullptr ? own.sub(mlp_written(l, mlp_acts.back(), read)) : own));
     }
   }
 
@@ -89,7 +90,7 @@ class Replacement {
       if (l == before.value) break;
       const auto read = A::Wiring::parallel ? block_input : x;
       if (set_.mlp(circuit::Layer{l})) x = x.add(mlp_written(circuit::Layer{l}, mlp_acts[slot], mlp_input(circuit::Layer{l}, read)));
-      x = x.add(mlp_rest[slot]);
+      x = x.add(cross_written(circuit::Layer{l}, mlp_acts)).add(mlp_rest[slot]);
     }
     return x;
   }
@@ -191,6 +192,17 @@ class Replacement {
     const auto out = acts.matmul(d->W_dec).add(d->b_out);
     return d->W_skip.defined() ? out.add(read.matmul(d->W_skip)) : out;
   }
+  /// What features of earlier layers' cross-layer transcoders write into a layer's MLP output.
+  at::Tensor cross_written(circuit::Layer l, const std::vector<at::Tensor>& acts) const {
+    const c10::AutoGradMode with_gradient{true};
+    auto sum = at::zeros_like(embed);
+    for (std::int32_t from = 0; from < l.value; ++from) {
+      const auto* d = set_.mlp(circuit::Layer{from});
+      if (d == nullptr || !d->W_later.defined() || d->W_later.size(1) < l.value - from) continue;
+      sum = sum.add(acts[static_cast<std::size_t>(from)].matmul(d->W_later.select(1, l.value - from - 1)));
+    }
+    return sum;
+  }
   bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
 
   at::Tensor logits;  // [pos, d_vocab] of the original model, behind its soft cap
@@ -228,6 +240,7 @@ class Replacement {
   template <class Change>
   at::Tensor forward_as(bool frozen_active_set, Change&& change) const {
     auto x = embed;
+    std::vector<at::Tensor> changed;  // the MLP features' activations, by layer
     for (std::int32_t i = 0; i < config_.n_layers; ++i) {
       const circuit::Layer l{i};
       const auto before = x;
@@ -240,9 +253,12 @@ class Replacement {
       if (set_.mlp(l)) {
         const auto read = mlp_input(l, A::Wiring::parallel ? before : x);
         const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
-        x = x.add(mlp_written(l, change(acts, l, false), read));
+        changed.push_back(change(acts, l, false));
+        x = x.add(mlp_written(l, changed.back(), read));
+      } else {
+        changed.push_back(mlp_acts[slot(l)]);
       }
-      x = x.add(mlp_rest[slot(l)]);
+      x = x.add(cross_written(l, changed)).add(mlp_rest[slot(l)]);
     }
     return x;
   }

@@ -16,6 +16,9 @@
 #include "random_model.hpp"
 #include "replacement.hpp"
 
+#ifndef CIRCUIT_IDENTITIES_LAYERS
+#define CIRCUIT_IDENTITIES_LAYERS 2
+#endif
 #ifndef CIRCUIT_IDENTITIES_DICTIONARIES
 #define CIRCUIT_IDENTITIES_DICTIONARIES random_model::dictionaries
 #endif
@@ -28,7 +31,7 @@ constexpr double tolerance = 1e-9;
 
 template <class A>
 struct Setup {
-  HookedTransformer<A> model = random_model::make<A>(7);
+  HookedTransformer<A> model = random_model::make<A>(7, at::kDouble, CIRCUIT_IDENTITIES_LAYERS);
   DictionarySet set = CIRCUIT_IDENTITIES_DICTIONARIES(model.config(), 8);
   at::Tensor clean = random_model::Source{9}.tokens(3, 6, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{10}.tokens(3, 6, model.config().d_vocab);
@@ -297,10 +300,18 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
     // Dictionaries that write behind any post-norm: transcoders, and the SAE on the last layer's hook_attn_out.
     const bool attention = b.node.kind == NodeKind::attn_feature && b.node.layer == Layer{1};
     if ((b.node.kind != NodeKind::mlp_feature && !attention) || compared > 10) continue;
-    const auto w = (attention ? s.set.attn(b.node.layer) : s.set.mlp(b.node.layer))->W_dec[b.node.feature.value];
+    const auto& d = *(attention ? s.set.attn(b.node.layer) : s.set.mlp(b.node.layer));
+    Where here{.layers = {}, .positions = {b.node.position}};
+    for (std::int32_t ahead = 0; ahead <= d.later_layers(); ++ahead) {
+      here.layers.push_back(Layer{b.node.layer.value + ahead});
+    }
     const auto moved = [&](double step) {
-      const auto shift = [&](const at::Tensor& x, Layer l) { return l == b.node.layer ? x.add(w.mul(step)) : x; };
-      const Where here{.layers = {b.node.layer}, .positions = {b.node.position}};
+      const auto shift = [&](const at::Tensor& x, Layer l) {
+        if (l.value < b.node.layer.value || l.value > b.node.layer.value + d.later_layers()) return x;
+        const auto ahead = l.value - b.node.layer.value;
+        const auto w = ahead == 0 ? d.W_dec[b.node.feature.value] : d.W_later[b.node.feature.value][ahead - 1];
+        return x.add(w.mul(step));
+      };
       const Where nowhere{.layers = {Layer{99}}};
       const auto add_attn = edit<hook::attn_out>(shift, attention ? here : nowhere);
       const auto add = edit<hook::mlp_out>(shift, attention ? nowhere : here);

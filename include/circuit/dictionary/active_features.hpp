@@ -38,8 +38,10 @@ template <SparseActivation A>
 [[nodiscard]] ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Tensor& x);
 
 /// What the active features of every row write, without the output bias: sum of activation times decoder row.
+/// ahead   how many layers after the dictionary's own: 0, or more for a cross-layer transcoder
 /// return  [rows, d_out]
-[[nodiscard]] at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active);
+[[nodiscard]] at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active,
+                                       std::int64_t ahead = 0);
 
 }  // namespace circuit
 
@@ -214,11 +216,12 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
   });
 }
 
-inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active) {
+inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active,
+                                std::int64_t ahead) {
   auto out = make::zeros({active.rows(), dictionary.d_out()}, dictionary.options());
   if (active.size() == 0) return out;
   const auto device = dictionary.W_dec.device();
-  const auto written = dictionary.decoder_rows(detail::ids_tensor(active.feature).to(device))
+  const auto written = dictionary.decoder_rows(detail::ids_tensor(active.feature).to(device), ahead)
                            .mul(active.activation.to(device).unsqueeze(-1));
   return out.index_add_(0, detail::row_indices(active).to(device), written);
 }

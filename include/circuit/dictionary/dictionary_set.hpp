@@ -154,7 +154,19 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                          .tensor = "W_skip",
                          .problem = "is a transcoder's, and this dictionary describes what it reads"}};
     }
+    if (attn(layer) != nullptr && attn(layer)->later_layers() > 0) {
+      throw ConfigError{{.file = attn(layer)->name,
+                         .tensor = "W_later",
+                         .problem = "is a cross-layer transcoder's, and this dictionary describes what it reads"}};
+    }
     fits(mlp(layer), config.d_model, config.d_model);
+    if (mlp(layer) != nullptr && l + mlp(layer)->later_layers() >= config.n_layers) {
+      throw ConfigError{{.file = mlp(layer)->name,
+                         .tensor = "W_later",
+                         .problem = "writes into layers that the model does not have",
+                         .expected = "at most " + std::to_string(config.n_layers - l - 1) + " later layers",
+                         .got = std::to_string(mlp(layer)->later_layers())}};
+    }
   }
 }
 

@@ -77,11 +77,12 @@ namespace circuit::detail {
 /// Reads columns first, first + 1, ... of a mapped matrix of two-byte elements from its file into `out` [rows, count].
 inline void read_columns(const MappedPages& pages, const at::Tensor& W, std::int64_t first, const at::Tensor& out) {
   const auto bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * 2; };
-  if (by_column(W)) return pages.read(bytes(first * W.size(0)), bytes(out.numel()), out.data_ptr());
+  const auto* const from_file = static_cast<const std::byte*>(W.data_ptr());
   auto* const to = static_cast<std::byte*>(out.data_ptr());
+  if (by_column(W)) return pages.read(from_file + bytes(first * W.size(0)), bytes(out.numel()), to);
   at::parallel_for(0, W.size(0), 16, [&](std::int64_t from, std::int64_t last) {
     for (auto row = from; row < last; ++row) {
-      pages.read(bytes(row * W.stride(0) + first), bytes(out.size(1)), to + bytes(row * out.stride(0)));
+      pages.read(from_file + bytes(row * W.stride(0) + first), bytes(out.size(1)), to + bytes(row * out.stride(0)));
     }
   });
 }

@@ -23,6 +23,8 @@ struct DictionaryWeights {
   at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
   at::Tensor b_out;     ///< [d_out], or undefined
   at::Tensor W_skip{};  ///< [d_in, d_out], or undefined
+  at::Tensor W_later{};  ///< [d_sae, later layers, d_out]  what a cross-layer transcoder's features also write into the
+                         ///< outputs of the layers after its own, one after another; or undefined
   InputNorm input_norm{};
   std::string name{};         ///< where it came from, for errors and pages: a path, or "gpt2-small/5-att-kk"
   MappedPages W_dec_pages{};  ///< where W_dec is mapped, so that rows read now and then do not keep all of it in memory
@@ -43,6 +45,10 @@ struct DictionaryWeights {
     if (b_in.defined()) check_shape(b_in, {d_in()}, "b_in", name);
     if (b_out.defined()) check_shape(b_out, {d_out()}, "b_out", name);
     if (has_skip()) check_shape(W_skip, {d_in(), d_out()}, "W_skip", name);
+    if (W_later.defined()) {
+      check_shape(W_later, {d_sae(), -1, d_out()}, "W_later", name);
+      check_stored_dtype(W_later, dtype(), "W_later", name);
+    }
     check_compute_dtype(dtype(), "b_enc");
     check_stored_dtype(W_enc, dtype(), "W_enc", name);
     check_stored_dtype(W_dec, dtype(), "W_dec", name);
@@ -62,6 +68,8 @@ struct DictionaryWeights {
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, widened(W_dec), b_out); }
 
   [[nodiscard]] bool has_skip() const { return W_skip.defined(); }
+  /// How many layers after its own a cross-layer transcoder writes into; 0 for every other.
+  [[nodiscard]] std::int64_t later_layers() const { return W_later.defined() ? W_later.size(1) : 0; }
   /// The dictionary's output: what was decoded, a normalisation undone, and what the skip path makes of the input.
   /// decoded [..., d_out]  x [..., d_in]
   [[nodiscard]] at::Tensor output(const at::Tensor& decoded, const at::Tensor& x) const {
@@ -78,6 +86,12 @@ struct DictionaryWeights {
   /// Decoder rows of some features. features [n] int64  return [n, d_out]
   [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features) const {
     return gather_rows(W_dec, W_dec_pages, features);
+  }
+
+  /// Decoder rows of some features for a layer `ahead` of the dictionary's own: 0 for its own, at most later_layers().
+  /// features [n] int64  return [n, d_out]
+  [[nodiscard]] at::Tensor decoder_rows(const at::Tensor& features, std::int64_t ahead) const {
+    return ahead == 0 ? decoder_rows(features) : gather_rows(W_later.select(1, ahead - 1), W_dec_pages, features);
   }
 
   /// throws  ShapeError  unless the last axis of x is d_in

@@ -118,13 +118,19 @@ class MappedPages {
       : mapping_{std::move(mapping)}, bytes_{bytes} {}
 
   /// Whether a tensor that starts at `data` lies here.
-  [[nodiscard]] bool hold(const void* data) const noexcept { return mapping_ && data == bytes_.data(); }
+  [[nodiscard]] bool hold(const void* data) const noexcept {
+    const auto first = reinterpret_cast<std::uintptr_t>(data);
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes_.data());
+    return mapping_ && first >= begin && first < begin + bytes_.size();
+  }
   /// As Mapping::release: reading them again is slow, not wrong; what was written to them is lost.
   void release() const noexcept {
     if (mapping_) mapping_->release(bytes_);
   }
-  /// As Mapping::read, from `offset` bytes behind the tensor's first.
-  void read(std::size_t offset, std::size_t size, void* to) const { mapping_->read(bytes_.subspan(offset, size), to); }
+  /// As Mapping::read, of `size` bytes from one that is held here.
+  void read(const void* from, std::size_t size, void* to) const {
+    mapping_->read({static_cast<const std::byte*>(from), size}, to);
+  }
 
  private:
   std::shared_ptr<const Mapping> mapping_;

@@ -39,6 +39,17 @@ template <Dictionaries Set>
   return dictionary != nullptr && dictionary->has_skip();
 }
 
+/// Calls use(earlier layer, how many layers it lies before this one) for every cross-layer transcoder before a layer
+/// that writes into its MLP's output, in ascending order.
+template <class Set, class Use>
+void for_each_cross_layer(const Set& set, Layer layer, Use&& use) {
+  for (std::int32_t l = 0; l < layer.value; ++l) {
+    const auto ahead = layer.value - l;
+    const auto* dictionary = set.mlp(Layer{l});
+    if (dictionary != nullptr && dictionary->later_layers() >= ahead) use(Layer{l}, ahead);
+  }
+}
+
 /// throws  NameError  when a module has no dictionary
 [[nodiscard]] inline const DictionaryWeights& require(const DictionaryWeights* dictionary) {
   if (dictionary == nullptr) throw NameError{{.tensor = "dictionary", .problem = "this module has none that is read"}};

@@ -195,18 +195,19 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
       on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
       grads.push_back(grad);
     }
-    const auto first_feature = from(source.features_before);
-    const auto writes = source.writes.narrow(0, first_feature, to(source.features_before) - first_feature);
+    const auto first_write = from(source.writes_before);
+    const auto writes = source.writes.narrow(0, first_write, to(source.writes_before) - first_write);
     features.push_back(make::cat(grads, 0).matmul(writes.t()));
     rest.push_back(make::cat(on_rest, 0));
     rest_grad.push_back(make::cat(on_rest_grad, 0));
   }
-  const auto host = [](const std::vector<at::Tensor>& parts) {
-    return (parts.size() == 1 ? parts.front() : make::cat(parts, 1)).to(at::kCPU).contiguous();
+  const auto joined = [](const std::vector<at::Tensor>& parts) {
+    return parts.size() == 1 ? parts.front() : make::cat(parts, 1);
   };
-  out.features = host(features);
-  out.rest = host(rest);
-  out.rest_grad = host(rest_grad);
+  const auto host = [](const at::Tensor& products) { return products.to(at::kCPU).contiguous(); };
+  out.features = host(source.by_feature(joined(features), depth_));
+  out.rest = host(joined(rest));
+  out.rest_grad = host(joined(rest_grad));
   return out;
 }
 

@@ -204,8 +204,14 @@ template <Architecture A, Dictionaries Set>
       whole(attn_outs, attn_states);
     }
     if constexpr (!has_mlp<A>) continue;
-    const auto mlp_outs = values(hook::mlp_out{}, layer);
+    auto mlp_outs = values(hook::mlp_out{}, layer);
     const auto mlp_states = states(&DescribedRun::mlp, slot);
+    for_each_cross_layer(dictionaries, layer, [&](Layer from, std::int64_t ahead) {  // is not missing, nor this layer's own
+      for (std::size_t r = 0; r < runs.size(); ++r) {
+        const auto& active = out[r].mlp[static_cast<std::size_t>(from.value)].features;
+        mlp_outs[r] = mlp_outs[r].sub(decode_active(*dictionaries.mlp(from), active, ahead).view(mlp_outs[r].sizes()));
+      }
+    });
     if (const auto* dictionary = dictionaries.mlp(layer)) {
       auto outputs = mlp_outs;
       for (std::size_t r = 0; r < runs.size(); ++r) {

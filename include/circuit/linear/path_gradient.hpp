@@ -30,15 +30,16 @@ template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
 namespace circuit::detail {
 
 /// Sum over active features of (gradient on the feature) times its reader: what the module as a whole reads.
-/// on_output  [rows, d_out]   gradient on the dictionary's output
+/// on_outputs  [rows, d_out] each: gradients on the dictionary's output and, for a cross-layer transcoder, on those of the
+///             layers after it
 /// readers    called as readers(features, rows) for some features, each at its row: [n, d_in]
 /// return     [rows, d_in]
 template <class Readers>
 [[nodiscard]] at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
-                                         const at::Tensor& on_output, Readers&& readers) {
-  auto out = make::zeros({active.rows(), dictionary.d_in()}, on_output.options());
+                                         const std::vector<at::Tensor>& on_outputs, Readers&& readers) {
+  auto out = make::zeros({active.rows(), dictionary.d_in()}, on_outputs.front().options());
   if (active.size() == 0) return out;
-  const auto device = on_output.device();
+  const auto device = out.device();
   const auto all_features = ids_tensor(active.feature).to(device);
   const auto all_rows = row_indices(active).to(device);
   const auto slope = active.slope.to(device);
@@ -47,7 +48,11 @@ template <class Readers>
     const auto count = std::min(block, active.size() - first);
     const auto features = all_features.narrow(0, first, count);
     const auto rows = all_rows.narrow(0, first, count);
-    const auto nodegrad = dictionary.decoder_rows(features).mul(on_output.index_select(0, rows)).sum(-1);
+    auto nodegrad = make::zeros({count}, out.options());
+    for (std::size_t ahead = 0; ahead < on_outputs.size(); ++ahead) {
+      const auto written = dictionary.decoder_rows(features, static_cast<std::int64_t>(ahead));
+      nodegrad = nodegrad.add(written.mul(on_outputs[ahead].index_select(0, rows)).sum(-1));
+    }
     const auto weight = nodegrad.mul(slope.narrow(0, first, count)).unsqueeze(-1);
     out.index_add_(0, rows, readers(features, rows).mul(weight));
   }
@@ -89,8 +94,12 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
           return d->readers(features);
         }
       };
+      std::vector<at::Tensor> on_outputs;
+      for (std::int64_t ahead = 0; ahead <= d->later_layers(); ++ahead) {
+        on_outputs.push_back(out.mlp_out[slot + static_cast<std::size_t>(ahead)].flatten(0, 1));
+      }
       auto reader =
-          detail::combined_reader(*d, lin.clean.mlp[slot].features, resid.flatten(0, 1), readers).view(resid.sizes());
+          detail::combined_reader(*d, lin.clean.mlp[slot].features, on_outputs, readers).view(resid.sizes());
       if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
       below = below.add(by_prompt([&](Prompt b) {
         return pull_back.mlp(layer, b, reader.select(0, b.value), positions).grad;
@@ -102,7 +111,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
       const auto on_output = reads_z ? pull_back.through_output(layer, resid) : resid;
       const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
-      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, on_output.flatten(0, 1), readers)
+      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, {on_output.flatten(0, 1)}, readers)
                         .view({lin.batch(), lin.length(), -1});
       if (!reads_z) reader = pull_back.through_output(layer, reader);
       below = below.add(by_prompt([&](Prompt b) {

@@ -34,7 +34,11 @@ struct SourceOptions {
 struct PositionSources {
   std::vector<Node> features;
   std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
-  at::Tensor writes;                          ///< [features, d_model]; one tensor for neighbours with the same features
+  at::Tensor writes;                          ///< [writes, d_model]  one per feature, in their order, unless `writer` says
+                                              ///< otherwise; one tensor for neighbours with the same features
+  std::vector<std::int64_t> writes_before;    ///< [depths + 1]  how many are written before each depth
+  at::Tensor writer;                          ///< [writes] int64  the feature that each is of, where cross-layer features
+                                              ///< write several times; else undefined
   std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of `writes`
   std::vector<double> unit;                   ///< [batch * features]  what one unit of activation is there; empty: 1
   std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
@@ -56,6 +60,12 @@ struct PositionSources {
     return static_cast<std::size_t>(b.value) * features.size() + static_cast<std::size_t>(feature);
   }
   [[nodiscard]] double unit_at(std::size_t place) const { return unit.empty() ? 1.0 : unit[place]; }
+  /// Products with the writes before a depth as products with the features before it. [rows, writes] -> [rows, features]
+  [[nodiscard]] at::Tensor by_feature(const at::Tensor& products, std::size_t depth) const {
+    if (!writer.defined()) return products;
+    const auto feature = writer.narrow(0, 0, products.size(1)).to(products.device());
+    return make::zeros({products.size(0), features_before[depth]}, products.options()).index_add_(1, feature, products);
+  }
 };
 
 /// All upstream nodes of a batch. Only active features are touched: their write vectors are gathered once per position.
@@ -87,9 +97,11 @@ template <Architecture A, Dictionaries Set>
   return written;
 }
 
+/// ahead  how many layers after their own: more than 0 for cross-layer features
 template <Dictionaries Set>
-[[nodiscard]] at::Tensor mlp_writes(const Set& dictionaries, Layer layer, const at::Tensor& features) {
-  return require(dictionaries.mlp(layer)).decoder_rows(features);
+[[nodiscard]] at::Tensor mlp_writes(const Set& dictionaries, Layer layer, const at::Tensor& features,
+                                    std::int64_t ahead = 0) {
+  return require(dictionaries.mlp(layer)).decoder_rows(features, ahead);
 }
 
 }  // namespace circuit
@@ -200,10 +212,26 @@ class SourcePacker {
     for (std::int64_t p = 0; p < length_; ++p) add_position(kind, layer, p, rows, all, written, scaled);
   }
 
+  /// What features of an earlier layer's MLP, added before, write once more. writes(ids) as for them.
+  template <class Writes>
+  void add_later_writes(Layer layer, Writes&& writes) {
+    std::vector<std::int64_t> all;
+    for (const auto& here : positions_) {
+      for (const auto& node : here.features) {
+        if (node.kind == NodeKind::mlp_feature && node.layer == layer) all.push_back(node.feature.value);
+      }
+    }
+    all = distinct(std::move(all));
+    if (all.empty()) return;
+    const at::Tensor written = writes(ids_tensor(all));
+    for (std::size_t p = 0; p < positions_.size(); ++p) add_later_position(layer, p, all, written);
+  }
+
   /// Closes a depth: the nodes added so far lie before the next.
   void close_depth() {
     for (auto& here : positions_) {
       here.features_before.push_back(static_cast<std::int64_t>(here.features.size()));
+      here.writes_before.push_back(write_count(here));
       here.rest_before.push_back(static_cast<std::int64_t>(here.rest.size()));
     }
   }
@@ -218,10 +246,27 @@ class SourcePacker {
     std::vector<double> activation;  // [batch * features of the part]
     std::vector<std::uint8_t> present;
     std::vector<double> unit;        // empty: 1
+    std::int64_t first_feature = 0;  // of the position's
+    bool later = false;              // the same features as another part, which has their activations
   };
 
   void add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows, const std::vector<std::int64_t>& all,
                     const at::Tensor& written, bool scaled);
+  void add_later_position(Layer layer, std::size_t p, const std::vector<std::int64_t>& all, const at::Tensor& written);
+  /// The rows of `written`, of distinct features `all`, that are of some of them; all rows are one tensor everywhere.
+  [[nodiscard]] static at::Tensor rows_of(const std::vector<std::int64_t>& here, const std::vector<std::int64_t>& all,
+                                          const at::Tensor& written) {
+    if (here.size() == all.size()) return written;
+    std::vector<std::int64_t> from;
+    for (const auto feature : here) from.push_back(place_of(all, feature));
+    return written.index_select(0, ids_tensor(from).to(written.device()));
+  }
+  [[nodiscard]] std::int64_t write_count(const PositionSources& here) const {
+    std::int64_t count = 0;
+    for (const auto& part : parts_[static_cast<std::size_t>(&here - positions_.data())]) count += part.writes.size(0);
+    return count;
+  }
+  [[nodiscard]] static at::Tensor writers(const std::vector<Part>& parts);
 
   const Contrast& contrast_;
   std::int64_t batch_;
@@ -245,15 +290,13 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
   here = distinct(std::move(here));
   if (here.empty()) return;
   auto& position = positions_[static_cast<std::size_t>(p)];
-  std::vector<std::int64_t> from;
+  const auto first = static_cast<std::int64_t>(position.features.size());
   for (const auto feature : here) {
     position.features.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
-    from.push_back(place_of(all, feature));
   }
   const auto size = static_cast<std::size_t>(batch_) * here.size();
-  const bool all_here = here.size() == all.size();  // such a part is one tensor at every position
-  Part part{all_here ? written : written.index_select(0, ids_tensor(from).to(written.device())), std::vector<double>(size, 0.0),
-            std::vector<std::uint8_t>(size, 0), std::vector<double>(scaled ? size : 0, 1.0)};
+  Part part{rows_of(here, all, written), std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, 0),
+            std::vector<double>(scaled ? size : 0, 1.0), first};
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
       const auto slot = static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
@@ -263,6 +306,29 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
     }
   }
   parts_[static_cast<std::size_t>(p)].push_back(std::move(part));
+}
+
+template <ContrastRule Contrast>
+void SourcePacker<Contrast>::add_later_position(Layer layer, std::size_t p, const std::vector<std::int64_t>& all,
+                                                const at::Tensor& written) {
+  std::vector<std::int64_t> here;
+  std::int64_t first = -1;
+  const auto& nodes = positions_[p].features;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i].kind != NodeKind::mlp_feature || nodes[i].layer != layer) continue;
+    if (first < 0) first = static_cast<std::int64_t>(i);
+    here.push_back(nodes[i].feature.value);
+  }
+  if (!here.empty()) parts_[p].push_back({rows_of(here, all, written), {}, {}, {}, first, /*later=*/true});
+}
+
+/// The feature that each write is of; undefined where every feature writes once.
+template <ContrastRule Contrast>
+at::Tensor SourcePacker<Contrast>::writers(const std::vector<Part>& parts) {
+  if (std::ranges::none_of(parts, [](const Part& part) { return part.later; })) return {};
+  std::vector<at::Tensor> of_parts;
+  for (const auto& part : parts) of_parts.push_back(make::arange(part.writes.size(0), at::kLong).add(part.first_feature));
+  return make::cat(of_parts, 0);
 }
 
 template <ContrastRule Contrast>
@@ -281,9 +347,11 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
   for (std::size_t p = 0; p < positions_.size(); ++p) {
     auto& here = positions_[p];
     auto& parts = parts_[p];
+    here.writer = writers(parts);
     std::vector<at::Tensor> writes;
     for (auto& part : parts) writes.push_back(std::move(part.writes));
     here.writes = joined(std::move(writes));
+    std::erase_if(parts, [](const Part& part) { return part.later; });
     const bool scaled = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.unit.empty(); });
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
@@ -356,6 +424,10 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       packer.close_depth();
       continue;
     }
+    for_each_cross_layer(dictionaries, layer, [&](Layer from, std::int64_t ahead) {
+      packer.add_later_writes(
+          from, [&](const at::Tensor& ids) { return mlp_writes(dictionaries, from, ids.to(model.device()), ahead); });
+    });
     add(dictionaries.mlp(layer) != nullptr, NodeKind::mlp_feature, NodeKind::mlp_error, NodeKind::mlp_output,
         lin.clean.mlp, lin.corrupt.mlp,
         [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });

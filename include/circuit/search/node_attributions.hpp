@@ -40,9 +40,10 @@ template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set
     const auto& here = sources.at(Position{p});
     const auto start = out.size();
     for (const auto& node : here.features) out.push_back({node, 0.0});
-    for (std::size_t depth = 0; depth + 1 < here.features_before.size(); ++depth) {
-      const auto first = here.features_before[depth];
-      const auto count = here.features_before[depth + 1] - first;
+    const auto* writer = here.writer.defined() ? data_of<std::int64_t>(here.writer) : nullptr;
+    for (std::size_t depth = 0; depth + 1 < here.writes_before.size(); ++depth) {
+      const auto first = here.writes_before[depth];
+      const auto count = here.writes_before[depth + 1] - first;
       if (count == 0) continue;
       const auto layer = depth / 2;
       const auto& grads = depth % 2 == 0 ? lin.gradients.attn_out[layer] : lin.gradients.mlp_out[layer];
@@ -51,11 +52,12 @@ template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set
                                  .to(at::kCPU, at::kDouble)
                                  .contiguous();  // [batch, count]
       for (std::int64_t b = 0; b < batch; ++b) {
-        const auto* activation = here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(b)}, first);
+        const auto* activation = here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(b)}, 0);
         const auto* effect = data_of<double>(on_writes) + b * count;
         for (std::int64_t i = 0; i < count; ++i) {
-          out[start + static_cast<std::size_t>(first + i)].attribution +=
-              effect[i] * activation[i] / static_cast<double>(batch);
+          const auto feature = writer != nullptr ? writer[first + i] : first + i;
+          out[start + static_cast<std::size_t>(feature)].attribution +=
+              effect[i] * activation[feature] / static_cast<double>(batch);
         }
       }
     }

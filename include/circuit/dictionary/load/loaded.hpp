@@ -134,7 +134,7 @@ class DictionaryReader {
 
   /// Block by block, giving pages back, so that a mapped decoder never lies in memory whole: a run touches few rows.
   void check_rows(const at::Tensor& stored, const TensorView& view, const std::string& name) const {
-    constexpr std::int64_t block = std::int64_t{4} << 20U;  // elements
+    constexpr std::int64_t block = std::int64_t{1} << 20U;  // elements
     if (stored.numel() == 0) return;
     const auto rows = std::max<std::int64_t>(1, block / std::max<std::int64_t>(1, stored.numel() / stored.size(0)));
     const auto row_bytes = view.bytes.size() / static_cast<std::size_t>(stored.size(0));

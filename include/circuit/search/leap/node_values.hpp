@@ -30,7 +30,30 @@ struct NodeValues {
          nodes.begin();
 }
 
-/// A node's values by the gradient on the output that it is part of.
+/// The gradients along all that a feature writes, on one prompt.
+/// i  its index among its position's features
+[[nodiscard]] inline double along_writes(const PositionSources& source, std::ptrdiff_t i, const Node& node, Prompt prompt,
+                                         const OutputGradients& outputs) {
+  const auto along = [&](std::int64_t write, const std::vector<at::Tensor>& by_layer, std::size_t layer) {
+    const auto grad = by_layer[layer].select(0, prompt.value).select(0, node.position.value);
+    return source.writes.select(0, write).dot(grad).template item<double>();
+  };
+  if (!source.writer.defined()) {
+    return along(i, is_attention(node.kind) ? outputs.attn_out : outputs.mlp_out,
+                 static_cast<std::size_t>(node.layer.value));
+  }
+  const auto* writer = data_of<std::int64_t>(source.writer);
+  double sum = 0;
+  for (std::int64_t write = 0; write < source.writer.size(0); ++write) {
+    if (writer[write] != i) continue;
+    const auto after = std::ranges::upper_bound(source.writes_before, write) - source.writes_before.begin();
+    const auto module = static_cast<std::size_t>(after - 1);  // attention of layer l is 2 l, its MLP 2 l + 1
+    sum += along(write, module % 2 == 0 ? outputs.attn_out : outputs.mlp_out, module / 2);
+  }
+  return sum;
+}
+
+/// A node's values by the gradients on the outputs that it is part of.
 [[nodiscard]] inline NodeValues values_by_gradient(const Node& node, const OutputGradients& outputs,
                                                    const Sources& sources) {
   NodeValues out{sources.batch()};
@@ -49,7 +72,7 @@ struct NodeValues {
       out.nodegrad[slot] = along(source.rest_writes.select(0, b).select(0, i));
       out.attribution[slot] = along(source.rest_effect.select(0, b).select(0, i));
     } else if (const auto at_prompt = source.slot(Prompt{b}, i); source.present[at_prompt] != 0) {
-      const double effect = along(source.writes.select(0, i));
+      const double effect = along_writes(source, i, node, Prompt{b}, outputs);
       out.nodegrad[slot] = effect * source.unit_at(at_prompt);
       out.attribution[slot] = effect * source.activation[at_prompt];
     }

@@ -92,7 +92,13 @@ class LeapRun {
     return found == paths_.end() ? nullptr : &found->second;
   }
   [[nodiscard]] StepTargets targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
-                                       const at::Tensor& writes_gradient, const auto& writes);
+                                       const auto& on_targets);
+  /// The gradient along what some targets write. on_output [batch, pos, d_model]  writes [targets, d_model]
+  /// return  [batch, targets]
+  [[nodiscard]] at::Tensor along(const at::Tensor& on_output, const at::Tensor& writes,
+                                 const StepTargets& targets) const {
+    return on_output.index_select(1, targets.position_tensor().to(model_.device())).mul(writes).sum(-1);
+  }
   /// Readers that are the same on every prompt and at every position.
   [[nodiscard]] static auto by_row(const at::Tensor& readers) {
     return [readers](Prompt, const at::Tensor& rows, const at::Tensor& /*positions*/) {
@@ -187,9 +193,15 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   const auto* dictionary = dictionaries_.mlp(layer);
   if (dictionary == nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
-  auto targets = targets_of(NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features,
-                            chains_by_edges ? at::Tensor{} : outputs_.mlp_out[slot],
-                            [&](const at::Tensor& ids) { return mlp_writes(dictionaries_, layer, ids); });
+  auto targets = targets_of(
+      NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features, [&](const at::Tensor& ids, const StepTargets& of) {
+        auto sum = along(outputs_.mlp_out[slot], mlp_writes(dictionaries_, layer, ids), of);
+        for (std::int64_t ahead = 1; ahead <= dictionary->later_layers(); ++ahead) {
+          const auto& on_output = outputs_.mlp_out[slot + static_cast<std::size_t>(ahead)];
+          sum = sum.add(along(on_output, mlp_writes(dictionaries_, layer, ids, ahead), of));
+        }
+        return sum;
+      });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   const auto search = [&](const auto& read) {
@@ -214,8 +226,10 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
   if (dictionary == nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(NodeKind::attn_feature, layer, lin_.clean.attn[slot].features,
-                            chains_by_edges ? at::Tensor{} : on_writes(outputs_.attn_out[slot], lin_.clean.attn[slot]),
-                            [&](const at::Tensor& ids) { return attn_writes(model_, dictionaries_, layer, ids); });
+                            [&](const at::Tensor& ids, const StepTargets& of) {
+                              return along(on_writes(outputs_.attn_out[slot], lin_.clean.attn[slot]),
+                                           attn_writes(model_, dictionaries_, layer, ids), of);
+                            });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   auto readers = dictionary->readers(ids);
@@ -245,9 +259,10 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
 }
 
 /// The features of one module that are targets, with their state on every prompt.
+/// on_targets(ids, targets)  the metric's gradient by each one's activation, unless the chain rule works from edges
 template <class Policies, Architecture A, Dictionaries Set>
 StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, const ActiveFeatures& features,
-                                                  const at::Tensor& writes_gradient, const auto& writes) {
+                                                  const auto& on_targets) {
   policies_.targets.add(frontier_, kind, layer, features, lin_.length());
   auto targets = frontier_.take(kind, layer, features, batch(), lin_.length());
   if (targets.size() == 0) return targets;
@@ -260,12 +275,11 @@ StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, co
       }
     }
   } else {
-    const auto w = writes(targets.features().to(model_.device()));
-    const auto grads = writes_gradient.index_select(1, targets.position_tensor().to(model_.device()));
-    const auto on_targets = grads.mul(w).sum(-1).to(at::kCPU, at::kDouble).contiguous();  // [batch, targets]
+    const at::Tensor nodegrads = on_targets(targets.features().to(model_.device()), targets);
+    const auto host = nodegrads.to(at::kCPU, at::kDouble).contiguous();  // [batch, targets]
     for (std::int32_t b = 0; b < batch(); ++b) {
       for (std::int64_t t = 0; t < targets.size(); ++t) {
-        targets.at(Prompt{b}, t).nodegrad = element(on_targets, b, t);
+        targets.at(Prompt{b}, t).nodegrad = element(host, b, t);
       }
     }
   }

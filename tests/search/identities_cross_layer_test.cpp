@@ -1,0 +1,13 @@
+// The identities on cross-layer transcoders, of which a feature is one node with a write per layer.
+#include "random_model.hpp"
+
+namespace {
+using SequentialBlocks = circuit::Llama;
+using ParallelBlocks = circuit::GptNeox;
+}  // namespace
+
+#define CIRCUIT_IDENTITIES_OF SequentialBlocks, ParallelBlocks
+#define CIRCUIT_IDENTITIES_LAYERS 3
+#define CIRCUIT_IDENTITIES_DICTIONARIES random_model::cross_layer_dictionaries
+
+#include "search/identities.hpp"
