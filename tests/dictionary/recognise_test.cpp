@@ -170,7 +170,7 @@ TEST_CASE("circuit-tracer configurations that are not read are refused by name")
     write_text(folder.path / "config.yaml", config);
     return said<Error>([&] { (void)load_circuit_tracer_set(folder.path); });
   };
-  REQUIRE_THAT(refused("model_kind: cross_layer_transcoder\n"), ContainsSubstring("got cross_layer_transcoder"));
+  REQUIRE_THAT(refused("model_kind: crosscoder\n"), ContainsSubstring("got crosscoder"));
   REQUIRE_THAT(refused("model_kind: transcoder_set\n"), ContainsSubstring("feature_input_hook"));
   REQUIRE_THAT(refused(tracer_config + "activation: tanh\n"), ContainsSubstring("got tanh"));
   REQUIRE_THAT(refused(tracer_config + "activation: topk\n"), ContainsSubstring("got 0"));
@@ -210,15 +210,95 @@ TEST_CASE("a Llama Scope folder whose norms or sizes cannot be is refused by nam
   REQUIRE_THAT(refused([](auto& c) { c.erase("jump_relu_threshold"); }), ContainsSubstring("jump_relu_threshold"));
 }
 
-TEST_CASE("cross-layer transcoders of Gemma Scope 2 are refused by name") {
+TEST_CASE("a cross-layer transcoder of Gemma Scope 2 is a file per layer, which writes from that layer on") {
   const Folder folder;
-  write(folder.path / "params.safetensors", {{"w_enc", counted({3, 6}, 0)},
-                                             {"b_enc", counted({6}, 1)},
-                                             {"w_dec", counted({6, 2, 3}, 2)},
-                                             {"b_dec", counted({3}, 3)},
-                                             {"threshold", at::ones({6}, at::kFloat)}});
-  REQUIRE(dictionary::recognise(folder.path).format == dictionary::Format::gemma_scope);
-  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(folder.path); }), ContainsSubstring("cross-layer"));
+  const Tensors tensors{{"w_enc", counted({3, 6}, 0)},
+                        {"b_enc", counted({6}, 1)},
+                        {"w_dec", counted({6, 4, 3}, 2)},
+                        {"b_dec", counted({3}, 3)},
+                        {"affine_skip_connection", counted({3, 3}, 4)},
+                        {"threshold", at::full({6}, 0.1, at::kFloat)}};
+  const auto file = folder.path / "clt" / "width_1k" / "params_layer_1.safetensors";
+  write(file, tensors);
+  REQUIRE(dictionary::recognise(file).format == dictionary::Format::gemma_scope);
+  const auto loaded = dictionary::load(file);
+  REQUIRE(loaded.hooks.in == "blocks.1.ln2.hook_normalized");
+  REQUIRE(loaded.hooks.out == "blocks.1.hook_mlp_out");
+  const auto& d = loaded.dictionary;
+  REQUIRE(d.later_layers() == 2);
+  const auto features = at::arange(6, at::kLong);
+  for (std::int64_t ahead = 0; ahead < 3; ++ahead) {
+    REQUIRE_CLOSE(d.decoder_rows(features, ahead), tensors.at("w_dec").select(1, 1 + ahead), 0.0);
+  }
+  REQUIRE(d.has_skip());
+
+  fs::rename(file, folder.path / "params.safetensors");
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(folder.path); }), ContainsSubstring("layer is not known"));
+  fs::rename(folder.path / "params.safetensors", folder.path / "params_layer_4.safetensors");
+  REQUIRE_THAT(said<ShapeError>([&] { (void)dictionary::load(folder.path / "params_layer_4.safetensors"); }),
+               ContainsSubstring("[6, 4, 3]"));
+}
+
+namespace {
+
+/// A cross-layer transcoder of three layers as circuit-tracer keeps it, [3, 6] each.
+fs::path write_cross_layers(const Folder& folder, int wrong_layer = -1) {
+  for (int l = 0; l < 3; ++l) {
+    const auto n = std::to_string(l);
+    Tensors encoder{{"W_enc_" + n, counted({6, 3}, l)},
+                    {"b_enc_" + n, counted({6}, 10 + l)},
+                    {"b_dec_" + n, counted({3}, 20 + l)}};
+    if (l == 1) encoder["threshold_1"] = at::full({6}, 0.2, at::kFloat);
+    write(folder.path / ("W_enc_" + n + ".safetensors"), encoder);
+    write(folder.path / ("W_dec_" + n + ".safetensors"),
+          {{"W_dec_" + n, counted({6, 3 - l + (l == wrong_layer ? 1 : 0), 3}, 30 + l)}});
+  }
+  write_text(folder.path / "config.yaml",
+             "model_kind: cross_layer_transcoder\nfeature_input_hook: ln2.hook_normalized\n"
+             "feature_output_hook: hook_mlp_out\n");
+  return folder.path;
+}
+
+}  // namespace
+
+TEST_CASE("a cross-layer transcoder of circuit-tracer gives every layer what its definition says") {
+  const Folder folder;
+  const auto path = write_cross_layers(folder);
+  REQUIRE(dictionary::recognise(path).format == dictionary::Format::circuit_tracer_set);
+  const auto set = dictionary::load_set({path});
+  std::vector<at::Tensor> acts;
+  std::vector<at::Tensor> inputs;
+  for (int l = 0; l < 3; ++l) {
+    inputs.push_back(counted({1, 5, 3}, 40 + l));
+    const auto pre = inputs.back().matmul(counted({6, 3}, l).t()).add(counted({6}, 10 + l));
+    acts.push_back(l == 1 ? pre.mul(pre.gt(0.2).to(at::kFloat)) : pre.relu());
+  }
+  for (std::int32_t m = 0; m < 3; ++m) {
+    const Layer layer{m};
+    REQUIRE_CLOSE(set.encode_mlp(layer, inputs[static_cast<std::size_t>(m)]), acts[static_cast<std::size_t>(m)], 1e-6);
+    auto expected = counted({3}, 20.0 + m).expand({5, 3});
+    auto got = set.mlp(layer)->b_out.expand({5, 3});
+    for (std::int32_t l = 0; l <= m; ++l) {
+      expected = expected.add(acts[static_cast<std::size_t>(l)][0].matmul(counted({6, 3 - l, 3}, 30 + l).select(1, m - l)));
+      const auto active = set.active_mlp(Layer{l}, inputs[static_cast<std::size_t>(l)]);
+      got = got.add(decode_active(*set.mlp(Layer{l}), active, m - l));
+    }
+    REQUIRE_CLOSE(got, expected, 1e-6);
+  }
+}
+
+TEST_CASE("cross-layer transcoders that do not fit together are refused") {
+  const Folder folder;
+  const auto path = write_cross_layers(folder, /*wrong_layer=*/1);
+  REQUIRE_THAT(said<ShapeError>([&] { (void)load_circuit_tracer_set(path); }), ContainsSubstring("W_dec_1"));
+  (void)write_cross_layers(folder);
+  write(path / "layer_0.safetensors", tracer_tensors());
+  REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(path / "layer_0.safetensors"); }),
+               ContainsSubstring("read together"));
+  fs::remove(path / "W_dec_2.safetensors");
+  REQUIRE_THROWS_AS(load_circuit_tracer_set(path), FileError);
+  fs::remove(path / "W_enc_0.safetensors");
+  REQUIRE_THAT(said<ConfigError>([&] { (void)load_circuit_tracer_set(path); }), ContainsSubstring("W_enc_0"));
 }
 
 TEST_CASE("a TopK of dictionary_learning without its configuration is not guessed at") {

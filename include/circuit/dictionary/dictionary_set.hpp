@@ -46,6 +46,14 @@ class BasicDictionarySet {
   /// The dictionary's weights, or nullptr where the layer has none.
   [[nodiscard]] const DictionaryWeights* attn(Layer layer) const { return weights_of(find(attn_, layer)); }
   [[nodiscard]] const DictionaryWeights* mlp(Layer layer) const { return weights_of(find(mlp_, layer)); }
+  /// The layers whose MLP has a dictionary.
+  [[nodiscard]] std::vector<Layer> mlp_layers() const {
+    std::vector<Layer> layers;
+    for (std::size_t l = 0; l < mlp_.size(); ++l) {
+      if (mlp_[l]) layers.push_back(Layer{static_cast<std::int32_t>(l)});
+    }
+    return layers;
+  }
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return sites_[static_cast<std::size_t>(layer.value)]; }
 
   /// The activations [..., d_sae] of the layer's dictionary, which must be there.

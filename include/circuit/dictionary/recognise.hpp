@@ -123,7 +123,10 @@ struct FolderMark {
 [[nodiscard]] inline std::optional<Recognised> recognise_name(const std::filesystem::path& file) {
   const auto name = file.filename().string();
   if (name == "ae.pt") return Recognised{Format::dictionary_learning, file};
-  if (file.extension() == ".npz" || name == "params.safetensors") return Recognised{Format::gemma_scope, file};
+  if (file.extension() == ".npz" || name == "params.safetensors" ||
+      (name.starts_with("params_layer_") && file.extension() == ".safetensors")) {
+    return Recognised{Format::gemma_scope, file};
+  }
   if (name == "sae_weights.safetensors" || name == "sae.safetensors") return recognise_folder(file.parent_path());
   const bool layer = circuit::detail::number_in_path(file.filename(), "layer_").has_value();
   if (layer && file.extension() == ".safetensors" && std::filesystem::exists(file.parent_path() / "config.yaml")) {

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
@@ -15,13 +18,47 @@ template <class P>
 concept ModulePoint = std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> ||
                       std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::mlp_out>;
 
+/// What cross-layer features have written so far, in one forward pass, into MLP outputs of layers still to come.
+class LaterWrites {
+ public:
+  /// Adds what features of `layer` write so many layers ahead. written [batch, pos, d_out]
+  void add(Layer layer, std::int64_t ahead, const at::Tensor& written) {
+    auto& sum = by_layer_[Layer{layer.value + static_cast<std::int32_t>(ahead)}];
+    sum = sum.defined() ? sum.add(written) : written;
+  }
+  /// What was written into a layer, at which the pass now is; undefined for nothing. A pass that is not further than it
+  /// was before is another one, to which nothing has been written.
+  [[nodiscard]] at::Tensor take(Layer layer) {
+    if (layer <= last_) by_layer_.clear();
+    last_ = layer;
+    const auto found = by_layer_.find(layer);
+    return found == by_layer_.end() ? at::Tensor{} : found->second;
+  }
+
+ private:
+  std::map<Layer, at::Tensor> by_layer_;
+  Layer last_{-1};
+};
+
 /// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
 /// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
 /// until hook_mlp_out, so an attachment that edits that input is named before this one.
 template <class Set>
 class AtModules {
  public:
-  explicit AtModules(Set dictionaries) : dictionaries_{std::move(dictionaries)} {}
+  /// throws  ConfigError  for a cross-layer transcoder that writes into a layer without a dictionary
+  explicit AtModules(Set dictionaries) : dictionaries_{std::move(dictionaries)} {
+    for (const Layer layer : dictionaries_.mlp_layers()) {
+      const auto& dictionary = *dictionaries_.mlp(layer);
+      for (std::int32_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
+        const Layer later{layer.value + ahead};
+        if (dictionaries_.mlp(later) != nullptr) continue;
+        throw ConfigError{{.file = dictionary.name,
+                           .tensor = "W_later",
+                           .problem = "writes into layer " + std::to_string(later.value) + ", which has no dictionary"}};
+      }
+    }
+  }
 
   [[nodiscard]] const Set& dictionaries() const noexcept { return dictionaries_; }
 
@@ -69,22 +106,37 @@ template <class... Kinds>
                                 : dictionaries.encode_mlp(layer, input, features);
 }
 
-/// What a module's dictionary makes of its input. Without a gradient only active decoder rows are touched.
-/// input  [batch, pos, d_in]   return  [batch, pos, d_out]
+/// What a module's dictionary makes of its input, with what cross-layer features of earlier layers write there. Without
+/// a gradient only active decoder rows are touched.
+/// input   [batch, pos, d_in]   return  [batch, pos, d_out]
+/// later   of the pass at hand, which comes here at every module with a dictionary
 template <class... Kinds>
 [[nodiscard]] at::Tensor reconstruct(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
-                                     const at::Tensor& input) {
+                                     const at::Tensor& input, LaterWrites& later) {
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
+  const auto shaped = [&](const at::Tensor& rows) {
+    return rows.view({input.size(0), input.size(1), dictionary.d_out()});
+  };
+  const auto earlier = module == Module::mlp ? later.take(layer) : at::Tensor{};
+  at::Tensor out;
   if (c10::GradMode::is_enabled() && input.requires_grad()) {
     const auto acts =
         module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
-    return dictionary.output(dictionary.decode(acts), input);
+    out = dictionary.output(dictionary.decode(acts), input);
+    for (std::int64_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
+      later.add(layer, ahead, acts.matmul(widened(dictionary.W_later.select(1, ahead - 1))));
+    }
+  } else {
+    const auto active =
+        module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
+    auto written = decode_active(dictionary, active);
+    if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
+    out = dictionary.output(shaped(written), input);
+    for (std::int64_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
+      later.add(layer, ahead, shaped(decode_active(dictionary, active, ahead)));
+    }
   }
-  const auto active =
-      module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
-  auto written = decode_active(dictionary, active);
-  if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
-  return dictionary.output(written.view({input.size(0), input.size(1), dictionary.d_out()}), input);
+  return earlier.defined() ? out.add(earlier) : out;
 }
 
 }  // namespace circuit

@@ -163,6 +163,12 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
   for (const auto feature : features) require_feature(dictionaries, {module, layer, feature});
   check_index(layer, model.config().n_layers);
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
+  if (dictionary.later_layers() > 0) {
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = "W_later",
+                       .problem = "its features write into several layers, so no one vector is what they write",
+                       .hint = "ablate them instead"}};
+  }
   const auto rows = dictionary.decoder_rows(detail::feature_index(features, dictionary));
   if (module == Module::mlp || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
   if constexpr (A::Wiring::post_norms) {

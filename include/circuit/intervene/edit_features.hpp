@@ -59,17 +59,19 @@ class FeatureEdits {
     Layer layer;
     std::vector<Position> positions;
     at::Tensor features;      // [n] int64
-    at::Tensor decoder_rows;  // [n, d_out]
+    std::vector<at::Tensor> decoder_rows;  // [n, d_out] of the feature's own layer and of those after it
     at::Tensor scale;         // [n]
     at::Tensor value;         // [n] or [batch, positions, n]
   };
 
   void check() const;
   void make_groups();
-  [[nodiscard]] at::Tensor edited(Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) const;
-  [[nodiscard]] at::Tensor written(const Group& group, const at::Tensor& input) const;
+  [[nodiscard]] at::Tensor edited(Module module, Layer layer, const at::Tensor& input, const at::Tensor& output);
+  [[nodiscard]] at::Tensor change(const Group& group, const at::Tensor& input) const;
 
   AtModules<Set> modules_;
+  LaterWrites reconstructed_;  // by cross-layer features
+  LaterWrites changed_;        // by edited ones among them
   std::vector<FeatureEdit> edits_;
   std::vector<Group> groups_;
   [[no_unique_address]] Errors errors_;
@@ -159,37 +161,49 @@ void FeatureEdits<Set, Errors>::make_groups() {
       values.push_back(member->value.defined() ? member->value.to(options) : make::zeros({}, options));
     }
     const auto index = detail::feature_index(features, dictionary);
+    std::vector<at::Tensor> rows;
+    for (std::int64_t ahead = 0; ahead <= dictionary.later_layers(); ++ahead) {
+      rows.push_back(dictionary.decoder_rows(index, ahead));
+    }
     groups_.push_back(
-        {module, layer, positions, index, dictionary.decoder_rows(index), make::stack(scales), make::stack(values, -1)});
+        {module, layer, positions, index, std::move(rows), make::stack(scales), make::stack(values, -1)});
   }
 }
 
 template <class Set, ErrorPolicy Errors>
 at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const at::Tensor& input,
-                                             const at::Tensor& output) const {
+                                             const at::Tensor& output) {
   at::Tensor result;
   // Reconstruction and recomputed error are the output itself, so nothing but the edited features is encoded.
   if constexpr (!std::same_as<Errors, error::Recomputed>) {
-    result = errors_.complete(module, layer, reconstruct(modules_.dictionaries(), module, layer, input), output);
+    result = errors_.complete(module, layer, reconstruct(modules_.dictionaries(), module, layer, input, reconstructed_), output);
+  }
+  if (module == Module::mlp) {
+    const auto earlier = changed_.take(layer);
+    if (earlier.defined()) result = (result.defined() ? result : output).add(earlier);
   }
   for (const auto& group : groups_) {
     if (group.module != module || group.layer != layer) continue;
-    result = detail::add_on(result.defined() ? result : output, group.positions, written(group, input));
+    const auto more = change(group, input);
+    result = detail::add_on(result.defined() ? result : output, group.positions, more.matmul(group.decoder_rows[0]));
+    for (std::size_t ahead = 1; ahead < group.decoder_rows.size(); ++ahead) {
+      const auto written = more.matmul(group.decoder_rows[ahead]);
+      changed_.add(layer, static_cast<std::int64_t>(ahead), detail::add_on(output.mul(0), group.positions, written));
+    }
   }
   return result;
 }
 
-/// What the edited features write more than they did, [batch, positions, d_out].
+/// How much more active the edited features are than they were, [batch, positions, n].
 template <class Set, ErrorPolicy Errors>
-at::Tensor FeatureEdits<Set, Errors>::written(const Group& group, const at::Tensor& input) const {
+at::Tensor FeatureEdits<Set, Errors>::change(const Group& group, const at::Tensor& input) const {
   const auto acts = encode(modules_.dictionaries(), group.module, group.layer, detail::rows_on(input, group.positions),
                            group.features);
   if (group.value.dim() > 1) {
     check_shape(group.value, shape_of(acts), "values", {},
                 "values are [batch, positions] of the run they are put into");
   }
-  const auto change = acts.mul(group.scale.sub(1)).add(group.value);
-  return change.matmul(group.decoder_rows);
+  return acts.mul(group.scale.sub(1)).add(group.value);
 }
 
 }  // namespace circuit

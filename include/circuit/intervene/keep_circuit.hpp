@@ -80,7 +80,7 @@ class CircuitOnly {
   /// What one module needs.
   struct Place {
     at::Tensor features{};      // [n] int64: kept at one position at least
-    at::Tensor decoder_rows{};  // [n, d_out]
+    std::vector<at::Tensor> decoder_rows{};  // [n, d_out] of the feature's own layer and of those after it
     at::Tensor kept{};          // [pos, n]  1 where kept, 0 elsewhere
     // These three also with prompts in front, where each has a reference of its own.
     at::Tensor base_acts{};   // [pos, n]  the features' activations outside the circuit
@@ -90,7 +90,7 @@ class CircuitOnly {
   };
 
   [[nodiscard]] Place make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
-                                 const at::Tensor& output) const;
+                                 const at::Tensor& output);
   void keep_features(Place& here, const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input) const;
   [[nodiscard]] const Place& place(Module module, Layer layer) const {
     if (const auto found = places_.find({module, layer}); found != places_.end()) return found->second;
@@ -98,9 +98,11 @@ class CircuitOnly {
                      .problem = "the reference run did not record this module"}};
   }
   [[nodiscard]] at::Tensor replaced(const Place& here, Module module, Layer layer, const at::Tensor& input,
-                                    const at::Tensor& output) const;
+                                    const at::Tensor& output);
 
   AtModules<Set> modules_;
+  LaterWrites reconstructed_;  // by cross-layer features
+  LaterWrites kept_;           // by kept ones among them, more than outside the circuit
   KeepCircuitOptions options_;
   std::map<std::pair<Module, Layer>, Place> places_;
 };
@@ -139,11 +141,18 @@ CircuitOnly<Set>::CircuitOnly(Set dictionaries, const KeptNodes& kept, const Cac
 
 template <class Set>
 auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer layer, const at::Tensor& input,
-                                  const at::Tensor& output) const -> Place {
+                                  const at::Tensor& output) -> Place {
   const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
   const auto length = input.size(1);
   Place here;
-  const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input);
+  if (dictionary.later_layers() > 0 && layer < options_.first_layer) {
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = "first_layer",
+                       .problem = "lies behind cross-layer features that write into layers after it",
+                       .expected = "at most " + std::to_string(layer.value),
+                       .got = std::to_string(options_.first_layer.value)}};
+  }
+  const auto reconstruction = reconstruct(modules_.dictionaries(), module, layer, input, reconstructed_);
   const auto none = make::zeros({length, dictionary.d_out()}, dictionary.options());
   if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
   if (options_.errors == Outside::reference) here.error = output.sub(reconstruction);
@@ -182,7 +191,9 @@ void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module 
     masks.push_back(std::move(mask));
   }
   here.features = detail::feature_index(features, dictionary);
-  here.decoder_rows = dictionary.decoder_rows(here.features);
+  for (std::int64_t ahead = 0; ahead <= dictionary.later_layers(); ++ahead) {
+    here.decoder_rows.push_back(dictionary.decoder_rows(here.features, ahead));
+  }
   here.kept = make::stack(masks, -1);
   if (options_.features == Outside::zero) {
     here.base_acts = here.kept.mul(0);
@@ -194,7 +205,7 @@ void CircuitOnly<Set>::keep_features(Place& here, const KeptNodes& kept, Module 
 
 template <class Set>
 at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer layer, const at::Tensor& input,
-                                      const at::Tensor& output) const {
+                                      const at::Tensor& output) {
   const auto& dictionaries = modules_.dictionaries();
   const bool features_left = options_.features == Outside::left;
   const bool errors_left = options_.errors == Outside::left;
@@ -205,14 +216,23 @@ at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer la
                 "the reference run has prompts of the same length, and as many where each has its own");
   }
   at::Tensor reconstruction;
-  if (features_left || errors_left || (here.kept_error.defined() && !options_.kept_errors)) {
-    reconstruction = reconstruct(dictionaries, module, layer, input);
+  const bool cross_layer = dictionary_of(dictionaries, module, layer)->later_layers() > 0;  // later errors need it
+  if (features_left || errors_left || cross_layer || (here.kept_error.defined() && !options_.kept_errors)) {
+    reconstruction = reconstruct(dictionaries, module, layer, input, reconstructed_);
   }
 
   auto result = features_left ? reconstruction : here.base.expand_as(output);
+  if (module == Module::mlp) {
+    const auto earlier = kept_.take(layer);
+    if (earlier.defined()) result = result.add(earlier);
+  }
   if (here.features.defined()) {
     const auto acts = encode(dictionaries, module, layer, input, here.features);
-    result = result.add(acts.sub(here.base_acts).mul(here.kept).matmul(here.decoder_rows));
+    const auto more = acts.sub(here.base_acts).mul(here.kept);
+    result = result.add(more.matmul(here.decoder_rows[0]));
+    for (std::size_t ahead = 1; ahead < here.decoder_rows.size(); ++ahead) {
+      kept_.add(layer, static_cast<std::int64_t>(ahead), more.matmul(here.decoder_rows[ahead]));
+    }
   }
   if (errors_left) return result.add(output.sub(reconstruction));
   if (!here.kept_error.defined()) return result.add(here.error);

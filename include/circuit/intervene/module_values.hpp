@@ -89,9 +89,10 @@ template <ModuleCache Cache, class... Kinds>
 [[nodiscard]] ErrorTerms error_terms(const BasicDictionarySet<Kinds...>& dictionaries, const Cache& cache) {
   const c10::AutoGradMode no_gradient{false};
   ErrorTerms errors;
+  LaterWrites later;
   for_each_module(dictionaries, cache,
                   [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
-                    errors.put(module, layer, output.sub(reconstruct(dictionaries, module, layer, input)));
+                    errors.put(module, layer, output.sub(reconstruct(dictionaries, module, layer, input, later)));
                   });
   return errors;
 }

@@ -63,12 +63,13 @@ class Splice {
   template <ModulePoint P>
   void visit(P point, Layer layer, at::Tensor& value) {
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
-      return errors_.complete(module, l, reconstruct(modules_.dictionaries(), module, l, input), output);
+      return errors_.complete(module, l, reconstruct(modules_.dictionaries(), module, l, input, later_), output);
     });
   }
 
  private:
   AtModules<Set> modules_;
+  LaterWrites later_;
   [[no_unique_address]] Errors errors_;
 };
 

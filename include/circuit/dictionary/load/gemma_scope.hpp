@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,11 +16,11 @@
 namespace circuit {
 
 /// Reads a dictionary of Gemma Scope (2024: `params.npz`) or Gemma Scope 2 (`params.safetensors`): JumpReLU SAEs that
-/// subtract nothing from their input, and transcoders, of which the second may have an affine skip path. Where it sits
-/// is read from the folders' names, as published: `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz`;
-/// hooks are empty where they do not say. A SAE of the embedding (`embedding/...`) is scaled to what hook_embed holds.
+/// subtract nothing from their input, and transcoders, of which the second may have an affine skip path or be one layer
+/// of a cross-layer transcoder (`clt/.../params_layer_12.safetensors`). Where it sits is read from the folders' names, as
+/// published: `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz`; hooks are empty where they do not say. A SAE of the embedding (`embedding/...`) is scaled to what hook_embed holds.
 ///
-/// throws  FileError, FormatError, ConfigError (a cross-layer transcoder)
+/// throws  FileError, FormatError, ConfigError (a cross-layer transcoder of an unknown layer)
 /// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
 [[nodiscard]] LoadedDictionary load_gemma_scope(const std::filesystem::path& file,
                                                 const DictionaryOptions& options = {});
@@ -48,10 +50,16 @@ enum class Site { unknown, embedding, resid, mlp, attention, transcoder };
   return site;
 }
 
+/// The layer in `layer_12/...` or `params_layer_12.safetensors`.
+[[nodiscard]] inline std::optional<std::int32_t> layer_of(const std::filesystem::path& path) {
+  const auto in_name = number_in_path(path.filename(), "params_layer_");
+  return in_name ? in_name : number_in_path(path.parent_path(), "layer_");
+}
+
 [[nodiscard]] inline DictionaryHooks hooks(const std::filesystem::path& path) {
   const auto site = site_of(path);
   if (site == Site::embedding) return {std::string{hook::embed::name}, std::string{hook::embed::name}};
-  const auto layer = number_in_path(path.parent_path(), "layer_");
+  const auto layer = layer_of(path);
   if (!layer || site == Site::unknown) return {};
   const auto both = [&](std::string_view hook) {
     return DictionaryHooks{hook_in_block(*layer, hook), hook_in_block(*layer, hook)};
@@ -81,14 +89,18 @@ inline LoadedDictionary load_gemma_scope(const std::filesystem::path& path, cons
   const auto file = path.extension() == ".npz" ? open_npz(path) : open_safetensors(path);
   const detail::DictionaryReader reader{file, "", options};
   const auto W_dec = scope::spelled(file, "W_dec");
-  if (file.get(W_dec).shape.size() == 3) {
-    throw ConfigError{
-        {.file = path, .tensor = W_dec, .problem = "is of a cross-layer transcoder", .expected = "one decoder"}};
+  const bool cross_layer = file.get(W_dec).shape.size() == 3;
+  const auto layer = scope::layer_of(path);
+  if (cross_layer && !layer) {
+    throw ConfigError{{.file = path,
+                       .tensor = W_dec,
+                       .problem = "is of a cross-layer transcoder, and its layer is not known",
+                       .expected = "a name such as params_layer_3.safetensors"}};
   }
   DictionaryWeights weights;
   reader.read_encoder(weights, scope::spelled(file, "W_enc"));
   weights.b_enc = reader.read("b_enc", 1);
-  reader.read_decoder(weights, W_dec);
+  cross_layer ? reader.read_cross_layer_decoder(weights, W_dec, *layer) : reader.read_decoder(weights, W_dec);
   weights.b_out = reader.read("b_dec", 1);
   if (reader.has("affine_skip_connection")) weights.W_skip = reader.read("affine_skip_connection", 2);
   if (scope::site_of(path) == scope::Site::embedding) {

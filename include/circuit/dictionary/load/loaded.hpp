@@ -85,9 +85,26 @@ class DictionaryReader {
     weights.W_dec = read_matrix(name);
     weights.W_dec_pages = file_.pages(file_.get(prefix_ + name));
   }
+  /// A decoder [d_sae, layers, d_out] of a cross-layer transcoder with its pages.
+  /// own     which of the layers is the dictionary's own; those before it are left out
+  /// throws  ShapeError  when there is no such layer
+  void read_cross_layer_decoder(DictionaryWeights& weights, const std::string& name, std::int64_t own) const {
+    const auto all = read_matrix(name, 3);
+    const auto later = all.size(1) - own - 1;
+    if (later < 0) {
+      throw ShapeError{{.file = file_.path(),
+                        .tensor = prefix_ + name,
+                        .expected = {-1, own + 1, -1},
+                        .got = shape_of(all),
+                        .hint = "one row per layer that is written to"}};
+    }
+    weights.W_dec = all.select(1, own);
+    if (later > 0) weights.W_later = all.narrow(1, own + 1, later);
+    weights.W_dec_pages = file_.pages(file_.get(prefix_ + name));
+  }
   /// A matrix, which stays in half precision where the options say so.
-  [[nodiscard]] at::Tensor read_matrix(const std::string& name) const {
-    const auto stored = read_stored(name, 2);
+  [[nodiscard]] at::Tensor read_matrix(const std::string& name, std::size_t axes = 2) const {
+    const auto stored = read_stored(name, axes);
     const bool stays = is_half(stored) && options_.half == HalfPrecision::mapped && options_.dtype == at::kFloat &&
                        options_.device.is_cpu();
     return stays ? stored : stored.to(options_.dtype).to(options_.device);
