@@ -179,7 +179,8 @@ inline circuit::DictionarySet mixed_dictionaries(const circuit::ModelConfig& c, 
 }
 
 /// Cross-layer transcoders: features of every layer write into all later ones too, each by another row.
-inline circuit::DictionarySet cross_layer_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+inline circuit::DictionarySet cross_layer_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed,
+                                                       circuit::MlpSite site = circuit::MlpSite::normalized) {
   using namespace circuit;
   Source random{seed + 2};
   auto set = dictionaries(c, seed);
@@ -187,9 +188,14 @@ inline circuit::DictionarySet cross_layer_dictionaries(const circuit::ModelConfi
     SparseDictionary<> d{*set.mlp(Layer{l}), {}};
     d.W_later = random({d.d_sae(), c.n_layers - l - 1, d.d_out()}, 0.4);
     if (l == 0) d.W_skip = random({c.d_model, c.d_model}, 0.3);
-    set.set_mlp(Layer{l}, std::move(d));
+    set.set_mlp(Layer{l}, std::move(d), site);
   }
   return set;
+}
+
+/// The same, reading hook_resid_mid but for the last layer.
+inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  return cross_layer_dictionaries(c, seed, circuit::MlpSite::resid_mid);
 }
 
 }  // namespace random_model

@@ -33,7 +33,7 @@ class Replacement {
         model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
                                  hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
                                  hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::attn_out,
-                                 hook::mlp_out, hook::ln2::normalized, hook::ln_final::scale>());
+                                 hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::ln_final::scale>());
     logits = all_logits[0];
     auto embedding = cache.template get<hook::embed>()[0];
     if constexpr (A::Positions::adds_embedding) embedding = embedding.add(cache.template get<hook::pos_embed>()[0]);
@@ -67,7 +67,8 @@ class Replacement {
         continue;
       }
       const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
-      const auto read = cache.template get<hook::ln2::normalized>(l)[0];
+      const auto read = mlp != nullptr && reads_stream(l) ? cache.template get<hook::resid_mid>(l)[0]
+                                                          : cache.template get<hook::ln2::normalized>(l)[0];
       mlp_acts.push_back(leaf(mlp != nullptr ? set.encode_mlp(l, read) : none));
       const auto own = mlp_out.sub(cross_written(l, mlp_acts));
       mlp_rest.push_back(leaf(mlp != nullptr ? own.sub(mlp_written(l, mlp_acts.back(), read)) : own));
@@ -100,8 +101,9 @@ class Replacement {
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
     return pre(*set_.mlp(l), mlp_input(l, x));
   }
-  /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm
+  /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm; or the stream itself
   at::Tensor mlp_input(circuit::Layer l, const at::Tensor& x) const {
+    if (reads_stream(l)) return x;
     const c10::AutoGradMode with_gradient{true};
     return normalize(x, frozen_[slot(l)].scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
   }
@@ -203,6 +205,7 @@ class Replacement {
     }
     return sum;
   }
+  bool reads_stream(circuit::Layer l) const { return set_.mlp_site(l) == circuit::MlpSite::resid_mid; }
   bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
 
   at::Tensor logits;  // [pos, d_vocab] of the original model, behind its soft cap

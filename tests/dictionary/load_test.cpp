@@ -202,7 +202,13 @@ TEST_CASE("SAELens dictionaries of other kinds are refused by name") {
   REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = "covariance_whitening"; }),
                ContainsSubstring("covariance_whitening"));
   REQUIRE_THAT(refused([](auto& c) { c["normalize_activations"] = true; }), ContainsSubstring("activation_scale"));
-  REQUIRE_THAT(refused([](auto& c) { c["metadata"]["hook_head_index"] = 3; }), ContainsSubstring("hook_head_index"));
+  REQUIRE_THAT(refused([](auto& c) { c["metadata"]["hook_head_index"] = "3"; }), ContainsSubstring("hook_head_index"));
+  REQUIRE_THAT(refused([](auto& c) { c["metadata"]["hook_head_index"] = -1; }), ContainsSubstring("hook_head_index"));
+  REQUIRE_THAT(refused([](auto& c) {
+                 c["metadata"]["hook_head_index"] = 3;
+                 c["metadata"]["hook_name"] = "blocks.1.hook_resid_post";
+               }),
+               ContainsSubstring("hook_head_index"));
   REQUIRE_THAT(refused([](auto& c) { c["metadata"] = nlohmann::json::object(); }), ContainsSubstring("hook_point"));
   REQUIRE_THAT(refused([](auto& c) { c["architecture"] = "transcoder"; }), ContainsSubstring("apply_b_dec_to_input"));
   REQUIRE_THAT(refused([](auto& c) { c["d_sae"] = 6; }), ContainsSubstring("expected 6, got 5"));

@@ -150,6 +150,79 @@ TEST_CASE("for a model, transcoders of the MLP's input have a place, its gain ta
                 1e-5);
 }
 
+namespace {
+
+/// A cross-layer transcoder of three layers as circuit-tracer keeps it, [3, 6] each.
+fs::path write_cross_layers(const Folder& folder, int wrong_layer = -1) {
+  for (int l = 0; l < 3; ++l) {
+    const auto n = std::to_string(l);
+    Tensors encoder{{"W_enc_" + n, counted({6, 3}, l)},
+                    {"b_enc_" + n, counted({6}, 10 + l)},
+                    {"b_dec_" + n, counted({3}, 20 + l)}};
+    if (l == 1) encoder["threshold_1"] = at::full({6}, 0.2, at::kFloat);
+    write(folder.path / ("W_enc_" + n + ".safetensors"), encoder);
+    write(folder.path / ("W_dec_" + n + ".safetensors"),
+          {{"W_dec_" + n, counted({6, 3 - l + (l == wrong_layer ? 1 : 0), 3}, 30 + l)}});
+  }
+  write_text(folder.path / "config.yaml",
+             "model_kind: cross_layer_transcoder\nfeature_input_hook: ln2.hook_normalized\n"
+             "feature_output_hook: hook_mlp_out\n");
+  return folder.path;
+}
+
+}  // namespace
+
+TEST_CASE("an SAE of one head describes that head, and leaves the others to the error") {
+  const auto model = random_model::make<Gpt2>(3, at::kFloat);
+  const auto d_head = model.config().d_head;
+  const Tensors tensors{{"W_enc", counted({d_head, 9}, 0)},
+                        {"b_enc", counted({9}, 1)},
+                        {"W_dec", counted({9, d_head}, 2)},
+                        {"b_dec", counted({d_head}, 3)}};
+  const Folder folder;
+  write(folder.path / "sae_weights.safetensors", tensors);
+  const auto config = [&](int head) {
+    write_text(folder.path / "cfg.json",
+               nlohmann::json{{"architecture", "standard"},
+                              {"d_in", d_head},
+                              {"d_sae", 9},
+                              {"apply_b_dec_to_input", true},
+                              {"normalize_activations", "none"},
+                              {"metadata", {{"hook_name", "blocks.1.attn.hook_z"}, {"hook_head_index", head}}}}
+                   .dump());
+  };
+  config(2);
+  REQUIRE(dictionary::load(folder.path).hooks.head == 2);
+  REQUIRE_THROWS_AS(dictionary::load_set({folder.path}), ConfigError);
+  const auto set = dictionary::load_set({folder.path}, model);
+  set.check(model.config(), model.processing(), at::kFloat);
+  const auto z = counted({1, 5, model.config().n_heads * d_head}, 5);
+  const auto own = z.narrow(-1, 2 * d_head, d_head);
+  const auto acts = own.sub(tensors.at("b_dec")).matmul(tensors.at("W_enc")).add(tensors.at("b_enc")).relu();
+  REQUIRE_CLOSE(set.encode_attn(Layer{1}, z), acts, 1e-6);
+  const auto described = set.attn(Layer{1})->decode(acts);
+  REQUIRE_CLOSE(described.narrow(-1, 2 * d_head, d_head), acts.matmul(tensors.at("W_dec")).add(tensors.at("b_dec")),
+                1e-6);
+  REQUIRE(described.ne(0).sum().item<std::int64_t>() == 5 * d_head);
+  config(static_cast<int>(model.config().n_heads));
+  REQUIRE_THROWS_AS(dictionary::load_set({folder.path}, model), IndexError);
+
+  auto normalised = dictionary::load(folder.path).dictionary;
+  normalised.input_norm = {InputNorm::Kind::layer_norm};
+  REQUIRE_THROWS_AS(over_all_heads(normalised, Head{0}, 4), ConfigError);
+}
+
+TEST_CASE("transcoders of hook_resid_mid have a place of their own") {
+  const Folder folder;
+  const auto path = write_cross_layers(folder);
+  write_text(path / "config.yaml",
+             "model_kind: cross_layer_transcoder\nfeature_input_hook: hook_resid_mid\n"
+             "feature_output_hook: hook_mlp_out\n");
+  const auto set = dictionary::load_set({path});
+  REQUIRE(set.mlp_site(Layer{1}) == MlpSite::resid_mid);
+  REQUIRE(set.mlp_site(Layer{7}) == MlpSite::normalized);  // where there is none
+}
+
 TEST_CASE("circuit-tracer files say how many features a TopK keeps, negative values among them") {
   const Folder folder;
   auto tensors = tracer_tensors();
@@ -238,28 +311,6 @@ TEST_CASE("a cross-layer transcoder of Gemma Scope 2 is a file per layer, which 
   REQUIRE_THAT(said<ShapeError>([&] { (void)dictionary::load(folder.path / "params_layer_4.safetensors"); }),
                ContainsSubstring("[6, 4, 3]"));
 }
-
-namespace {
-
-/// A cross-layer transcoder of three layers as circuit-tracer keeps it, [3, 6] each.
-fs::path write_cross_layers(const Folder& folder, int wrong_layer = -1) {
-  for (int l = 0; l < 3; ++l) {
-    const auto n = std::to_string(l);
-    Tensors encoder{{"W_enc_" + n, counted({6, 3}, l)},
-                    {"b_enc_" + n, counted({6}, 10 + l)},
-                    {"b_dec_" + n, counted({3}, 20 + l)}};
-    if (l == 1) encoder["threshold_1"] = at::full({6}, 0.2, at::kFloat);
-    write(folder.path / ("W_enc_" + n + ".safetensors"), encoder);
-    write(folder.path / ("W_dec_" + n + ".safetensors"),
-          {{"W_dec_" + n, counted({6, 3 - l + (l == wrong_layer ? 1 : 0), 3}, 30 + l)}});
-  }
-  write_text(folder.path / "config.yaml",
-             "model_kind: cross_layer_transcoder\nfeature_input_hook: ln2.hook_normalized\n"
-             "feature_output_hook: hook_mlp_out\n");
-  return folder.path;
-}
-
-}  // namespace
 
 TEST_CASE("a cross-layer transcoder of circuit-tracer gives every layer what its definition says") {
   const Folder folder;

@@ -192,3 +192,26 @@ TEST_CASE("interventions that cross-layer features have no meaning for are refus
   too_deep.set_mlp(Layer{1}, SparseDictionary<>{*s.dictionaries.mlp(Layer{0}), {}});
   REQUIRE_THROWS_AS(too_deep.check(s.model.config(), s.model.processing(), at::kDouble), ConfigError);
 }
+
+TEST_CASE("a transcoder of hook_resid_mid is spliced and edited where it reads") {
+  const Setting s;
+  const auto set = random_model::stream_dictionaries(s.model.config(), 2);
+  const auto [logits, cache] = s.model.run(s.tokens, record_modules());
+  REQUIRE_CLOSE(s.model.run(s.tokens, splice(set)).logits, logits, 1e-10);
+  const auto& d = *set.mlp(Layer{0});
+  const auto read = cache.get<hook::resid_mid>(Layer{0});
+  const auto acts = set.encode_mlp(Layer{0}, read);
+  const auto expected = acts.matmul(d.W_dec).add(d.b_out).add(read.matmul(d.W_skip));
+  REQUIRE_CLOSE(error_terms(set, cache).get(Module::mlp, Layer{0}), cache.get<hook::mlp_out>(Layer{0}).sub(expected),
+                1e-12);
+  const auto first = s.model.run(s.tokens, ablate(set, {mlp_feature(Layer{0}, Feature{3})}, everywhere), record_modules());
+  REQUIRE_CLOSE(first.cache.get<hook::mlp_out>(Layer{0}),
+                cache.get<hook::mlp_out>(Layer{0}).sub(acts.select(2, 3).unsqueeze(-1).mul(d.W_dec[3])), 1e-12);
+}
+
+TEST_CASE("a parallel block has no stream between attention and MLP to read") {
+  const auto model = random_model::make<GptNeox>(1, at::kDouble, 3);
+  const auto set = random_model::stream_dictionaries(model.config(), 2);
+  const auto tokens = random_model::Source{3}.tokens(1, 6, model.config().d_vocab);
+  REQUIRE_THROWS_AS(model.run(tokens, splice(set)), ConfigError);
+}

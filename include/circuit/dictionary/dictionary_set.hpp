@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -22,8 +23,14 @@ enum class AttentionSite {
   attn_out,  ///< hook_attn_out; it writes into the residual stream itself
 };
 
+/// What a transcoder of an MLP reads.
+enum class MlpSite {
+  normalized,  ///< ln2.hook_normalized
+  resid_mid,   ///< hook_resid_mid, the stream itself; only where the MLP follows the attention
+};
+
 /// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an
-/// MLP dictionary a transcoder from ln2.hook_normalized to hook_mlp_out. Layers may have none, and may mix kinds: each
+/// MLP dictionary a transcoder from ln2.hook_normalized or hook_resid_mid to hook_mlp_out. Layers may have none, and may mix kinds: each
 /// entry is one of Kinds, and that choice ends at `encode`.
 template <class... Kinds>
 class BasicDictionarySet {
@@ -38,7 +45,12 @@ class BasicDictionarySet {
     if (slot >= sites_.size()) sites_.resize(slot + 1, AttentionSite::z);
     sites_[slot] = site;
   }
-  void set_mlp(Layer layer, Dictionary dictionary) { put(mlp_, layer, std::move(dictionary)); }
+  void set_mlp(Layer layer, Dictionary dictionary, MlpSite site = MlpSite::normalized) {
+    put(mlp_, layer, std::move(dictionary));
+    const auto slot = static_cast<std::size_t>(layer.value);
+    if (slot >= mlp_sites_.size()) mlp_sites_.resize(slot + 1, MlpSite::normalized);
+    mlp_sites_[slot] = site;
+  }
 
   /// The weight processing that the dictionaries were trained under, where they say so; `check` holds a model to it.
   void expect(weights::Processing processing) { expected_ = processing; }
@@ -53,6 +65,10 @@ class BasicDictionarySet {
       if (mlp_[l]) layers.push_back(Layer{static_cast<std::int32_t>(l)});
     }
     return layers;
+  }
+  [[nodiscard]] MlpSite mlp_site(Layer layer) const {
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return slot < mlp_sites_.size() ? mlp_sites_[slot] : MlpSite::normalized;
   }
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return sites_[static_cast<std::size_t>(layer.value)]; }
 
@@ -117,8 +133,19 @@ class BasicDictionarySet {
   Slots attn_;
   Slots mlp_;
   std::vector<AttentionSite> sites_;
+  std::vector<MlpSite> mlp_sites_;
   std::optional<weights::Processing> expected_;
 };
+
+/// What a layer's transcoder reads; behind the norm, if a set does not say.
+template <class Set>
+[[nodiscard]] MlpSite mlp_site(const Set& set, Layer layer) {
+  if constexpr (requires { { set.mlp_site(layer) } -> std::same_as<MlpSite>; }) {
+    return set.mlp_site(layer);
+  } else {
+    return MlpSite::normalized;
+  }
+}
 
 /// The kinds this library brings: each dictionary's nonlinearity was chosen when it was read.
 using DictionarySet = BasicDictionarySet<SparseDictionary<>>;

@@ -111,10 +111,17 @@ struct DictionaryPlace {
   bool mlp;
   Layer layer;
   AttentionSite site = AttentionSite::z;
+  MlpSite mlp_site = MlpSite::normalized;
 };
 
 /// throws  ConfigError  for hooks that a DictionarySet has no place for
 [[nodiscard]] inline DictionaryPlace place_of(const DictionaryFound& found) {
+  if (found.hooks.head) {
+    throw ConfigError{{.file = found.path,
+                       .tensor = "hook_head_index",
+                       .problem = "is of one head, and how many there are is the model's to say",
+                       .hint = "use dictionary::load_set(paths, model), or over_all_heads"}};
+  }
   const auto in = split_hook(found.hooks.in);
   const auto out = split_hook(found.hooks.out);
   if (in && out && in->first == out->first) {
@@ -122,12 +129,16 @@ struct DictionaryPlace {
     if (in->second == hook::attn_out::name && out->second == in->second) {
       return {false, in->first, AttentionSite::attn_out};
     }
-    if (in->second == hook::ln2::normalized::name && out->second == hook::mlp_out::name) return {true, in->first};
+    if (out->second == hook::mlp_out::name) {
+      if (in->second == hook::ln2::normalized::name) return {true, in->first};
+      if (in->second == hook::resid_mid::name) return {true, in->first, AttentionSite::z, MlpSite::resid_mid};
+    }
   }
   throw ConfigError{{.file = found.path,
                      .tensor = "hook",
                      .problem = "there is no place for this dictionary",
-                     .expected = "attn.hook_z, hook_attn_out, or ln2.hook_normalized to hook_mlp_out of one layer",
+                     .expected = "attn.hook_z, hook_attn_out, or ln2.hook_normalized or hook_resid_mid to hook_mlp_out "
+                                 "of one layer",
                      .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
 }
 
@@ -194,7 +205,7 @@ inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
       }
       if (loaded.expects) expected = loaded.expects;
       if (mlp) {
-        set.set_mlp(layer, std::move(loaded.dictionary));
+        set.set_mlp(layer, std::move(loaded.dictionary), detail::place_of(found).mlp_site);
       } else {
         set.set_attn(layer, std::move(loaded.dictionary), detail::place_of(found).site);
       }

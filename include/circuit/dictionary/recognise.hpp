@@ -14,6 +14,7 @@
 #include "circuit/dictionary/load/gemma_scope.hpp"
 #include "circuit/dictionary/load/llama_scope.hpp"
 #include "circuit/dictionary/load/sparsify.hpp"
+#include "circuit/dictionary/one_head.hpp"
 
 /// Dictionaries of every format there is a loader for. `circuit/dictionary/load.hpp` alone reads those that circuits
 /// were first found with, and costs less to include.
@@ -77,8 +78,9 @@ struct Recognised {
 [[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths,
                                      const DictionaryOptions& options = {});
 
-/// The same for one model's: transcoders that read what its MLPs read (`mlp.hook_in`) have a place too.
-/// throws  as load_set and read_before_gain
+/// The same for one model's: transcoders that read what its MLPs read (`mlp.hook_in`) have a place too, and SAEs of one
+/// head.
+/// throws  as load_set, read_before_gain and over_all_heads
 template <Architecture A>
 [[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const HookedTransformer<A>& model,
                                      const DictionaryOptions& options = {});
@@ -148,7 +150,7 @@ class SetOfFiles {
     }
     if (loaded.expects) expected_ = loaded.expects;
     if (place.mlp) {
-      set_.set_mlp(place.layer, std::move(loaded.dictionary));
+      set_.set_mlp(place.layer, std::move(loaded.dictionary), place.mlp_site);
     } else {
       set_.set_attn(place.layer, std::move(loaded.dictionary), place.site);
     }
@@ -163,9 +165,15 @@ class SetOfFiles {
   std::optional<weights::Processing> expected_;
 };
 
-/// A transcoder of an MLP's own input as one of ln2.hook_normalized; any other as it is.
+/// A transcoder of an MLP's own input as one of ln2.hook_normalized, an SAE of one head as one of all; any other as it is.
 template <Architecture A>
-[[nodiscard]] LoadedDictionary before_gain(LoadedDictionary loaded, const HookedTransformer<A>& model) {
+[[nodiscard]] LoadedDictionary for_model(LoadedDictionary loaded, const HookedTransformer<A>& model) {
+  if (const auto head = std::exchange(loaded.hooks.head, {})) {
+    check_shape(loaded.dictionary.W_enc, {model.config().d_head, -1}, "W_enc", loaded.dictionary.name,
+                "this dictionary does not fit the model's heads");
+    loaded.dictionary = over_all_heads(std::move(loaded.dictionary), Head{*head}, model.config().n_heads);
+    return loaded;
+  }
   const auto in = circuit::detail::split_hook(loaded.hooks.in);
   if (!in || in->second != "mlp.hook_in") return loaded;
   const auto layer = in->first;
@@ -244,7 +252,7 @@ DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const Ho
                        const DictionaryOptions& options) {
   detail::SetOfFiles set;
   detail::load_each(paths, options, [&](const auto& path, LoadedDictionary loaded) {
-    set.add(path, detail::before_gain(std::move(loaded), model));
+    set.add(path, detail::for_model(std::move(loaded), model));
   });
   return std::move(set).finish();
 }

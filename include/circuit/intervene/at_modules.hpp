@@ -16,7 +16,8 @@ namespace circuit {
 /// The points at which dictionaries read or describe.
 template <class P>
 concept ModulePoint = std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> ||
-                      std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::mlp_out>;
+                      std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::resid_mid> ||
+                      std::same_as<P, hook::mlp_out>;
 
 /// What cross-layer features have written so far, in one forward pass, into MLP outputs of layers still to come.
 class LaterWrites {
@@ -41,23 +42,14 @@ class LaterWrites {
 };
 
 /// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
-/// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
-/// until hook_mlp_out, so an attachment that edits that input is named before this one.
+/// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized (or
+/// hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one.
 template <class Set>
 class AtModules {
  public:
   /// throws  ConfigError  for a cross-layer transcoder that writes into a layer without a dictionary
   explicit AtModules(Set dictionaries) : dictionaries_{std::move(dictionaries)} {
-    for (const Layer layer : dictionaries_.mlp_layers()) {
-      const auto& dictionary = *dictionaries_.mlp(layer);
-      for (std::int32_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
-        const Layer later{layer.value + ahead};
-        if (dictionaries_.mlp(later) != nullptr) continue;
-        throw ConfigError{{.file = dictionary.name,
-                           .tensor = "W_later",
-                           .problem = "writes into layer " + std::to_string(later.value) + ", which has no dictionary"}};
-      }
-    }
+    if constexpr (requires { dictionaries_.mlp_layers(); }) check_later_layers();
   }
 
   [[nodiscard]] const Set& dictionaries() const noexcept { return dictionaries_; }
@@ -77,18 +69,40 @@ class AtModules {
       const auto out = value;
       put(value, replace(Module::attn, layer, out, out));
     } else if constexpr (std::same_as<P, hook::ln2::normalized>) {
-      if (dictionaries_.mlp(layer) != nullptr) mlp_input_ = value;
+      if (reads_mlp(layer, MlpSite::normalized)) mlp_input_ = value;
+    } else if constexpr (std::same_as<P, hook::resid_mid>) {
+      if (reads_mlp(layer, MlpSite::resid_mid)) mlp_input_ = value;
     } else {
       if (dictionaries_.mlp(layer) == nullptr) return;
       const auto input = std::exchange(mlp_input_, {});
+      if (!input.defined()) {
+        throw ConfigError{{.file = dictionaries_.mlp(layer)->name,
+                           .tensor = hook_name(hook::resid_mid{}, layer),
+                           .problem = "this architecture has no such point"}};
+      }
       const auto out = value;
       put(value, replace(Module::mlp, layer, input, out));
     }
   }
 
  private:
+  void check_later_layers() const {
+    for (const Layer layer : dictionaries_.mlp_layers()) {
+      const auto& dictionary = *dictionaries_.mlp(layer);
+      for (std::int32_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
+        const Layer later{layer.value + ahead};
+        if (dictionaries_.mlp(later) != nullptr) continue;
+        throw ConfigError{{.file = dictionary.name,
+                           .tensor = "W_later",
+                           .problem = "writes into layer " + std::to_string(later.value) + ", which has no dictionary"}};
+      }
+    }
+  }
   [[nodiscard]] bool has_attn(Layer layer, AttentionSite site) const {
     return dictionaries_.attn(layer) != nullptr && dictionaries_.attn_site(layer) == site;
+  }
+  [[nodiscard]] bool reads_mlp(Layer layer, MlpSite site) const {
+    return dictionaries_.mlp(layer) != nullptr && mlp_site(dictionaries_, layer) == site;
   }
   static void put(at::Tensor& value, const at::Tensor& replaced) {
     if (replaced.defined()) value = replaced.reshape(value.sizes());

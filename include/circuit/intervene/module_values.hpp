@@ -22,8 +22,23 @@ concept ModuleCache = Cache::template holds<hook::attn::z> && Cache::template ho
 
 /// An attachment that records exactly that: `model.run(tokens, record_modules()).cache`.
 [[nodiscard]] inline auto record_modules(InLayers in = {}) {
-  return record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out>(std::move(in));
+  return record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::resid_mid, hook::mlp_out>(std::move(in));
 }
+
+namespace detail {
+
+/// What a transcoder read in a recorded run.
+template <ModuleCache Cache>
+[[nodiscard]] at::Tensor transcoder_input(const Cache& cache, MlpSite site, Layer layer) {
+  if (site == MlpSite::normalized) return cache.template get<hook::ln2::normalized>(layer);
+  if constexpr (Cache::template holds<hook::resid_mid>) {
+    return cache.template get<hook::resid_mid>(layer);
+  } else {
+    throw NameError{{.tensor = hook_name(hook::resid_mid{}, layer), .problem = "was not recorded"}};
+  }
+}
+
+}  // namespace detail
 
 /// Calls `use(module, layer, input, output)` for every recorded module that has a dictionary.
 /// input  [batch, pos, d_in]   output  [batch, pos, d_out]
@@ -43,7 +58,9 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
     } else if constexpr (std::same_as<P, hook::mlp_out>) {
       // A cache goes point by point, a forward pass layer by layer.
       if (dictionaries.mlp(layer) == nullptr) return;
-      show(hook::ln2::normalized{}, cache.template get<hook::ln2::normalized>(layer));
+      const auto site = mlp_site(dictionaries, layer);
+      const auto input = detail::transcoder_input(cache, site, layer);
+      site == MlpSite::normalized ? show(hook::ln2::normalized{}, input) : show(hook::resid_mid{}, input);
       show(hook::mlp_out{}, recorded);
     }
   });
@@ -53,7 +70,7 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
 /// throws  NameError  when it was not recorded
 template <ModuleCache Cache, class Set>
 [[nodiscard]] at::Tensor input_of(const Set& dictionaries, const Cache& cache, Module module, Layer layer) {
-  if (module == Module::mlp) return cache.template get<hook::ln2::normalized>(layer);
+  if (module == Module::mlp) return detail::transcoder_input(cache, mlp_site(dictionaries, layer), layer);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return cache.template get<hook::attn_out>(layer);
   return cache.template get<hook::attn::z>(layer).flatten(2);
 }

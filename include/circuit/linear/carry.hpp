@@ -45,7 +45,7 @@ template <Architecture A, SoftmaxJacobian Softmax, Dictionaries Set>
     if constexpr (has_mlp<A>) {
       if (!skip) continue;
       const auto own = positions.index_select(0, ids_tensor(g.target)).to(above.device());
-      g.grad = g.grad.add(pull_back.skip(layer, g.prompt, set.mlp(layer)->W_skip, above, own));
+      g.grad = g.grad.add(pull_back.skip(mlp_site(set, layer), layer, g.prompt, set.mlp(layer)->W_skip, above, own));
     }
   }
   return true;

@@ -214,12 +214,15 @@ template <Architecture A, Dictionaries Set>
     });
     if (const auto* dictionary = dictionaries.mlp(layer)) {
       auto outputs = mlp_outs;
+      std::vector<at::Tensor> inputs;
       for (std::size_t r = 0; r < runs.size(); ++r) {
-        mlp_states[r]->constant = mlp_constant(model, *dictionary, layer);
-        if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], layer));
+        const auto site = mlp_site(dictionaries, layer);
+        mlp_states[r]->constant = mlp_constant(model, *dictionary, site, layer);
+        if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], site, layer));
+        inputs.push_back(mlp_input<A>(*runs[r], site, layer));
       }
       describe_module<describes_exactly<Set>>(
-          values(hook::ln2::normalized{}, layer), outputs,
+          inputs, outputs,
           [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
           [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, mlp_states);
     } else {
@@ -248,9 +251,9 @@ template <Architecture A, Dictionaries Set>
                                  .sub(constant.defined() ? own.sub(constant) : own));
     }
     if constexpr (has_mlp<A>) {
-      if (!has_skip(dictionaries, layer)) continue;
+      if (!has_skip(dictionaries, layer) || mlp_site(dictionaries, layer) == MlpSite::resid_mid) continue;
       const auto ratio = corrupt.get<hook::ln2::scale>(layer).div(lin.run.get<hook::ln2::scale>(layer));
-      add(mlp_depth<A>(layer), skip_map(model, *dictionaries.mlp(layer), corrupt, layer).mul(ratio.sub(1.0)));
+      add(mlp_depth<A>(layer), skip_map(model, *dictionaries.mlp(layer), corrupt, MlpSite::normalized, layer).mul(ratio.sub(1.0)));
     }
   }
   return changes;

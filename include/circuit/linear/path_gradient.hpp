@@ -102,7 +102,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
           detail::combined_reader(*d, lin.clean.mlp[slot].features, on_outputs, readers).view(resid.sizes());
       if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
       below = below.add(by_prompt([&](Prompt b) {
-        return pull_back.mlp(layer, b, reader.select(0, b.value), positions).grad;
+        return pull_back.transcoder(mlp_site(dictionaries, layer), layer, b, reader.select(0, b.value), positions).grad;
       }));
     }
     if constexpr (!A::Wiring::parallel) resid = below;  // else attention writes where the MLP does

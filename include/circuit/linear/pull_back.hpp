@@ -1,6 +1,7 @@
 #pragma once
 
 #include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
 #include "circuit/linear/frozen_run.hpp"
 #include "circuit/linear/softmax/exact.hpp"
 #include "circuit/model/hooked_transformer.hpp"
@@ -28,6 +29,18 @@ class PullBack {
   /// return     grad [n, d_model]
   [[nodiscard]] Pulled mlp(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
 
+  /// Functionals of the stream itself, before the MLP.
+  [[nodiscard]] Pulled stream(Layer /*layer*/, Prompt /*prompt*/, const at::Tensor& readers,
+                              const at::Tensor& /*positions*/) const {
+    return {readers, no_constant(readers)};
+  }
+  /// Whichever of the two a transcoder reads.
+  [[nodiscard]] Pulled transcoder(MlpSite site, Layer layer, Prompt prompt, const at::Tensor& readers,
+                                  const at::Tensor& positions) const {
+    return site == MlpSite::resid_mid ? stream(layer, prompt, readers, positions)
+                                      : mlp(layer, prompt, readers, positions);
+  }
+
   /// Through values, the pattern frozen.
   /// readers  [n, n_heads * d_head]  functionals of hook_z
   /// return   grad [n, pos, d_model] at every key position
@@ -48,12 +61,12 @@ class PullBack {
   /// return  [n, pos, d_model]  with respect to the residual stream before the layer
   [[nodiscard]] at::Tensor attention(Layer layer, Prompt prompt, const at::Tensor& grad) const;
 
-  /// Through a transcoder's skip path and the norm before the MLP.
+  /// Through a transcoder's skip path and the norm before the MLP, where the transcoder reads behind it.
   /// grad       [n, d_model] with respect to hook_mlp_out where each stands, or [n, pos, d_model] at every position
   /// positions  [n] int64; not read for the latter
   /// return     the same shape, with respect to the residual stream
-  [[nodiscard]] at::Tensor skip(Layer layer, Prompt prompt, const at::Tensor& W_skip, const at::Tensor& grad,
-                                const at::Tensor& positions) const;
+  [[nodiscard]] at::Tensor skip(MlpSite site, Layer layer, Prompt prompt, const at::Tensor& W_skip,
+                                const at::Tensor& grad, const at::Tensor& positions) const;
 
   /// Functionals of hook_attn_out as ones of hook_z. readers [n, d_model]  return grad [n, n_heads * d_head]
   [[nodiscard]] Pulled output(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
@@ -138,8 +151,9 @@ Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& r
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
-at::Tensor PullBack<A, Softmax>::skip(Layer layer, Prompt prompt, const at::Tensor& W_skip, const at::Tensor& grad,
-                                      const at::Tensor& positions) const {
+at::Tensor PullBack<A, Softmax>::skip(MlpSite site, Layer layer, Prompt prompt, const at::Tensor& W_skip,
+                                      const at::Tensor& grad, const at::Tensor& positions) const {
+  if (site == MlpSite::resid_mid) return grad.matmul(W_skip.t());
   auto scale = at_prompt<hook::ln2::scale>(layer, prompt);
   if (grad.dim() == 2) scale = scale.index_select(0, positions);
   return Norm::pull_back_normalized(grad.matmul(W_skip.t()), scale, block(layer).ln2);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/dictionary_set.hpp"
 #include "circuit/dictionary/sparse_dictionary.hpp"
 #include "circuit/linear/frozen_run.hpp"
 #include "circuit/model/hooked_transformer.hpp"
@@ -13,12 +14,24 @@ template <Architecture A>
   return model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2.bias;
 }
 
+/// What a layer's transcoder read in a recorded run, [batch, pos, d_model].
+/// throws  ConfigError  for the stream between attention and MLP of an architecture that computes both at once
+template <Architecture A>
+[[nodiscard]] at::Tensor mlp_input(const FrozenRun& run, MlpSite site, Layer layer) {
+  if (site == MlpSite::normalized) return run.get<hook::ln2::normalized>(layer);
+  if constexpr (A::Wiring::parallel || !has_mlp<A>) {
+    throw ConfigError{{.tensor = hook_name(hook::resid_mid{}, layer), .problem = "this architecture has no such point"}};
+  }
+  return run.get<hook::resid_post>(layer).sub(run.get<hook::mlp_out>(layer));
+}
+
 /// The linear part, at a recorded run, of what a transcoder's skip path makes of the residual stream: without what the
-/// norm's bias gives. It is inversely proportional to the norm's scale.
+/// norm's bias gives. Behind the norm it is inversely proportional to the norm's scale.
 /// return  [batch, pos, d_model]
 template <Architecture A>
 [[nodiscard]] at::Tensor skip_map(const HookedTransformer<A>& model, const DictionaryWeights& dictionary,
-                                  const FrozenRun& run, Layer layer) {
+                                  const FrozenRun& run, MlpSite site, Layer layer) {
+  if (site == MlpSite::resid_mid) return mlp_input<A>(run, site, layer).matmul(dictionary.W_skip);
   const auto bias = bias_in_normalized(model, layer);
   const auto& normalized = run.get<hook::ln2::normalized>(layer);
   return (bias.defined() ? normalized.sub(bias) : normalized).matmul(dictionary.W_skip);
@@ -28,8 +41,8 @@ template <Architecture A>
 /// path. [d_model], or undefined
 template <Architecture A>
 [[nodiscard]] at::Tensor mlp_constant(const HookedTransformer<A>& model, const DictionaryWeights& dictionary,
-                                      Layer layer) {
-  if (!dictionary.has_skip()) return dictionary.b_out;
+                                      MlpSite site, Layer layer) {
+  if (!dictionary.has_skip() || site == MlpSite::resid_mid) return dictionary.b_out;
   const auto bias = bias_in_normalized(model, layer);
   if (!bias.defined()) return dictionary.b_out;
   return affine(bias.unsqueeze(0), dictionary.W_skip, dictionary.b_out).squeeze(0);

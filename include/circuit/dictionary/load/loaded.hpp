@@ -38,6 +38,7 @@ enum class DictionaryKind {
 struct DictionaryHooks {
   std::string in{};
   std::string out{};
+  std::optional<std::int32_t> head{};  ///< the one head of attn.hook_z that it was trained on; none: all heads
 };
 
 /// One dictionary as a file holds it.

@@ -13,6 +13,7 @@
 
 #include "circuit/dictionary/activation/gated.hpp"
 #include "circuit/dictionary/load/assemble.hpp"
+#include "circuit/hook/points.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/safetensors.hpp"
 
@@ -134,13 +135,19 @@ template <class T>
                                            bool transcoder) {
   auto in = anywhere<std::string>(json, "hook_name", file, "");
   if (in.empty()) in = require<std::string>(json, "hook_point", file);
+  std::optional<std::int32_t> one_head;
   for (const auto* key : {"hook_head_index", "hook_point_head_index", "hook_head_index_out"}) {
     const auto head = anywhere<nlohmann::json>(json, key, file, nullptr);
-    if (!head.is_null()) refuse(file, key, "null: all heads", short_dump(head));
+    if (head.is_null()) continue;
+    const bool number = head.is_number_integer() && head >= 0 && head < 65536;
+    if (transcoder || !number || !in.ends_with(hook::attn::z::name)) {
+      refuse(file, key, "null, or a number for an SAE of attn.hook_z", short_dump(head));
+    }
+    one_head = head.get<std::int32_t>();
   }
   auto out = transcoder ? anywhere<std::string>(json, "hook_name_out", file, "") : in;
   if (out.empty()) throw ConfigError{{.file = file, .tensor = "hook_name_out", .problem = "is missing"}};
-  return {std::move(in), std::move(out)};
+  return {std::move(in), std::move(out), one_head};
 }
 
 /// The model's loading options, of which a missing one means TransformerLens' default: all on.

@@ -205,7 +205,9 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   const auto search = [&](const auto& read) {
-    steps(std::move(targets), read, layer, mlp_depth<A>(layer), {{EdgeType::mlp, &decltype(pull_back_)::mlp}});
+    using P = decltype(pull_back_);
+    const bool raw = mlp_site(dictionaries_, layer) == MlpSite::resid_mid;
+    steps(std::move(targets), read, layer, mlp_depth<A>(layer), {{EdgeType::mlp, raw ? &P::stream : &P::mlp}});
   };
   if constexpr (ReadsAtInput<Set>) {
     targets.set_constant(make::zeros({targets.size()}));  // theirs differs by prompt and position too
