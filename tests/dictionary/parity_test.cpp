@@ -1,12 +1,16 @@
 // Dictionaries written by the libraries that people publish them with, held to what those libraries make of them
 // (tests/data/dictionaries/make.py).
 #include <algorithm>
+#include <cmath>
+#include <concepts>
 #include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "circuit/dictionary/recognise.hpp"
+#include "circuit/model/architecture/gpt2.hpp"
+#include "circuit/model/load.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -81,9 +85,38 @@ std::vector<Case> cases() {
 
 fs::path folder() { return fs::path{CIRCUIT_TEST_DATA} / "dictionaries"; }
 
-/// Largest differences from what the library made of the same inputs.
+/// Puts what a dictionary makes of what it reads in the place of what it describes.
+struct InPlace {
+  const SparseDictionary<>& dictionary;
+  DictionaryHooks hooks;
+  at::Tensor read{};
+
+  template <HookPoint P>
+    requires(std::same_as<P, hook::embed> || std::same_as<P, hook::attn::z> || std::same_as<P, hook::resid_post> ||
+             std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::mlp_out>)
+  void visit(P point, Layer layer, at::Tensor& value) {
+    const auto here = hook_name(point, layer);
+    if (here == hooks.in) read = value.reshape({value.size(0), value.size(1), -1});
+    if (here == hooks.out) value = dictionary.reconstruct(read).view(value.sizes());
+  }
+};
+
+/// The mean loss of the tiny GPT-2 with a dictionary spliced in.
+double spliced_loss(const LoadedDictionary& loaded) {
+  const auto folder = fs::path{CIRCUIT_TEST_DATA} / "spliced_model";
+  static const auto model = load_model<Gpt2>(folder, {.processing = weights::Processing{}});
+  const auto tokens = to_tensor(open_safetensors(folder / "prompts.safetensors").get("tokens"));
+  auto hooks = loaded.hooks;
+  if (hooks.in == "blocks.1.mlp.hook_in") hooks.in = normalized;  // after LayerNorm they are one
+  const auto logits = model.run(tokens, InPlace{loaded.dictionary, hooks}).logits;
+  const auto next = tokens.narrow(1, 1, tokens.size(1) - 1).unsqueeze(-1);
+  const auto all = logits.narrow(1, 0, tokens.size(1) - 1).log_softmax(-1);
+  return -all.gather(-1, next).mean().item<double>();
+}
+
+/// Largest differences from what the library made of the same inputs, and of the spliced model's loss.
 struct Difference {
-  double encode, decode, error, active;
+  double encode, decode, error, loss, active;
 };
 
 Difference difference_of(const Case& c, LoadedDictionary& loaded) {
@@ -99,7 +132,9 @@ Difference difference_of(const Case& c, LoadedDictionary& loaded) {
   const auto rebuilt = d.b_out.add(decode_active(d, streamed));
   // The error term of what the dictionary describes: for a transcoder any target will do, so both take the inputs.
   return {largest(d.encode(x).sub(acts)), largest(d.output(d.decode(acts), x).sub(out)),
-          largest(x.sub(d.output(rebuilt, x)).sub(x.sub(out))), acts.ne(0).sum().item<double>()};
+          largest(x.sub(d.output(rebuilt, x)).sub(x.sub(out))),
+          std::abs(spliced_loss(loaded) - to_tensor(expected.get("loss")).item<double>()),
+          acts.ne(0).sum().item<double>()};
 }
 
 }  // namespace
@@ -118,6 +153,7 @@ TEST_CASE("every kind of dictionary encodes, decodes and errs as in the library 
     REQUIRE(difference.encode < 1e-5);
     REQUIRE(difference.decode < 1e-5);
     REQUIRE(difference.error < 1e-5);
+    REQUIRE(difference.loss < 1e-5);
   }
 }
 
@@ -136,7 +172,7 @@ TEST_CASE("the table of differences", "[.table]") {
     const auto d = difference_of(c, loaded);
     std::string kind{c.folder};
     std::ranges::replace(kind, '_', ' ');
-    std::printf("| %s | %s | %s | %.1e | %.1e | %.1e |\n", kind.c_str(),
-                std::string{dictionary::name(c.format)}.c_str(), c.reference, d.encode, d.decode, d.error);
+    std::printf("| %s | %s | %s | %.1e | %.1e | %.1e | %.1e |\n", kind.c_str(),
+                std::string{dictionary::name(c.format)}.c_str(), c.reference, d.encode, d.decode, d.error, d.loss);
   }
 }

@@ -1,10 +1,12 @@
 """Writes one small dictionary of every kind with the library that people publish it with, and what that library makes of
-some inputs: `expected.safetensors` in each folder holds x, the activations and the output.
+some inputs: `expected.safetensors` in each folder holds x, the activations, the output, and the loss of a tiny GPT-2
+(../spliced_model) whose activation the library's output stands in for.
 
 Needs sae_lens 6.54, eai-sparsify 1.3 and dictionary-learning 0.1; run anywhere. Nothing is fetched: where sae_lens reads a
 published layout (Gemma Scope, Llama Scope, circuit-tracer), its own converter is given the files written here.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -20,9 +22,10 @@ from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
 from dictionary_learning.trainers.top_k import AutoEncoderTopK
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.registry import get_sae_class
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sparsify.config import SparseCoderConfig
 from sparsify.sparse_coder import SparseCoder
+from transformers import GPT2Config, GPT2LMHeadModel
 
 HERE = Path(__file__).parent
 D_IN, D_SAE = 6, 16
@@ -51,9 +54,49 @@ def inputs():
     return torch.randn(5, D_IN) * 1.5 + 0.3
 
 
-def expect(folder, x, acts, out):
-    save_file({"x": x, "acts": acts.detach().contiguous(), "out": out.detach().contiguous()},
-              folder / "expected.safetensors")
+@functools.cache
+def tiny_model():
+    """A GPT-2 of the dictionaries' width with random weights, written once; and its prompts."""
+    folder = HERE.parent / "spliced_model"
+    if not folder.exists():
+        generator = torch.Generator().manual_seed(5)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=16, n_embd=D_IN, n_layer=2, n_head=2, n_inner=12))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                mean = 1.0 if "ln_" in name and name.endswith("weight") else 0.0
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5 + mean)
+        model.save_pretrained(folder)
+        save_file({"tokens": torch.randint(20, (3, 8), generator=generator)}, folder / "prompts.safetensors")
+    return GPT2LMHeadModel.from_pretrained(folder).eval(), load_file(folder / "prompts.safetensors")["tokens"]
+
+
+def spliced_loss(forward, site):
+    """The tiny model's loss with forward(x) in the place of what the dictionary describes."""
+    with torch.random.fork_rng():
+        model, tokens = tiny_model()
+    block = model.transformer.h[1]
+    f = lambda x: forward(x.reshape(-1, D_IN)).reshape(x.shape)
+    read, hooks = {}, []
+    if site == "resid":
+        hooks.append(block.register_forward_hook(
+            lambda _, __, out: (f(out[0]), *out[1:]) if isinstance(out, tuple) else f(out)))
+    elif site == "z":
+        hooks.append(block.attn.c_proj.register_forward_pre_hook(lambda _, args: (f(args[0]),)))
+    elif site == "embed":
+        hooks.append(model.transformer.wte.register_forward_hook(lambda _, __, out: f(out)))
+    else:
+        hooks.append(block.ln_2.register_forward_hook(lambda _, __, out: read.update(x=out)))
+        hooks.append(block.mlp.register_forward_hook(lambda _, __, out: f(read["x"])))
+    with torch.no_grad():
+        loss = model(tokens, labels=tokens).loss
+    for hook in hooks:
+        hook.remove()
+    return loss
+
+
+def expect(folder, x, acts, forward, site="resid"):
+    save_file({"x": x, "acts": acts.detach().contiguous(), "out": forward(x).detach().contiguous(),
+               "loss": spliced_loss(forward, site).reshape(1)}, folder / "expected.safetensors")
 
 
 def acts_of(sae, x):
@@ -79,11 +122,9 @@ def lens(name, architecture, hook="hook_resid_post", fold=None, **more):
         sae.fold_activation_norm_scaling_factor(fold)
     x = inputs()
     if hook.endswith("hook_z"):
-        heads = x.view(5, 2, 3)
-        acts, out = acts_of(sae, heads), sae(heads).reshape(5, D_IN)
-    else:
-        acts, out = acts_of(sae, x), sae(x)
-    expect(folder, x, acts, out)
+        heads = lambda x: x.view(-1, 2, 3)
+        return expect(folder, x, acts_of(sae, heads(x)), lambda x: sae(heads(x)).reshape(-1, D_IN), "z")
+    expect(folder, x, acts_of(sae, x), sae, "mlp" if "transcoder" in architecture else "resid")
 
 
 def lens_before_6():
@@ -97,7 +138,7 @@ def lens_before_6():
         "activation_fn_kwargs": {"k": 4}, "normalize_activations": False, "finetuning_scaling_factor": False}))
     again = sae_lens.SAE.load_from_disk(folder)
     x = inputs()
-    expect(folder, x, acts_of(again, x), again(x))
+    expect(folder, x, acts_of(again, x), again)
 
 
 def lens_trained(name, **more):
@@ -111,7 +152,7 @@ def lens_trained(name, **more):
     sae.save_inference_model(folder)
     again = sae_lens.SAE.load_from_disk(folder)
     x = inputs()
-    expect(folder, x, acts_of(again, x), again(x))
+    expect(folder, x, acts_of(again, x), again)
 
 
 # ---- published layouts, read by sae_lens' converters ------------------------------------------------------------------
@@ -128,7 +169,9 @@ def converted(folder, loader, name_in_repo, x=None, repo="local", fold=None, **o
     if fold is not None:
         sae.fold_activation_norm_scaling_factor(fold)
     x = inputs()
-    expect(HERE / folder.relative_to(HERE).parts[0], x, acts_of(sae, x), sae(x))
+    name = folder.relative_to(HERE).parts[0]
+    site = "embed" if "embedding" in name else "mlp" if "transcoder" in name else "resid"
+    expect(HERE / name, x, acts_of(sae, x), sae, site)
 
 
 def numbers(**more):
@@ -195,7 +238,7 @@ def sparse_coder(name, hookpoint, **config):
     x = inputs()
     values, places, _ = coder.encode(x)
     acts = torch.zeros(len(x), D_SAE).scatter(1, places, values)
-    expect(folder, x, acts, coder(x).sae_out)
+    expect(folder, x, acts, lambda x: coder(x).sae_out, "mlp" if config.get("transcode") else "resid")
 
 
 # ---- dictionary_learning ----------------------------------------------------------------------------------------------
@@ -209,7 +252,7 @@ def learned(name, dictionary, threshold=None, **trainer):
         "dict_class": type(dictionary).__name__, "activation_dim": D_IN, "dict_size": D_SAE, "layer": 1,
         "lm_name": "tiny", "submodule_name": "resid_post_layer_1"} | trainer, "buffer": {"ctx_len": 128}}))
     x = inputs()
-    expect(folder, x, dictionary.encode(x), dictionary(x))
+    expect(folder, x, dictionary.encode(x), dictionary)
 
 
 # ---- circuit-tracer: its layout, by the definition of its transcoders ---------------------------------------------------
@@ -227,17 +270,22 @@ def tracer(name, activation=None, threshold=False, skip=False):
     if activation:
         config |= {"activation": activation, "k": 4}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def acts(x):
+        pre = x @ n["W_enc"] + n["b_enc"]
+        if threshold:
+            return pre * (pre > n["threshold"])
+        if activation == "topk":
+            kept = pre.topk(4, dim=-1)
+            return torch.zeros_like(pre).scatter(1, kept.indices, kept.values)
+        return pre.relu()
+
+    def forward(x):
+        out = acts(x) @ n["W_dec"] + n["b_dec"]
+        return out + x @ state["W_skip"].T if skip else out
+
     x = inputs()
-    acts = x @ n["W_enc"] + n["b_enc"]
-    if threshold:
-        acts = acts * (acts > n["threshold"])
-    elif activation == "topk":
-        kept = acts.topk(4, dim=-1)
-        acts = torch.zeros_like(acts).scatter(1, kept.indices, kept.values)
-    else:
-        acts = acts.relu()
-    out = acts @ n["W_dec"] + n["b_dec"]
-    expect(folder, x, acts, out + x @ state["W_skip"].T if skip else out)
+    expect(folder, x, acts(x), forward, "mlp")
 
 
 if __name__ == "__main__":
