@@ -9,8 +9,7 @@
 #include <vector>
 
 #include "circuit/dictionary/recognise.hpp"
-#include "circuit/model/architecture/gpt2.hpp"
-#include "circuit/model/load.hpp"
+#include "circuit/model/load/gpt2.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;

@@ -100,8 +100,7 @@ TEST_CASE("with a gradient a spliced cross-layer transcoder is the same function
         .sum()
         .template item<double>();
   };
-  REQUIRE((moved(1e-6) - moved(-1e-6)) / 2e-6 ==
-          Approx(dropped.mul(recomputed).sum().item<double>()).epsilon(1e-5));
+  REQUIRE((moved(1e-6) - moved(-1e-6)) / 2e-6 == Approx(dropped.mul(recomputed).sum().item<double>()).epsilon(1e-5));
 }
 
 TEST_CASE("ablating a cross-layer feature takes what it wrote out of every layer") {
@@ -117,19 +116,19 @@ TEST_CASE("ablating a cross-layer feature takes what it wrote out of every layer
     return edit<hook::mlp_out>([&, row](const at::Tensor& out, Layer) { return out.sub(a.mul(row).unsqueeze(1)); },
                                {.layers = {layer}, .positions = {here}});
   };
-  const auto expected =
-      s.model.run(s.tokens, without(Layer{0}, d.W_dec[f.value]), without(Layer{1}, d.W_later[f.value][0]),
-                  without(Layer{2}, d.W_later[f.value][1]));
+  const auto expected = s.model.run(s.tokens, without(Layer{0}, d.W_dec[f.value]),
+                                    without(Layer{1}, d.W_later[f.value][0]), without(Layer{2}, d.W_later[f.value][1]));
   const auto got = s.model.run(s.tokens, ablate(s.dictionaries, {mlp_feature(Layer{0}, f)}, on(here)));
   REQUIRE_CLOSE(got.logits, expected.logits, 1e-10);
   REQUIRE_FALSE(difference(got.logits, s.model.run(s.tokens).logits, 1e-4).close);
 
   // In the replacement model with errors frozen, later layers are the reconstruction of the changed stream.
   const auto errors = error_terms(s.dictionaries, cache);
-  const auto replaced = s.model
-                            .run(s.tokens, ablate(s.dictionaries, {mlp_feature(Layer{0}, f)}, on(here), error::Frozen{errors}),
-                                 record_modules())
-                            .cache;
+  const auto replaced =
+      s.model
+          .run(s.tokens, ablate(s.dictionaries, {mlp_feature(Layer{0}, f)}, on(here), error::Frozen{errors}),
+               record_modules())
+          .cache;
   for (const Layer l : {Layer{0}, Layer{1}, Layer{2}}) {
     auto want = s.reconstruction(l, replaced).add(errors.get(Module::mlp, l));
     const auto row = l.value == 0 ? d.W_dec[f.value] : d.W_later[f.value][l.value - 1];
@@ -204,7 +203,8 @@ TEST_CASE("a transcoder of hook_resid_mid is spliced and edited where it reads")
   const auto expected = acts.matmul(d.W_dec).add(d.b_out).add(read.matmul(d.W_skip));
   REQUIRE_CLOSE(error_terms(set, cache).get(Module::mlp, Layer{0}), cache.get<hook::mlp_out>(Layer{0}).sub(expected),
                 1e-12);
-  const auto first = s.model.run(s.tokens, ablate(set, {mlp_feature(Layer{0}, Feature{3})}, everywhere), record_modules());
+  const auto first =
+      s.model.run(s.tokens, ablate(set, {mlp_feature(Layer{0}, Feature{3})}, everywhere), record_modules());
   REQUIRE_CLOSE(first.cache.get<hook::mlp_out>(Layer{0}),
                 cache.get<hook::mlp_out>(Layer{0}).sub(acts.select(2, 3).unsqueeze(-1).mul(d.W_dec[3])), 1e-12);
 }

@@ -349,7 +349,8 @@ void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients
       };
       if (constants_.count()) add(sums.bias, along_constant(constant, g, positions));
       if constexpr (contrasts) {
-        if (last) continue;
+        // What passes a skip path of the stream itself is the same map in both runs.
+        if (last || !lin_.map_change[static_cast<std::size_t>(from)].defined()) continue;
         add(sums.map, along_constant(lin_.map_change[static_cast<std::size_t>(from)], g, positions));
       }
     }
