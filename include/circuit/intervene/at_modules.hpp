@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
@@ -120,6 +121,21 @@ template <class... Kinds>
                                 : dictionaries.encode_mlp(layer, input, features);
 }
 
+/// throws  ConfigError  for a set with a cross-layer transcoder, or one of hook_resid_mid, that somebody has no place for
+template <class Set>
+void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers, std::string_view who) {
+  for (std::int32_t l = 0; l < n_layers; ++l) {
+    const auto* dictionary = dictionaries.mlp(Layer{l});
+    if (dictionary == nullptr) continue;
+    const bool across = dictionary->later_layers() > 0;
+    if (!across && mlp_site(dictionaries, Layer{l}) == MlpSite::normalized) continue;
+    throw ConfigError{{.file = dictionary->name,
+                       .tensor = across ? "W_later" : hook_name(hook::resid_mid{}, Layer{l}),
+                       .problem = std::string{who} + " has no place for " +
+                                  (across ? "cross-layer transcoders" : "transcoders of the stream itself")}};
+  }
+}
+
 /// What a module's dictionary makes of its input, with what cross-layer features of earlier layers write there. Without
 /// a gradient only active decoder rows are touched.
 /// input   [batch, pos, d_in]   return  [batch, pos, d_out]
@@ -151,6 +167,14 @@ template <class... Kinds>
     }
   }
   return earlier.defined() ? out.add(earlier) : out;
+}
+
+/// What one module's own dictionary makes of its input alone.
+template <class... Kinds>
+[[nodiscard]] at::Tensor reconstruct(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                     const at::Tensor& input) {
+  LaterWrites none;
+  return reconstruct(dictionaries, module, layer, input, none);
 }
 
 }  // namespace circuit

@@ -12,7 +12,7 @@ Every row is a small dictionary with random weights, written by the library of i
 from the activations, of the error term when encoded block by block, and of the loss (about 4 nats) of a tiny GPT-2 in which the
 dictionary's output stands in for what it describes. The bar is 1e-5; `tests/dictionary/parity_test.cpp`
 holds it without Python. Published layouts of Gemma Scope and Llama Scope are read by sae_lens' own converters; circuit-tracer's
-is compared with its definition. [table.py](../tests/data/dictionaries/table.py) writes this page.
+is compared with its definition, its cross-layer transcoders and Gemma Scope 2's in `tests/dictionary/recognise_test.cpp`. [table.py](../tests/data/dictionaries/table.py) writes this page.
 
 | Kind | Format | Compared with | encode | decode | error term | loss spliced in |
 |---|---|---|---|---|---|---|
