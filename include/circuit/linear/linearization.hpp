@@ -14,6 +14,7 @@
 #include "circuit/linear/skip_map.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
+#include "circuit/model/gradient_rule.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 
 namespace circuit {
@@ -60,9 +61,9 @@ struct Linearization {
   [[nodiscard]] std::int64_t length() const { return clean.embed.size(1); }
 };
 
-/// Whether the metric's gradient sees the final norm's scale move.
+/// Whether the metric's gradient sees the final norm's scale move; or a gradient rule, for every part of the model.
 template <class F>
-concept FinalNorm = requires { typename F::Attachment; };
+concept FinalNorm = GradientRule<F> || requires { typename F::Attachment; };
 
 namespace final_norm {
 /// The scale is held fixed, so that metric edges and constants sum to the metric.
@@ -87,6 +88,17 @@ template <FinalNorm Final, Architecture A, Dictionaries Set, Metric M>
 }  // namespace circuit
 
 namespace circuit::detail {
+
+template <class Final, class A>
+struct FinalAttachment {
+  using type = typename Final::Attachment;
+};
+template <GradientRule Final, class A>
+struct FinalAttachment<Final, A> {
+  using type = typename Final::template For<A>;
+};
+template <class Final, class A>
+using AttachmentOf = typename FinalAttachment<Final, A>::type;
 
 /// The constant part of a hook_z dictionary's output behind W_O: b_dec W_O + b_O.
 [[nodiscard]] inline at::Tensor constant_through_output(const DictionaryWeights& dictionary, const AttentionWeights& w) {
@@ -273,7 +285,7 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
   {
     const c10::AutoGradMode with_gradient{true};
     LeafAtEmbedding leaf;
-    typename Final::Attachment final_norm;
+    AttachmentOf<Final, A> final_norm;
     FrozenRunRecorder recorder;
     const auto logits = model.uncapped_logits(tokens, leaf, final_norm, recorder);
     graph = std::move(recorder).cache();

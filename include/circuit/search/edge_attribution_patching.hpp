@@ -1,5 +1,6 @@
 #pragma once
 
+#include "circuit/model/gradient_rule.hpp"
 #include "circuit/search/component_circuit.hpp"
 #include "circuit/search/keep/above.hpp"
 #include "circuit/search/path/activations.hpp"
@@ -14,10 +15,11 @@ namespace circuit {
 /// First order in the change; the edge's share of the metric that corruption takes away. source  Syed et al. 2023
 /// (path::Clean); Hanna et al. 2024 (path::Inputs). They subtract the other way round, so their
 ///         scores have the opposite sign
-template <GradientPath Path = path::Clean, KeepRule Keep = keep::Above>
+template <GradientPath Path = path::Clean, KeepRule Keep = keep::Above, GradientRule Rule = gradient_rule::Exact>
 struct EdgeAttributionPatching {
   [[no_unique_address]] Path path{};  ///< where gradients are taken
   [[no_unique_address]] Keep keep{};  ///< which edges stay
+  [[no_unique_address]] Rule rule{};  ///< what counts for a gradient
 
   /// Every edge's score, a mean over prompts in metric units; 0 where there is no edge.
   /// return  [senders, receivers] float64 on the CPU, by the indices of `Components`
@@ -31,7 +33,7 @@ struct EdgeAttributionPatching {
     const auto change = ends.clean.sub(ends.corrupt);
     auto sum = make::zeros({components.senders(), components.receivers()}, at::kDouble);
     path.walk(ends, [&](double weight, const at::Tensor& tokens, auto... attached) {
-      const auto gradients = receiver_gradients(model, tokens, metric, attached...);
+      const auto gradients = receiver_gradients(model, tokens, metric, attached..., typename Rule::template For<A>{});
       sum.add_(edge_products(components, change, gradients), weight);
     });
     return sum;

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
+#include "circuit/model/gradient_rule.hpp"
 #include "circuit/model/run_from.hpp"
 #include "circuit/search/component_circuit.hpp"
 #include "circuit/search/prompt_pair.hpp"
@@ -24,11 +26,14 @@ struct ActivationPatching {
 
 /// The same to first order from one backward pass: what each component gives on the clean run minus what it gives on
 /// the corrupt one, times the metric's gradient at the clean run. source  Nanda 2023
-struct AttributionPatching {
+template <GradientRule Rule = gradient_rule::Exact>
+struct AttributionPatchingBy {
   /// As ActivationPatching::scores.
   template <Architecture A, Metric M>
   [[nodiscard]] at::Tensor scores(const HookedTransformer<A>& model, const PromptPair& prompts, const M& metric) const;
 };
+
+using AttributionPatching = AttributionPatchingBy<>;
 
 /// Every component with its score as a circuit without edges.
 /// scores  [senders] float64
@@ -88,16 +93,18 @@ at::Tensor circuit::ActivationPatching::scores(const HookedTransformer<A>& model
   return scores;
 }
 
+template <circuit::GradientRule Rule>
 template <circuit::Architecture A, circuit::Metric M>
-at::Tensor circuit::AttributionPatching::scores(const HookedTransformer<A>& model, const PromptPair& prompts,
-                                                const M& metric) const {
+at::Tensor circuit::AttributionPatchingBy<Rule>::scores(const HookedTransformer<A>& model, const PromptPair& prompts,
+                                                        const M& metric) const {
   prompts.check();
   const auto c = Components::of(model);
   const auto corrupt = model.run(prompts.corrupt, detail::record_outputs()).cache;
   const c10::AutoGradMode gradient{true};
   auto recorder = detail::record_outputs();
   const StartFrom leaf{};
-  const auto value = mean(metric, model.forward(prompts.clean, leaf, recorder));
+  typename Rule::template For<A> rule;
+  const auto value = mean(metric, model.forward(prompts.clean, leaf, rule, recorder));
   const auto gradients = gradients_at(value, recorder.cache());
   auto scores = make::zeros({c.senders()}, at::kDouble);
   recorder.cache().for_each([&]<class P>(P, Layer layer, const at::Tensor& clean) {
