@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "circuit/core/progress.hpp"
+#include "circuit/intervene/patch_edges.hpp"
+#include "circuit/model/gradient.hpp"
+#include "circuit/search/component_circuit.hpp"
+#include "circuit/search/prompt_pair.hpp"
+
+namespace circuit {
+
+/// Edges between components found by training: every edge has a gate between 0 (it carries the corrupt run) and 1,
+/// drawn from a hard-concrete distribution, and the gates learn to keep the model's next-token distribution while few
+/// stay open. source  Bhaskar et al. 2024 (edge pruning); Louizos et al. 2018 (the gates)
+struct EdgePruning {
+  std::int64_t steps = 200;
+  double rate = 0.3;       ///< Adam's
+  double sparsity = 1.0;   ///< nats that one more open edge, as a share of all, costs
+  double start = 2.0;      ///< every gate's first log odds
+  std::uint64_t seed = 0;  ///< of the gates' noise
+  std::stop_token stop{};  ///< read once per step
+
+  static constexpr double temperature = 2.0 / 3.0;
+  static constexpr double low = -0.1;  ///< gates are stretched to [low, high] and clamped to [0, 1]
+  static constexpr double high = 1.1;
+
+  /// How open each gate is without noise, by its log odds: sigmoid, stretched and clamped.
+  [[nodiscard]] static at::Tensor gate(const at::Tensor& log_odds) {
+    return log_odds.sigmoid().mul(high - low).add(low).clamp(0.0, 1.0);
+  }
+  /// The probability that a gate is not 0.
+  [[nodiscard]] static at::Tensor open_probability(const at::Tensor& log_odds) {
+    return log_odds.sub(temperature * std::log(-low / high)).sigmoid();
+  }
+
+  /// What is minimised, of gates [senders, receivers]: KL of the gated model's next token from the model's at the last
+  /// position, mean over prompts, nats.
+  template <Architecture A>
+  [[nodiscard]] static at::Tensor divergence(const HookedTransformer<A>& model, const PromptPair& prompts,
+                                             const at::Tensor& gates, const at::Tensor& other, const at::Tensor& whole);
+
+  /// Every edge's log odds of staying, larger where it is needed; 0 where there is no edge.
+  /// return  [senders, receivers] float64
+  /// throws  ShapeError for prompts that do not line up, ValueError for no steps, Cancelled, and what the model throws
+  template <Architecture A, Observer... Observers>
+  [[nodiscard]] at::Tensor scores(const HookedTransformer<A>& model, const PromptPair& prompts,
+                                  Observers&&... observers) const;
+
+  /// The edges whose gates are more open than not.
+  template <Architecture A>
+  [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const PromptPair& prompts) const {
+    const auto components = Components::of(model);
+    const auto log_odds = scores(model, prompts);
+    return component_circuit(components, log_odds, gate(log_odds).gt(0.5).logical_and(components.edge_mask()),
+                             {.prompts = static_cast<std::int32_t>(prompts.clean.size(0))});
+  }
+};
+
+}  // namespace circuit
+
+namespace circuit {
+
+template <Architecture A>
+at::Tensor EdgePruning::divergence(const HookedTransformer<A>& model, const PromptPair& prompts,
+                                   const at::Tensor& gates, const at::Tensor& other, const at::Tensor& whole) {
+  const auto closed = gates.neg().add(1.0).mul(Components::of(model).edge_mask());
+  auto patched = patch_edges(model, closed, other);
+  const auto q = model.forward(prompts.clean, patched).select(1, -1).log_softmax(-1);
+  return whole.exp().mul(whole.sub(q)).sum(-1).mean();
+}
+
+template <Architecture A, Observer... Observers>
+at::Tensor EdgePruning::scores(const HookedTransformer<A>& model, const PromptPair& prompts,
+                               Observers&&... observers) const {
+  prompts.check();
+  if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
+  const c10::AutoGradMode with_gradient{true};
+  const auto components = Components::of(model);
+  const auto mask = components.edge_mask().to(at::kDouble);
+  const auto other = sender_writes(model, prompts.corrupt).detach();
+  const auto whole = model.run(prompts.clean).logits.select(1, -1).log_softmax(-1);
+  std::mt19937_64 bits{seed};
+  const auto uniform = [&] {  // strictly between 0 and 1
+    auto u = make::empty(mask.sizes(), at::kDouble);
+    auto* value = u.template data_ptr<double>();
+    for (std::int64_t i = 0; i < u.numel(); ++i)
+      value[i] = (static_cast<double>(bits() >> 11U) + 0.5) / 9007199254740992.0;
+    return u;
+  };
+  auto log_odds = mask.mul(start);
+  auto first = make::zeros_like(log_odds);  // Adam's moments
+  auto second = make::zeros_like(log_odds);
+  for (std::int64_t step = 1; step <= steps; ++step) {
+    if (stop.stop_requested()) throw Cancelled{"the search"};
+    const auto learned = log_odds.detach().requires_grad_(true);
+    const auto u = uniform();
+    const auto noise = u.log().sub(u.neg().add(1.0).log());
+    const auto gates = learned.add(noise).div(temperature).sigmoid().mul(high - low).add(low).clamp(0.0, 1.0);
+    const auto open = open_probability(learned).mul(mask).sum().div(static_cast<double>(components.edges()));
+    const auto loss =
+        divergence(model, prompts, gates.to(other.options()), other, whole).to(at::kDouble).add(open, sparsity);
+    const auto g = gradient_of(loss, {learned}).front();
+    first = first.mul(0.9).add(g, 0.1);
+    second = second.mul(0.999).add(g.square(), 0.001);
+    const auto t = static_cast<double>(step);
+    const auto change = first.div(1 - std::pow(0.9, t)).div(second.div(1 - std::pow(0.999, t)).sqrt().add(1e-8));
+    log_odds = log_odds.sub(change, rate).mul(mask).detach();
+    notify(RoundDone{static_cast<std::size_t>(step),
+                     static_cast<std::size_t>(gate(log_odds).gt(0.5).mul(mask).sum().template item<double>())},
+           observers...);
+  }
+  check_finite(log_odds, "log odds of edges");
+  return log_odds;
+}
+
+}  // namespace circuit
