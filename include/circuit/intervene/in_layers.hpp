@@ -23,8 +23,8 @@ struct LayerRange {
   }
 };
 
-/// An attachment that another sees the run through in a range of layers alone; points without a layer pass always.
-/// Layer by layer it may hold anything, but not one that follows the run as a whole, such as `patch_edges`.
+/// An attachment that shows another the layers of a range alone; points without a layer pass always. It suits those that
+/// treat each layer by itself, not one that follows the run as a whole, such as `patch_edges`.
 template <class A>
 class InRange {
  public:
