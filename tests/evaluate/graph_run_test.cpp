@@ -159,4 +159,6 @@ TEST_CASE("nodes that have no part in a graph run, and more than one prompt, are
   CHECK_THROWS_AS((GraphRun{s.model, s.dictionaries, s.tokens.repeat({2, 1})}), ShapeError);
   const auto skips = random_model::mixed_dictionaries(s.model.config(), 12);
   CHECK_THROWS_AS((GraphRun{s.model, skips, s.tokens}), ConfigError);
+  const auto across = random_model::cross_layer_dictionaries(s.model.config(), 12);
+  CHECK_THROWS_WITH((GraphRun{s.model, across, s.tokens}), circuit_test::ContainsSubstring("cross-layer"));
 }

@@ -88,6 +88,7 @@ template <Architecture A, class Set>
 GraphRun<A, Set>::GraphRun(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens)
     : model_{&model}, dictionaries_{&dictionaries}, tokens_{tokens} {
   check_shape(tokens, {1, -1}, "tokens", {}, "an attribution graph is of one prompt");
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a graph run");
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     detail::check_writes_features(dictionaries.mlp(Layer{l}));
   }
