@@ -115,7 +115,7 @@ std::pair<at::Tensor, at::Tensor> prompts(const Sizes& s) {
 struct World {
   HookedTransformer<Gpt2> model;
   DictionarySet dictionaries;
-  PromptTensors prompts;
+  PromptPair prompts;
   LogitDifference metric;
 };
 

@@ -22,7 +22,7 @@ int main() {
       Leap{.keep = keep::Above{.threshold = 0.0005}}(model, dictionaries, searched, LogitDifference{searched});
   const auto ranked = ranked_by_attribution(found);
 
-  const PromptTensors pair{searched};
+  const PromptPair pair = searched;
   std::vector<Node> by_mask;
   for (const auto& a :
        strongest(mask_attributions(model, dictionaries, pair.clean, pair.corrupt, LogitDifference{searched}),
@@ -31,9 +31,8 @@ int main() {
   }
 
   for (const auto& batch : {searched, prompts(88, 40)}) {
-    const PromptTensors tokens{batch};
     for (const auto errors : {ErrorsOutside::corrupt, ErrorsOutside::clean}) {
-      const NodeEvaluation judge{model, dictionaries, {tokens.clean, tokens.corrupt}, LogitDifference{batch}, errors};
+      const NodeEvaluation judge{model, dictionaries, batch, LogitDifference{batch}, errors};
       const auto [full, empty] = judge.range();
       std::cout << batch.clean.size() << " prompts, " << judge.changes().size() << " nodes differ, "
                 << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "

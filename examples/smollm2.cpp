@@ -127,8 +127,8 @@ Ablation ablate(const Model& model, const ContrastBatch& tested, const Cache& co
 template <class Model>
 void measure_ablations(const Model& model, const ContrastBatch& tested, const ContrastBatch& others,
                        const std::vector<Node>& circuit, const RankedUnits& ranked, Json& json) {
-  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
-  const auto mean = mean_values(unit_values(model, PromptTensors{others}.clean));
+  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
+  const auto mean = mean_values(unit_values(model, PromptPair{others}.clean));
   const double whole = logit_difference(model, tested);
   json["tested_logit_difference"] = whole;
   TextTable table{
@@ -155,7 +155,7 @@ void measure_ablations(const Model& model, const ContrastBatch& tested, const Co
 template <class Model>
 void measure_faithfulness(const Model& model, const ContrastBatch& tested, const std::vector<Node>& found,
                           const RankedUnits& controls, Json& json) {
-  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
+  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
   const auto length = static_cast<std::int64_t>(tested.length());
   const auto with_first = [&](const std::vector<Node>& nodes, std::size_t count) {
     const std::vector<Node> kept{nodes.begin(),
@@ -191,12 +191,12 @@ void name_heads(const Model& model, const Basis& basis, const ContrastBatch& sea
   const auto& config = model.config();
   const auto length = static_cast<std::int64_t>(tested.length());
   const auto lin =
-      linearize<final_norm::Frozen>(model, basis, PromptTensors{searched}.clean, {}, LogitDifference{searched});
+      linearize<final_norm::Frozen>(model, basis, PromptPair{searched}.clean, {}, LogitDifference{searched});
   std::map<std::pair<Layer, Head>, double> direct;
   for (const auto& each : direct_logit_attribution(model, basis, lin).components) {
     if (each.part.kind == ComponentKind::head) direct[{each.part.layer, each.part.head}] = each.value;
   }
-  const auto corrupt = unit_values(model, PromptTensors{tested}.corrupt);
+  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
   const auto report = [&](const char* name, const char* key, HeadEffect head) {
     head.without = logit_difference(model, tested, patch_units(mask_of_head(config, length, head), corrupt));
     const auto label = std::to_string(head.layer.value) + '.' + std::to_string(head.head.value);

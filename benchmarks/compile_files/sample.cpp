@@ -22,6 +22,6 @@ int main() {
 
   auto c1 = ablate(dictionaries, {attn_feature(Layer{5}, Feature{7515}), attn_feature(Layer{6}, Feature{17410})},
                    on(batch.role("S2")));
-  auto [logits, cache] = model.run(PromptTensors{batch}.clean, c1, record<hook::attn::pattern>());
+  auto [logits, cache] = model.run(PromptPair{batch}.clean, c1, record<hook::attn::pattern>());
   std::cout << logits.sizes() << '\n';
 }

@@ -126,7 +126,7 @@ class Experiments {
 
   const Session& session_;
   const Study& study_;
-  PromptTensors tokens_;
+  PromptPair tokens_;
   Linearization linear_;
   double clean_;
   double corrupt_;

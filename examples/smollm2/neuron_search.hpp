@@ -77,7 +77,7 @@ template <class Model>
 
 /// Mean over prompts of |clean - corrupt|, [pos, units] float32, by whether it is of attention and by layer.
 template <class Model>
-[[nodiscard]] auto unit_changes(const Model& model, const circuit::PromptTensors& prompts) {
+[[nodiscard]] auto unit_changes(const Model& model, const circuit::PromptPair& prompts) {
   using namespace circuit;
   const auto clean = unit_values(model, prompts.clean);
   const auto corrupt = unit_values(model, prompts.corrupt);
@@ -109,7 +109,7 @@ template <class Model, class Basis>
   std::map<Node, double> sums;
   for (std::size_t first = 0; first < batch.size(); first += at_once) {
     const auto part = batch.slice(first, std::min(at_once, batch.size() - first));
-    const PromptTensors prompts{part};
+    const PromptPair prompts{part};
     for (const auto& a : mask_attributions(model, basis, prompts.clean, prompts.corrupt, LogitDifference{part},
                                            {.steps = 5, .embeddings = false, .first = Position{1}})) {
       sums[a.node] += a.attribution * static_cast<double>(part.size());
@@ -125,11 +125,11 @@ template <class Model, class Basis>
 [[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch,
                                      const circuit::ContrastBatch& others) {
   using namespace circuit;
-  const PromptTensors prompts{batch};
+  const PromptPair prompts{batch};
   const LogitDifference metric{batch};
   RankedUnits out;
   out.by_mask =
-      in_order(mask_attributions(model, basis, prompts.clean, PromptTensors{others}.clean, metric,
+      in_order(mask_attributions(model, basis, prompts.clean, PromptPair{others}.clean, metric,
                                  {.outside = Outside::reference_mean, .embeddings = false, .first = Position{1}}),
                ByValue{});
 
@@ -170,7 +170,7 @@ template <class Model, class... Attachments>
 [[nodiscard]] double logit_difference(const Model& model, const circuit::ContrastBatch& batch,
                                       const Attachments&... attachments) {
   const c10::AutoGradMode no_gradient{false};
-  const auto last = last_logits(model, circuit::PromptTensors{batch}.clean, attachments...);
+  const auto last = last_logits(model, circuit::PromptPair{batch}.clean, attachments...);
   return circuit::LogitDifference{batch}.per_prompt(last.unsqueeze(1)).mean().template item<double>();
 }
 

@@ -72,8 +72,7 @@ TEST_CASE("LEAP's metric node holds the metric's mean and its gradient reaches t
   const Setting s;
   const auto dictionaries = random_model::dictionaries(s.model.config(), 5);
   const ProbabilityDifference metric{right, wrong};
-  const auto found = Leap<>{.keep = {.threshold = 0.0}}(s.model, dictionaries,
-                                                        PromptTensors{s.prompts.clean, s.prompts.corrupt}, metric);
+  const auto found = Leap<>{.keep = {.threshold = 0.0}}(s.model, dictionaries, s.prompts, metric);
   const auto expected = mean(metric, s.model.run(s.prompts.clean).logits).item<double>();
   for (const auto& bundle : found.nodes()) {
     if (bundle.node == Node::metric()) CHECK(bundle.activation == Approx(expected));

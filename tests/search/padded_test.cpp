@@ -53,7 +53,7 @@ TEMPLATE_TEST_CASE("LEAP's edges on filled-up prompts are the mean of each promp
     const Leap<keep::Above, chain::ModelGradient, contrast::Signed, batching::Exact, score::Chained, targets::AllActive>
         leap{.keep = {.threshold = 0.0}};
     std::map<Key, double> edges;
-    const auto found = leap(model, dictionaries, PromptTensors{prompts.clean, prompts.corrupt}, metric);
+    const auto found = leap(model, dictionaries, prompts, metric);
     for (const auto& [up, down, edge] : found.edges()) {
       if (std::abs(edge.em_attrib) > 1e-12) edges[{up, down, edge.type}] = edge.em_attrib;
     }

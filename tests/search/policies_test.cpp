@@ -16,7 +16,7 @@ namespace {
 struct Setup {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(7);
   DictionarySet set = random_model::dictionaries(model.config(), 8);
-  PromptTensors prompts{random_model::Source{9}.tokens(3, 6, model.config().d_vocab),
+  PromptPair prompts{random_model::Source{9}.tokens(3, 6, model.config().d_vocab),
                         random_model::Source{10}.tokens(3, 6, model.config().d_vocab)};
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}, {7}}, {{4}, {1}, {2}}};
 
@@ -226,7 +226,7 @@ TEST_CASE("observers are told of every layer and stage, and a search can be stop
 TEST_CASE("bad input to a search ends in one clear exception") {
   const Setup s;
   const Leap search{.keep = keep::Above{.threshold = 0.02}};
-  const auto with = [&](PromptTensors prompts) { return search(s.model, s.set, prompts, s.metric); };
+  const auto with = [&](PromptPair prompts) { return search(s.model, s.set, prompts, s.metric); };
   REQUIRE_THROWS_AS(with({s.prompts.clean, {}}), ValueError);
   REQUIRE_THROWS_AS(with({s.prompts.clean, s.prompts.corrupt.narrow(1, 0, 5)}), ShapeError);
   REQUIRE_THROWS_AS(with({s.prompts.clean.narrow(0, 0, 0), s.prompts.corrupt.narrow(0, 0, 0)}), ValueError);

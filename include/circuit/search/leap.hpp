@@ -8,7 +8,6 @@
 
 #include "circuit/core/progress.hpp"
 #include "circuit/core/tensor.hpp"
-#include "circuit/data/contrast_batch.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/linear/linearization.hpp"
 #include "circuit/linear/modules.hpp"
@@ -18,22 +17,11 @@
 #include "circuit/search/keep/above.hpp"
 #include "circuit/search/keep/any_rule.hpp"
 #include "circuit/search/leap/run.hpp"
+#include "circuit/search/prompt_pair.hpp"
 #include "circuit/search/score.hpp"
 #include "circuit/search/targets.hpp"
 
 namespace circuit {
-
-/// Prompts as tensors [batch, pos] of int64; `corrupt` undefined where a search has no use for it.
-struct PromptTensors {
-  at::Tensor clean{};
-  at::Tensor corrupt{};
-
-  PromptTensors() = default;
-  PromptTensors(at::Tensor clean_tokens, at::Tensor corrupt_tokens)
-      : clean{std::move(clean_tokens)}, corrupt{std::move(corrupt_tokens)} {}
-  PromptTensors(const ContrastBatch& batch)  // NOLINT(google-explicit-constructor): a batch is its prompts
-      : clean{to_tokens(batch.clean)}, corrupt{to_tokens(batch.corrupt)} {}
-};
 
 /// Linear edge attribution patching with sparse features: from the metric downwards, the direct effect of every upstream
 /// feature, error and embedding on each target, through frozen scales and patterns (ov, mlp, metric) or through the
@@ -61,7 +49,7 @@ struct Leap {
   /// throws  Cancelled, ShapeError, IndexError, ValueError (empty batch, NaN), ConfigError, DTypeError
   template <Architecture A, Dictionaries Set, Metric M, Observer... Observers>
   [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries,
-                                   const PromptTensors& prompts, const M& metric, Observers&&... observers) const;
+                                   const PromptPair& prompts, const M& metric, Observers&&... observers) const;
 };
 
 /// The Python seed's behaviour where it is a choice and not a defect: averages first, keeps positive chained attributions
@@ -78,7 +66,7 @@ template <KeepRule Keep, ChainRule Chain, ContrastRule Contrast, BatchRule Batch
           SoftmaxJacobian Softmax, FinalNorm Final, ModuleRule Modules>
 template <Architecture A, Dictionaries Set, Metric M, Observer... Observers>
 Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Modules>::operator()(
-    const HookedTransformer<A>& model, const Set& dictionaries, const PromptTensors& prompts, const M& metric,
+    const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts, const M& metric,
     Observers&&... observers) const {
   const c10::AutoGradMode no_gradient{false};
   using Clock = std::chrono::steady_clock;
