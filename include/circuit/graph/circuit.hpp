@@ -334,7 +334,7 @@ inline void Circuit::add_edge(Vertex up, Vertex down, const Edge& edge) {
                                    std::pair{edge.em_grad, "em_grad"}, std::pair{edge.em_attrib, "em_attrib"}}) {
     if (!std::isfinite(value)) detail::require_finite(value, what, where());
   }
-  if (!reads_by(target.kind, edge.type)) {
+  if (!may_enter(target.kind, edge.type)) {
     throw ValueError{{.tensor = where(), .problem = "the target has no readers of this type"}};
   }
   if (depth(source) >= depth(target)) {

@@ -51,6 +51,13 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
   }
 }
 
+/// Whether an edge of this type may enter such a target: its readers, or those of an error where a search follows it down.
+[[nodiscard]] constexpr bool may_enter(NodeKind target, EdgeType type) {
+  if (target == NodeKind::mlp_error) return type == EdgeType::mlp;
+  if (target == NodeKind::attn_error) return type == EdgeType::ov || type == EdgeType::q || type == EdgeType::k;
+  return reads_by(target, type);
+}
+
 /// One direct effect. Numbers are means over the prompts, a prompt where the target is inactive counting 0, so that
 /// an attribution is not its gradient times the mean activation.
 struct Edge {

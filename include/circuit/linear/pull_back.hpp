@@ -1,7 +1,11 @@
 #pragma once
 
+#include <concepts>
+#include <utility>
+
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/linear/attention_map.hpp"
 #include "circuit/linear/frozen_run.hpp"
 #include "circuit/linear/softmax/exact.hpp"
 #include "circuit/model/hooked_transformer.hpp"
@@ -14,14 +18,29 @@ struct Pulled {
   at::Tensor constant;  ///< [n]  what the module's own biases give the reader
 };
 
-/// Gradients of readers with respect to the residual stream, on one prompt of a recorded run, everything but the reader's
-/// own path frozen. A reader is a linear functional: of ln2.hook_normalized for MLP features, of hook_z (heads
+/// Whether the scales of the norms before modules move with the stream that they normalise.
+enum class Scales {
+  frozen,  ///< held at the run, so that effects add up to what a target reads
+  live,    ///< the true derivative
+};
+
+/// Gradients of readers with respect to the residual stream, on one prompt of a recorded run, everything but the
+/// reader's own path frozen. A reader is a linear functional: of ln2.hook_normalized for MLP features, of hook_z (heads
 /// concatenated) for attention features. All formulas are exact; `Softmax` gives the derivative of the pattern.
 template <Architecture A, SoftmaxJacobian Softmax = softmax::Exact>
 class PullBack {
  public:
-  PullBack(const HookedTransformer<A>& model, const FrozenRun& run, Softmax softmax = {})
-      : model_{&model}, run_{&run}, softmax_{softmax} {}
+  /// throws  ConfigError  for live scales where heads or outputs pass norms of their own
+  PullBack(const HookedTransformer<A>& model, const FrozenRun& run, Softmax softmax = {},
+           Scales scales = Scales::frozen)
+      : model_{&model}, run_{&run}, softmax_{softmax}, scales_{scales} {
+    const bool other_norms = A::Wiring::post_norms || model.weights().blocks.front().attn.q_gain.defined();
+    if (other_norms && scales == Scales::live) {
+      throw ConfigError{{.tensor = "Scales::live",
+                         .problem = "is not there for models that normalise heads or outputs",
+                         .hint = "use Scales::frozen"}};
+    }
+  }
 
   /// Through the norm before the MLP.
   /// readers    [n, d_model]  functionals of ln2.hook_normalized
@@ -47,7 +66,8 @@ class PullBack {
   [[nodiscard]] Pulled values(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
 
   /// Through queries and the softmax. return grad [n, d_model] at the reader's position
-  [[nodiscard]] Pulled queries(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
+  [[nodiscard]] Pulled queries(Layer layer, Prompt prompt, const at::Tensor& readers,
+                               const at::Tensor& positions) const;
 
   /// Through keys and the softmax. return grad [n, pos, d_model] at every key position
   [[nodiscard]] Pulled keys(Layer layer, Prompt prompt, const at::Tensor& readers, const at::Tensor& positions) const;
@@ -114,7 +134,30 @@ class PullBack {
       return grads.matmul(w.attn.W_O.t());
     }
   }
-  /// Gradients on normalised heads [..., heads, d_head] through their norm: gain g / scale, or g where there is no norm.
+  /// What the moving scale of a norm takes from a gradient that was pulled back with the scale held.
+  /// grad  [n, d_model] at `positions`, or [n, pos, d_model] at every position   x  [batch, pos, d_model]  what is
+  /// normalised
+  [[nodiscard]] at::Tensor with_scale(at::Tensor grad, const at::Tensor& x, const at::Tensor& scale, Prompt prompt,
+                                      const at::Tensor& positions) const {
+    if (scales_ == Scales::frozen || std::same_as<Norm, norm::None>) return grad;
+    auto unit = Norm::normalized(x.select(0, prompt.value), scale.select(0, prompt.value), {});
+    if (grad.dim() == 2) unit = unit.index_select(0, positions);
+    const auto along = grad.mul(unit).sum(-1, /*keepdim=*/true).div(unit.size(-1));
+    return grad.sub(along.mul(unit));  // since unit = x / s and s^2 = mean x^2 + eps
+  }
+  [[nodiscard]] at::Tensor before_attention(at::Tensor grad, Layer layer, Prompt prompt,
+                                            const at::Tensor& positions) const {
+    return with_scale(std::move(grad), stream_before<A>(*run_, layer), run_->template get<hook::ln1::scale>(layer),
+                      prompt, positions);
+  }
+  [[nodiscard]] at::Tensor before_mlp(at::Tensor grad, Layer layer, Prompt prompt, const at::Tensor& positions) const {
+    const auto before = stream_before<A>(*run_, layer);
+    return with_scale(std::move(grad),
+                      A::Wiring::parallel ? before : before.add(run_->template get<hook::attn_out>(layer)),
+                      run_->template get<hook::ln2::scale>(layer), prompt, positions);
+  }
+  /// Gradients on normalised heads [..., heads, d_head] through their norm: gain g / scale, or g where there is no
+  /// norm.
   template <HookPoint Scale>
   [[nodiscard]] at::Tensor through_head_norm(Layer layer, Prompt prompt, const at::Tensor& grad, const at::Tensor& gain,
                                              const at::Tensor& positions) const {
@@ -134,6 +177,7 @@ class PullBack {
   const HookedTransformer<A>* model_;
   const FrozenRun* run_;
   [[no_unique_address]] Softmax softmax_;
+  Scales scales_;
 };
 
 }  // namespace circuit
@@ -146,7 +190,7 @@ Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& r
   const auto scale = at_prompt<hook::ln2::scale>(layer, prompt).index_select(0, positions);
   const auto& norm = block(layer).ln2;
   // hook_normalized holds the norm's bias only where it stands behind the gain (LayerNorm).
-  return {Norm::pull_back_normalized(readers, scale, norm),
+  return {before_mlp(Norm::pull_back_normalized(readers, scale, norm), layer, prompt, positions),
           norm.bias.defined() ? readers.matmul(norm.bias) : no_constant(readers)};
 }
 
@@ -156,7 +200,8 @@ at::Tensor PullBack<A, Softmax>::skip(MlpSite site, Layer layer, Prompt prompt, 
   if (site == MlpSite::resid_mid) return grad.matmul(W_skip.t());
   auto scale = at_prompt<hook::ln2::scale>(layer, prompt);
   if (grad.dim() == 2) scale = scale.index_select(0, positions);
-  return Norm::pull_back_normalized(grad.matmul(W_skip.t()), scale, block(layer).ln2);
+  return before_mlp(Norm::pull_back_normalized(grad.matmul(W_skip.t()), scale, block(layer).ln2), layer, prompt,
+                    positions);
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
@@ -178,15 +223,15 @@ template <Architecture A, SoftmaxJacobian Softmax>
 Pulled PullBack<A, Softmax>::values(Layer layer, Prompt prompt, const at::Tensor& readers,
                                     const at::Tensor& positions) const {
   const auto& w = block(layer);
-  const auto heads = by_head(readers, config().n_heads);                                      // [H, n, e]
-  const auto through_value = heads.matmul(matrix_per_head(w.attn.W_V));                       // [H, n, d]
+  const auto heads = by_head(readers, config().n_heads);                                          // [H, n, e]
+  const auto through_value = heads.matmul(matrix_per_head(w.attn.W_V));                           // [H, n, d]
   const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).index_select(1, positions);  // [H, n, k]
-  const auto grad = pattern.permute({1, 2, 0}).matmul(through_value.transpose(0, 1));         // [n, k, d]
+  const auto grad = pattern.permute({1, 2, 0}).matmul(through_value.transpose(0, 1));             // [n, k, d]
   const auto constant = constant_of(w.ln1, w.attn.W_V, w.attn.b_V);
-  return {Norm::pull_back(grad, at_prompt<hook::ln1::scale>(layer, prompt), w.ln1),
-          constant.defined()
-              ? heads.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))).sum(-1).sum(0)
-              : no_constant(readers)};
+  return {before_attention(Norm::pull_back(grad, at_prompt<hook::ln1::scale>(layer, prompt), w.ln1), layer, prompt,
+                           positions),
+          constant.defined() ? heads.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))).sum(-1).sum(0)
+                             : no_constant(readers)};
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
@@ -198,14 +243,17 @@ at::Tensor PullBack<A, Softmax>::attention(Layer layer, Prompt prompt, const at:
   if constexpr (A::Wiring::post_norms) post_scale = at_prompt<hook::ln1_post::scale>(layer, prompt);
   const auto on_z = through_output(layer, grad, post_scale)
                         .view({n, length, config().n_heads, config().d_head})
-                        .permute({2, 0, 1, 3});                                              // [H, n, q, e]
-  const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).transpose(1, 2);        // [H, k, q]
-  const auto on_values = pattern.unsqueeze(1).matmul(on_z)                                   // [H, n, k, e]
+                        .permute({2, 0, 1, 3});                                        // [H, n, q, e]
+  const auto pattern = at_prompt<hook::attn::pattern>(layer, prompt).transpose(1, 2);  // [H, k, q]
+  const auto on_values = pattern.unsqueeze(1)
+                             .matmul(on_z)  // [H, n, k, e]
                              .view({config().n_key_value_heads, config().group_size(), n, length, config().d_head})
                              .sum(1)
                              .permute({1, 2, 0, 3})
-                             .flatten(2);                                                    // [n, k, Hkv e]
-  return Norm::pull_back(on_values.matmul(w.attn.W_V.t()), at_prompt<hook::ln1::scale>(layer, prompt), w.ln1);
+                             .flatten(2);  // [n, k, Hkv e]
+  return before_attention(
+      Norm::pull_back(on_values.matmul(w.attn.W_V.t()), at_prompt<hook::ln1::scale>(layer, prompt), w.ln1), layer,
+      prompt, {});
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
@@ -228,8 +276,8 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
                                      const at::Tensor& positions) const {
   const auto& w = block(layer);
   const auto on_scores = scores(layer, prompt, readers, positions).transpose(0, 1).div(config().score_scale);
-  const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));                  // [H, k, e]
-  const auto on_rotated = on_scores.matmul(k).transpose(0, 1);                           // [n, H, e]
+  const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));  // [H, k, e]
+  const auto on_rotated = on_scores.matmul(k).transpose(0, 1);           // [n, H, e]
   auto on_head = A::Positions::rotate_back(on_rotated, positions, config());
   if constexpr (A::Attention::head_norms) {
     on_head = through_head_norm<hook::attn::q_norm::scale>(layer, prompt, on_head, w.attn.q_gain, positions);
@@ -237,7 +285,7 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_query = on_head.flatten(1);
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
   const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
-  return {Norm::pull_back(on_query.matmul(w.attn.W_Q.t()), scale, w.ln1),
+  return {before_attention(Norm::pull_back(on_query.matmul(w.attn.W_Q.t()), scale, w.ln1), layer, prompt, positions),
           constant.defined() ? on_query.matmul(constant) : no_constant(readers)};
 }
 
@@ -245,33 +293,32 @@ template <Architecture A, SoftmaxJacobian Softmax>
 Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& readers,
                                   const at::Tensor& positions) const {
   const auto& w = block(layer);
-  const auto on_scores = scores(layer, prompt, readers, positions).div(config().score_scale);        // [n, H, k]
-  const auto q = at_prompt<hook::attn::rot_q>(layer, prompt).index_select(0, positions);             // [n, H, e]
+  const auto on_scores = scores(layer, prompt, readers, positions).div(config().score_scale);  // [n, H, k]
+  const auto q = at_prompt<hook::attn::rot_q>(layer, prompt).index_select(0, positions);       // [n, H, e]
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt);
   const auto constant = constant_of(w.ln1, w.attn.W_K, w.attn.b_K);
   if constexpr (A::Positions::rotates || A::Attention::head_norms) {
     // The turn and the norm differ by key position, so they must be undone before W_K.
-    const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));             // [n, k, H, e]
+    const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));  // [n, k, H, e]
     const auto places = make::arange(on_rotated.size(1), positions.options());
     const auto on_head = A::Positions::rotate_back(on_rotated, places, config());
     auto on_shared = on_head
-                         .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads,
-                                   config().group_size(), config().d_head})
-                         .sum(3);                                                                    // [n, k, Hkv, e]
+                         .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads, config().group_size(),
+                                   config().d_head})
+                         .sum(3);  // [n, k, Hkv, e]
     if constexpr (A::Attention::head_norms) {
       on_shared = through_head_norm<hook::attn::k_norm::scale>(layer, prompt, on_shared, w.attn.k_gain, places);
     }
     const auto on_key = on_shared.flatten(2);
-    return {Norm::pull_back(on_key.matmul(w.attn.W_K.t()), scale, w.ln1),
+    return {before_attention(Norm::pull_back(on_key.matmul(w.attn.W_K.t()), scale, w.ln1), layer, prompt, positions),
             constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
   } else {
     const auto through_key = q.transpose(0, 1).matmul(matrix_per_head(w.attn.W_K)).transpose(0, 1);  // [n, H, d]
     const auto grad = on_scores.transpose(1, 2).matmul(through_key);                                 // [n, k, d]
-    return {Norm::pull_back(grad, scale, w.ln1),
+    return {before_attention(Norm::pull_back(grad, scale, w.ln1), layer, prompt, positions),
             constant.defined()
-                ? on_scores.sum(-1).mul(q.mul(per_head(constant.view({1, config().n_key_value_heads, -1}))
-                                                  .transpose(0, 1))
-                                            .sum(-1))
+                ? on_scores.sum(-1)
+                      .mul(q.mul(per_head(constant.view({1, config().n_key_value_heads, -1})).transpose(0, 1)).sum(-1))
                       .sum(-1)
                 : no_constant(readers)};
   }

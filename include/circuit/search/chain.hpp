@@ -6,8 +6,8 @@
 
 namespace circuit {
 
-/// How a target's effect on the metric (its nodegrad) is known. Either from gradients on every module's output, asked for
-/// once, or (`from_edges`) summed over the edges kept so far, from the metric downwards.
+/// How a target's effect on the metric (its nodegrad) is known. Either from gradients on every module's output, asked
+/// for once, or (`from_edges`) summed over the edges kept so far, from the metric downwards.
 template <class C>
 concept ChainRule = requires {
   { C::from_edges } -> std::convertible_to<bool>;
@@ -41,6 +41,20 @@ struct AllPaths {
                                           const Linearization& linearization, const PullBack<A, Softmax>& pull_back,
                                           AttentionPaths paths) const {
     return path_gradients(model, dictionaries, linearization, pull_back, paths);
+  }
+};
+
+/// Gradients on every module's output that the caller knows, such as integrated ones.
+struct Given {
+  static constexpr bool from_edges = false;
+
+  OutputGradients outputs{};
+
+  template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
+  [[nodiscard]] OutputGradients gradients(const HookedTransformer<A>& /*model*/, const Set& /*dictionaries*/,
+                                          const Linearization& /*linearization*/,
+                                          const PullBack<A, Softmax>& /*pull_back*/, AttentionPaths /*paths*/) const {
+    return outputs;
   }
 };
 

@@ -44,6 +44,7 @@ struct Leap {
   AttentionPaths attention = AttentionPaths::all;  ///< whether q and k edges are searched
   SourceOptions sources{};                         ///< which nodes besides features count as upstream
   std::stop_token stop{};        ///< read once per layer
+  Scales scales = Scales::frozen;  ///< whether norms' scales move; with live ones nothing sums to what targets read
 
   /// return  the kept edges with nn and em gradients and attributions, means over prompts
   /// throws  Cancelled, ShapeError, IndexError, ValueError (empty batch, NaN), ConfigError, DTypeError
@@ -88,7 +89,7 @@ Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Mo
   stage("runs and encodings");
   using Policies = Leap<keep::AnyRule, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Modules>;
   const Policies policies{keep, chain, contrast, batching, score, targets, softmax, final_norm, modules, attention,
-                          sources, stop};
+                          sources, stop, scales};
   detail::LeapRun<Policies, A, DictionariesByRole<Set, Modules>> run{policies, model, read, std::move(linearization)};
   stage("packing");
   run.metric_step();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -19,6 +20,7 @@
 #include "circuit/linear/stream_constants.hpp"
 #include "circuit/search/chain.hpp"
 #include "circuit/search/edge_scores.hpp"
+#include "circuit/search/leap/error_readers.hpp"
 #include "circuit/search/leap/node_values.hpp"
 #include "circuit/search/targets.hpp"
 
@@ -50,7 +52,7 @@ class LeapRun {
         model_{model},
         dictionaries_{dictionaries},
         lin_{std::move(lin)},
-        pull_back_{model, lin_.run, policies.softmax},
+        pull_back_{model, lin_.run, policies.softmax, policies.scales},
         sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)},
         constants_{lin_, contrasts} {
     if constexpr (!chains_by_edges) {
@@ -69,6 +71,13 @@ class LeapRun {
   /// The edges into some features of any modules, none of which was a target before.
   void expand(const std::vector<Node>& features);
 
+  /// The edges into the errors of one module at some positions, the last first: the metric's gradient on the error
+  /// times how the module, less its dictionary, moves.
+  void error_step(NodeKind kind, Layer layer, const std::vector<Position>& positions);
+
+  /// Every upstream node whose own attribution, a mean over prompts, is larger than a threshold.
+  [[nodiscard]] std::vector<Node> nodes_above(double threshold) const;
+
   [[nodiscard]] std::size_t edge_count() const { return edges_.size(); }
   [[nodiscard]] const std::vector<EdgeRef>& edges() const { return edges_; }
   [[nodiscard]] const Linearization& linearization() const { return lin_; }
@@ -76,7 +85,9 @@ class LeapRun {
   void drop_edges(const Unwanted& unwanted) {
     std::erase_if(edges_, unwanted);
   }
-  [[nodiscard]] Circuit circuit() &&;
+  void drop_biases() { biases_.clear(); }
+  /// also  nodes that are there although no edge is kept at them
+  [[nodiscard]] Circuit circuit(const std::vector<Node>& also = {}) &&;
 
  private:
   static constexpr bool chains_by_edges = std::remove_cvref_t<decltype(Policies::chain)>::from_edges;
@@ -258,6 +269,50 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
     }
   }
   search(by_row(readers));
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std::vector<Position>& positions) {
+  std::vector<Node> nodes;
+  for (const auto position : positions) nodes.push_back({kind, layer, position, Feature{0}});
+  StepTargets targets{std::move(nodes), batch()};
+  for (std::int32_t b = 0; b < batch(); ++b) {
+    for (std::int64_t t = 0; t < targets.size(); ++t)
+      targets.at(Prompt{b}, t) = {.slope = 1, .nodegrad = 1, .activation = 1};
+  }
+  targets.set_constant(make::zeros({targets.size()}, at::kDouble));
+  const auto read_from = [&](const at::Tensor& readers) {
+    return [readers](Prompt b, const at::Tensor& /*rows*/, const at::Tensor& at_positions) {
+      return Pulled{readers.select(0, b.value).index_select(0, at_positions), {}};
+    };
+  };
+  using P = decltype(pull_back_);
+  const auto slot = static_cast<std::size_t>(layer.value);
+  if (kind == NodeKind::mlp_error) {
+    steps(std::move(targets), read_from(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])),
+          layer, mlp_depth<A>(layer), {{EdgeType::mlp, &P::mlp}});
+  } else {
+    steps(std::move(targets),
+          read_from(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,
+          attn_depth(layer), {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
+  }
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+std::vector<Node> LeapRun<Policies, A, Set>::nodes_above(double threshold) const {
+  std::vector<Node> out;
+  const auto add = [&](const std::vector<Node>& nodes) {
+    for (const auto& node : nodes) {
+      double sum = 0;
+      for (const auto value : values_of(node).attribution) sum += value / batch();
+      if (std::abs(sum) > threshold) out.push_back(node);
+    }
+  };
+  for (std::int32_t p = 0; p < sources_.length(); ++p) {
+    add(sources_.at(Position{p}).features);
+    add(sources_.at(Position{p}).rest);
+  }
+  return out;
 }
 
 /// The features of one module that are targets, with their state on every prompt.
@@ -463,7 +518,7 @@ NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
-Circuit LeapRun<Policies, A, Set>::circuit() && {
+Circuit LeapRun<Policies, A, Set>::circuit(const std::vector<Node>& also) && {
   CircuitInfo info;
   info.prompts = static_cast<std::int32_t>(batch());
   Circuit out{std::move(info)};
@@ -475,6 +530,7 @@ Circuit LeapRun<Policies, A, Set>::circuit() && {
     add(e.down);
     add(e.up);
   }
+  for (const auto& node : also) add(node);
   for (const auto& e : edges_) out.add_edge(e.up, e.down, e.edge);
   for (const auto& row : biases_) {
     if (out.contains(row.target)) out.add_bias(row);

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+
+#include "circuit/core/tensor.hpp"
+#include "circuit/linear/linearization.hpp"
+#include "circuit/linear/path_gradient.hpp"
+#include "circuit/linear/pull_back.hpp"
+#include "circuit/model/gradient.hpp"
+
+namespace circuit::detail {
+
+/// What the error of an MLP's dictionary reads: the derivative, by the dictionary's input, of `<grad, MLP -
+/// dictionary>`. grad  [batch, pos, d_model] at hook_mlp_out   return the same shape, at ln2.hook_normalized
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] at::Tensor mlp_error_readers(const HookedTransformer<A>& model, const Set& dictionaries,
+                                           const Linearization& lin, Layer layer, const at::Tensor& grad) {
+  const auto& dictionary = require(dictionaries.mlp(layer));
+  const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
+  const auto& active = lin.clean.mlp[static_cast<std::size_t>(layer.value)].features;
+  const auto& read = lin.run.get<hook::ln2::normalized>(layer);
+  at::Tensor by_module;
+  {
+    const c10::AutoGradMode with_gradient{true};
+    const auto input = read.detach().requires_grad_(true);
+    const auto out = A::Mlp::forward(A::Norm::output(input, block.ln2), block.mlp, [](auto, at::Tensor&) {});
+    by_module = gradient_of(out.mul(grad).sum(), {input}).front();
+  }
+  auto by_dictionary =
+      combined_reader(dictionary, active, grad.flatten(0, 1), [&](const at::Tensor& features, const at::Tensor& rows) {
+        if constexpr (ReadsAtInput<Set>) {
+          return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;
+        } else {
+          return dictionary.readers(features);
+        }
+      }).view(grad.sizes());
+  if (dictionary.has_skip()) by_dictionary = by_dictionary.add(grad.matmul(dictionary.W_skip.t()));
+  return by_module.sub(by_dictionary);
+}
+
+/// The same for attention.
+/// grad  [batch, pos, d_model] at hook_attn_out   return [batch, pos, n_heads * d_head], at hook_z
+template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
+[[nodiscard]] at::Tensor attn_error_readers(const Set& dictionaries, const Linearization& lin,
+                                            const PullBack<A, Softmax>& pull_back, Layer layer,
+                                            const at::Tensor& grad) {
+  const auto& dictionary = require(dictionaries.attn(layer));
+  const auto& active = lin.clean.attn[static_cast<std::size_t>(layer.value)].features;
+  const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
+  const auto on_output = reads_z ? pull_back.through_output(layer, grad) : grad;
+  const auto by_dictionary = combined_reader(dictionary, active, on_output.flatten(0, 1),
+                                             [&](const at::Tensor& features, const at::Tensor& /*rows*/) {
+                                               return dictionary.readers(features);
+                                             })
+                                 .view(on_output.sizes());
+  const auto error = on_output.sub(by_dictionary);
+  return reads_z ? error : pull_back.through_output(layer, error);
+}
+
+}  // namespace circuit::detail
