@@ -1,8 +1,9 @@
-// Runs the library's searches over heads and MLPs on one task and judges all of them alike: faithfulness against size,
-// the areas over that curve, how well the true edges are told from the rest where they are known, time and memory.
+// Runs the library's searches on one task and judges all of them alike: faithfulness against size, the areas over that
+// curve, how well the true edges are told from the rest where they are known, time and memory.
 //
-//   compare_searches --task induction            a model whose circuit is known by construction
+//   compare_searches --task induction            a model whose circuit is known by construction; edges of heads and MLPs
 //   compare_searches --task ioi --model FOLDER --prompts FILE
+//   compare_searches --task ioi --features       nodes that are sparse features, errors and embeddings
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
@@ -12,8 +13,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "circuit/dictionary/load.hpp"
 #include "circuit/evaluate/cpr_cmd.hpp"
 #include "circuit/evaluate/known_truth.hpp"
+#include "circuit/evaluate/node_faithfulness.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/known/duplicate_token.hpp"
 #include "circuit/model/known/induction.hpp"
@@ -21,7 +24,10 @@
 #include "circuit/report/svg_chart.hpp"
 #include "circuit/search/acdc.hpp"
 #include "circuit/search/edge_attribution_patching.hpp"
+#include "circuit/search/edge_pruning.hpp"
 #include "circuit/search/information_flow_routes.hpp"
+#include "circuit/search/leap.hpp"
+#include "circuit/search/sparse_feature_circuit.hpp"
 
 using namespace circuit;
 using Json = nlohmann::json;
@@ -35,6 +41,10 @@ struct Options {
   std::int64_t steps = 10;
   double threshold = 0.01;
   KnownCircuitOptions known{};
+  bool features = false;
+  std::string attn_saes = CIRCUIT_EXAMPLE_DATA "/attn-saes";
+  std::string transcoders = CIRCUIT_EXAMPLE_DATA "/transcoders";
+  double leap_threshold = 0.001;
   bool json = false;
   std::string chart{};
 };
@@ -66,6 +76,12 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
           {"eap_ig_inputs", attribution(path::Inputs{.steps = options.steps})},
           {"eap_ig_activations", attribution(path::Activations{.steps = options.steps})},
           {"clean_corrupt", attribution(path::CleanCorrupt{})},
+          {"eap_relp", [&] { return EdgeAttributionPatching{.rule = gradient_rule::Relp{}}.scores(model, prompts, metric); }},
+          {"edge_pruning",
+           [&] {
+             const auto open = EdgePruning{}.scores(model, prompts).sigmoid();  // the likeliest to stay first
+             return open.mul(c.edge_mask());
+           }},
           {"acdc", [&] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; }},
           {"flow_routes", [&] { return InformationFlowRoutes<>{}.scores(model, prompts.clean); }},
           {"largest_change",
@@ -81,6 +97,31 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
              }
              return scores.mul(c.edge_mask());
            }}};
+}
+
+/// What one search did, without its curve.
+template <class Run>
+auto timed(const std::string& name, const Run& run) {
+  reset_peak_memory();
+  const auto start = std::chrono::steady_clock::now();
+  auto result = run();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return std::pair{std::move(result), Json{{"name", name}, {"seconds", took.count()}, {"peak_mb", peak_memory_mb()},
+                                           {"sizes", Json::array()}, {"faithfulness", Json::array()}, {"auroc", nullptr}}};
+}
+
+bool wanted(const Options& options, const std::string& name) {
+  return options.searches.empty() || std::ranges::find(options.searches, name) != options.searches.end();
+}
+
+void add_areas(Json& row, const std::vector<SizePoint>& curve) {
+  const auto areas = curve_areas(curve);
+  row["cpr"] = areas.cpr;
+  row["cmd"] = areas.cmd;
+  for (const auto& point : curve) {
+    row["sizes"].push_back(point.share_of_edges);
+    row["faithfulness"].push_back(point.faithfulness);
+  }
 }
 
 double auroc(const Components& c, const at::Tensor& scores, const at::Tensor& truth) {
@@ -101,29 +142,56 @@ Json compare_all(const HookedTransformer<A>& model, const PromptPair& prompts, c
   const auto c = judge.components();
   Json rows = Json::array();
   for (const auto& search : all_searches(model, prompts, metric, options)) {
-    const auto& wanted = options.searches;
-    if (!wanted.empty() && std::ranges::find(wanted, search.name) == wanted.end()) continue;
-    reset_peak_memory();
-    const auto start = std::chrono::steady_clock::now();
-    const auto scores = search.scores();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    const auto memory = peak_memory_mb();
+    if (!wanted(options, search.name)) continue;
+    auto [scores, row] = timed(search.name, search.scores);
     // Flow routes rank only the edges of one reader.
-    const auto curve = search.name == "flow_routes" ? judge.curve(scores, mib_shares, selection::Greedy{})
-                                                    : judge.curve(scores, mib_shares);
-    const auto areas = curve_areas(curve);
-    Json row{{"name", search.name},           {"cpr", areas.cpr},  {"cmd", areas.cmd},
-             {"seconds", took.count()},       {"peak_mb", memory}, {"sizes", Json::array()},
-             {"faithfulness", Json::array()}, {"auroc", nullptr}};
+    add_areas(row, search.name == "flow_routes" ? judge.curve(scores, mib_shares, selection::Greedy{})
+                                                : judge.curve(scores, mib_shares));
     if (truth.defined()) row["auroc"] = auroc(c, scores, truth);
-    for (const auto& point : curve) {
-      row["sizes"].push_back(point.share_of_edges);
-      row["faithfulness"].push_back(point.faithfulness);
-    }
     rows.push_back(row);
   }
   return {{"task", options.task},
           {"edges", c.edges()},
+          {"full", judge.range().full},
+          {"empty", judge.range().empty},
+          {"searches", rows}};
+}
+
+/// Searches over features rank nodes; what lies outside holds the corrupt prompt's values, errors too.
+template <Architecture A, Dictionaries Set>
+Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts,
+                      const LogitDifference& metric, const Options& options) {
+  const NodeEvaluation judge{model, dictionaries, prompts, metric};
+  const PromptTensors tokens{prompts.clean, prompts.corrupt};
+  const auto sparse = [&](const auto& search) {
+    return [&, search] { return ranked_by_attribution(search(model, dictionaries, tokens, metric)); };
+  };
+  const keep::Above above{options.leap_threshold};
+  const std::vector<std::pair<std::string, std::function<std::vector<Node>()>>> searches{
+      {"leap", sparse(Leap{.keep = above})},
+      {"leap_all_paths", sparse(Leap{.keep = above, .chain = chain::AllPaths{}})},
+      {"leap_relp", sparse(Leap{.keep = above, .final_norm = gradient_rule::Relp{}})},
+      {"sparse_feature_circuit",
+       sparse(SparseFeatureCircuit<>{.node_threshold = 0, .keep = above, .steps = options.steps})},
+      {"largest_change", [&] { return ranked_by_change(judge.changes()); }},
+      {"random", [&] { return drawn_at_random(judge.changes(), 1); }}};
+  Json rows = Json::array();
+  for (const auto& [name, search] : searches) {
+    if (!wanted(options, name)) continue;
+    auto [ranked, row] = timed(name, search);
+    std::vector<std::int64_t> sizes;
+    for (const auto share : mib_shares) {
+      sizes.push_back(std::llround(share * static_cast<double>(judge.changes().size())));
+    }
+    std::vector<SizePoint> curve;
+    for (const auto& point : judge.curve(ranked, sizes)) {
+      curve.push_back({point.nodes, mib_shares[curve.size()], point.faithfulness});
+    }
+    add_areas(row, curve);
+    rows.push_back(row);
+  }
+  return {{"task", options.task},
+          {"nodes", judge.changes().size()},
           {"full", judge.range().full},
           {"empty", judge.range().empty},
           {"searches", rows}};
@@ -138,7 +206,12 @@ Json compare_task(const Options& options) {
   if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
   const auto model = load_model<Gpt2>(options.model);
   const auto batch = load_contrast_batch(options.prompts, model.tokenizer(), {.size = options.size});
-  return compare_all(model, {to_tokens(batch.clean), to_tokens(batch.corrupt)}, LogitDifference{batch}, {}, options);
+  const PromptPair prompts{to_tokens(batch.clean), to_tokens(batch.corrupt)};
+  if (options.features) {
+    const auto dictionaries = load_dictionaries(options.attn_saes, options.transcoders);
+    return compare_features(model, dictionaries, prompts, LogitDifference{batch}, options);
+  }
+  return compare_all(model, prompts, LogitDifference{batch}, {}, options);
 }
 
 std::string two_digits(double value) {
@@ -148,8 +221,9 @@ std::string two_digits(double value) {
 }
 
 void print(const Json& result) {
-  std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": " << result["edges"]
-            << " edges, metric " << result["full"].get<double>() << ", without a circuit "
+  std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": "
+            << (result.contains("edges") ? result["edges"] : result["nodes"])
+            << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>() << ", without a circuit "
             << result["empty"].get<double>() << "\n\n| search | AUROC | CPR | CMD | ";
   for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
   std::string columns;
@@ -179,14 +253,14 @@ std::string chart_of(const Json& result) {
   }
   return line_chart(labels, series,
                     {.title = "Faithfulness by size",
-                     .x_title = "share of edges",
+                     .x_title = result.contains("edges") ? "share of edges" : "share of nodes",
                      .y_title = "faithfulness",
                      .guides = {{"whole model", 1.0}}});
 }
 
 int main(int argc, char** argv) try {
   Options options;
-  CLI::App app{"Compares searches over heads and MLPs"};
+  CLI::App app{"Compares searches"};
   app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "ioi"}));
   app.add_option("--searches", options.searches, "names; all if none is given");
   app.add_option("--model", options.model, "GPT-2 folder, for ioi");
@@ -196,6 +270,10 @@ int main(int argc, char** argv) try {
   app.add_option("--threshold", options.threshold, "ACDC's, nats");
   app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
   app.add_option("--seed", options.known.seed, "of a known circuit");
+  app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
+  app.add_option("--attn-saes", options.attn_saes, "folder, with --features");
+  app.add_option("--transcoders", options.transcoders, "folder, with --features");
+  app.add_option("--leap-threshold", options.leap_threshold, "on edges, with --features");
   app.add_flag("--json", options.json);
   app.add_option("--chart", options.chart, "an SVG file to write");
   CLI11_PARSE(app, argc, argv);
