@@ -19,9 +19,9 @@ namespace circuit {
 /// drawn from a hard-concrete distribution, and the gates learn to keep the model's next-token distribution while few
 /// stay open. source  Bhaskar et al. 2024 (edge pruning); Louizos et al. 2018 (the gates)
 struct EdgePruning {
-  std::int64_t steps = 200;
-  double rate = 0.3;       ///< Adam's
-  double sparsity = 1.0;   ///< nats that one more open edge, as a share of all, costs
+  std::int64_t steps = 300;
+  double rate = 0.1;       ///< Adam's
+  double sparsity = 10.0;  ///< nats that all edges open cost; an edge stays where it is worth its share of that
   double start = 2.0;      ///< every gate's first log odds
   std::uint64_t seed = 0;  ///< of the gates' noise
   std::stop_token stop{};  ///< read once per step
