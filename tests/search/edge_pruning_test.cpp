@@ -1,5 +1,7 @@
 #include "circuit/search/edge_pruning.hpp"
 
+#include <ATen/ops/zeros.h>
+
 #include "circuit/model/known/induction.hpp"
 #include "circuit/search/divergence/divergence.hpp"
 #include "random_model.hpp"
