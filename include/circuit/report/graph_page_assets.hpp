@@ -102,7 +102,7 @@ const state = { shown: data.shown, limit: data.threshold, types: new Set(types),
 nodes.forEach((n, i) => {
   n.index = i; n.in = []; n.out = [];
   n.error = n.kind.endsWith('_error'); n.embed = n.kind.endsWith('embed');
-  n.isMetric = n.kind === 'metric';
+  n.isMetric = n.kind === 'metric' || n.kind === 'logit';  // what is explained
   n.family = n.isMetric ? 'metric' : n.embed ? 'embed' : n.kind.startsWith('attn') ? 'attn' : 'mlp';
   n.row = n.isMetric ? Infinity : n.embed ? 0 : 2 * n.layer + (n.family === 'attn' ? 1 : 2);
   n.token = n.isMetric ? '' : (data.tokens[n.position] ?? '');
@@ -161,7 +161,7 @@ function select() {
 // ---- where everything stands: one column per position, one row per half layer, nodes of a cell in lines side by side
 const left = 112, top = 26, bottom = 46, columnGap = 18, perLine = 8;
 let view = null;
-const nameOf = n => n.isMetric ? 'metric' : n.label || (n.feature !== undefined ? String(n.feature) : n.embed ? '' : n.error ? 'err' : 'out');
+const nameOf = n => n.isMetric ? n.label || (n.kind === 'logit' ? `logit ${n.feature}` : 'metric') : n.label || (n.feature !== undefined ? String(n.feature) : n.embed ? '' : n.error ? 'err' : 'out');
 const cut = (text, most) => { const all = Array.from(text); return all.length > most ? all.slice(0, most - 1).join('') + '\u2026' : text; };
 function layout() {
   const named = state.names ?? visibleNodes.length <= 160;
@@ -275,7 +275,7 @@ function render() {
   for (const n of visibleNodes) {
     const group = draw(dots, 'g', { class: `node ${n.family}${n.error ? ' error' : ''}` });
     shape(group, n);
-    if (n.isMetric) draw(group, 'text', { x: n.x, y: n.y + 4 }, 'metric');
+    if (n.isMetric) draw(group, 'text', { x: n.x, y: n.y + 4 }, nameOf(n));
     else if (named) draw(group, 'text', { x: n.x, y: n.y + n.r + 11 }, cut(nameOf(n), 12));
     if (n === state.pinned) group.classList.add('pinned');
     if (wanted && matches(n, wanted)) { group.classList.add('found'); ++hits; }
