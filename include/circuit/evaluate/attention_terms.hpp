@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
+#include "circuit/intervene/at_modules.hpp"
 #include "circuit/linear/linearization.hpp"
 #include "circuit/linear/pull_back.hpp"
 #include "circuit/linear/sources.hpp"
@@ -32,7 +33,7 @@ class AttentionTerms {
  public:
   /// Model and dictionaries are referred to.
   /// tokens  [1, pos] int64
-  /// throws  ShapeError for another batch, and what `dictionaries.check` throws
+  /// throws  ShapeError for another batch, ConfigError for dictionaries across layers or of hook_resid_mid, and what `dictionaries.check` throws
   AttentionTerms(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens,
                  const SourceOptions& options = {});
 
@@ -75,6 +76,7 @@ AttentionTerms<A, Set>::AttentionTerms(const HookedTransformer<A>& model, const 
   const c10::AutoGradMode no_gradient{false};
   check_shape(tokens, {1, -1}, "tokens", {}, "one prompt is taken apart at a time");
   dictionaries.check(model.config(), model.processing(), model.dtype());
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "attention taken apart");
   lin_.run = record_frozen_run(model, tokens);
   lin_.clean = std::move(detail::describe(model, dictionaries, {&lin_.run}).front());
   sources_ = Sources::pack(model, dictionaries, lin_, contrast::None{}, options);

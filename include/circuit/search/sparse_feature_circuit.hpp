@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/intervene/at_modules.hpp"
 #include "circuit/search/attribution_graph.hpp"
 #include "circuit/search/integrated_gradients.hpp"
 #include "circuit/search/leap.hpp"
@@ -45,7 +46,7 @@ struct SparseFeatureCircuit {
   std::stop_token stop{};  ///< read between stages
 
   /// return  em numbers are shares of the metric, clean minus corrupt; no bias rows
-  /// throws  as Leap
+  /// throws  ConfigError for dictionaries across layers or of hook_resid_mid, and as Leap
   template <Architecture A, Dictionaries Set, Metric M>
   [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries,
                                    const PromptTensors& prompts, const M& metric) const {
@@ -55,6 +56,8 @@ struct SparseFeatureCircuit {
       throw ValueError{
           {.tensor = "corrupt prompts", .problem = "there are none", .hint = "search with contrast::None"}};
     }
+    refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers),
+                                "a sparse feature circuit");
     const modules::ReadElseOpaque rule{};
     const DictionariesByRole read{dictionaries, rule};
     const Leap<keep::AnyRule, chain::Given, Contrast, batching::Exact, score::Chained, targets::Asked, softmax::Exact,

@@ -27,7 +27,7 @@ template <Architecture A, Dictionaries Set>
     by_module = gradient_of(out.mul(grad).sum(), {input}).front();
   }
   auto by_dictionary =
-      combined_reader(dictionary, active, grad.flatten(0, 1), [&](const at::Tensor& features, const at::Tensor& rows) {
+      combined_reader(dictionary, active, {grad.flatten(0, 1)}, [&](const at::Tensor& features, const at::Tensor& rows) {
         if constexpr (ReadsAtInput<Set>) {
           return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;
         } else {
@@ -48,7 +48,7 @@ template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
   const auto& active = lin.clean.attn[static_cast<std::size_t>(layer.value)].features;
   const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
   const auto on_output = reads_z ? pull_back.through_output(layer, grad) : grad;
-  const auto by_dictionary = combined_reader(dictionary, active, on_output.flatten(0, 1),
+  const auto by_dictionary = combined_reader(dictionary, active, {on_output.flatten(0, 1)},
                                              [&](const at::Tensor& features, const at::Tensor& /*rows*/) {
                                                return dictionary.readers(features);
                                              })
