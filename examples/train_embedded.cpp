@@ -243,10 +243,10 @@ std::filesystem::path mlp_folder(const Settings& s, std::size_t layer) {
 }
 
 /// Stage 2: a dictionary for every module of a model, written as SAELens folders.
-void make_dictionaries(const Settings& s, const Model& model, at::Generator& random) {
+void make_dictionaries(const Settings& s, const Model& model) {
   const Stopwatch time;
   TextStream text{model.tokenizer(), s.seed + 5000, s.dictionary_batch, 1.0};
-  const auto dictionaries = train_dictionaries(model, text, s.dictionary, random, [&](int step, double active) {
+  const auto dictionaries = train_dictionaries(model, text, s.dictionary, s.seed + 7000, [&](int step, double active) {
     if (step % 200 != 0) return;
     std::cout << "dictionaries: step " << step << "  active " << active << "  " << time.seconds() << " s\n"
               << std::flush;
@@ -254,9 +254,9 @@ void make_dictionaries(const Settings& s, const Model& model, at::Generator& ran
   for (std::size_t l = 0; l < dictionaries.attn.size(); ++l) {
     const auto block = "blocks." + std::to_string(l) + '.';
     const auto z = block + "attn.hook_z";
-    save_sae_lens(attn_folder(s, l), dictionaries.attn[l], z, z, s.context);
-    save_sae_lens(mlp_folder(s, l), dictionaries.mlp[l], block + "ln2.hook_normalized", block + "hook_mlp_out",
-                  s.context);
+    save_dictionary(attn_folder(s, l), dictionaries.attn[l], {z, z}, s.context);
+    save_dictionary(mlp_folder(s, l), dictionaries.mlp[l], {block + "ln2.hook_normalized", block + "hook_mlp_out"},
+                    s.context);
   }
 }
 
@@ -294,8 +294,7 @@ bool run(const Settings& s) {
   const auto folder = s.model_folder.empty() ? s.out / "model" : s.model_folder;
   if (s.model_folder.empty() && !s.only_measure) make_model(s, exams, random, folder);
   const auto model = circuit::load_model<circuit::Gpt2>(folder);
-  random = at::detail::createCPUGenerator(s.seed + 7000);  // so that --model gives the same dictionaries
-  if (!s.only_measure) make_dictionaries(s, model, random);
+  if (!s.only_measure) make_dictionaries(s, model);
   std::cout << "as read back from " << s.out.string() << ", after " << total.seconds() << " s:\n";
   return measure(s, model, exams);
 }

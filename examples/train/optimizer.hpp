@@ -41,12 +41,6 @@ class AdamW {
     }
   }
 
-  /// Forgets what is known about some columns (or rows) of a parameter, after they were set anew.
-  void forget(std::size_t param, std::int64_t axis, const at::Tensor& indices) {
-    first_[param].index_fill_(axis, indices, 0.0);
-    second_[param].index_fill_(axis, indices, 0.0);
-  }
-
  private:
   static constexpr double beta1 = 0.9;
   std::vector<at::Tensor> params_;

@@ -11,6 +11,7 @@
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/tensor.hpp"
+#include "circuit/dictionary/save/sae_lens.hpp"
 #include "circuit/io/safetensors.hpp"
 #include "circuit/io/to_tensor.hpp"
 #include "dictionaries.hpp"
@@ -83,31 +84,12 @@ inline void save_gpt2(const std::filesystem::path& folder, const circuit::ModelC
   save_half(folder / "model.safetensors", tensors);
 }
 
-/// Writes one dictionary as a SAELens folder.
-inline void save_sae_lens(const std::filesystem::path& folder, const Dictionary& dictionary, const std::string& hook_in,
-                          const std::string& hook_out, std::int64_t context) {
-  std::filesystem::create_directories(folder);
-  const bool is_sae = hook_in == hook_out;
-  nlohmann::ordered_json metadata{
-      {"hook_name", hook_in}, {"hook_head_index", nullptr}, {"prepend_bos", true}, {"context_size", context}};
-  if (!is_sae) metadata["hook_name_out"] = hook_out;
-  metadata["model_from_pretrained_kwargs"] = {
-      {"fold_ln", true}, {"center_writing_weights", true}, {"center_unembed", true}, {"fold_value_biases", true}};
-  const nlohmann::ordered_json config{{"architecture", is_sae ? "standard" : "transcoder"},
-                                      {"d_in", dictionary.d_in()},
-                                      {"d_out", dictionary.d_out()},
-                                      {"d_sae", dictionary.d_sae()},
-                                      {"dtype", "float16"},
-                                      {"device", "cpu"},
-                                      {"apply_b_dec_to_input", is_sae},
-                                      {"normalize_activations", "none"},
-                                      {"reshape_activations", is_sae ? "hook_z" : "none"},
-                                      {"metadata", metadata}};
-  circuit::write_file(folder / "cfg.json", config.dump(2) + "\n");
-  save_half(folder / "sae_weights.safetensors", {{"W_enc", dictionary.W_enc},
-                                                 {"b_enc", dictionary.b_enc},
-                                                 {"W_dec", dictionary.W_dec},
-                                                 {"b_dec", dictionary.b_out}});
+/// Writes one dictionary as a SAELens folder, in float16.
+inline void save_dictionary(const std::filesystem::path& folder, const Dictionary& dictionary,
+                            const circuit::DictionaryHooks& hooks, std::int64_t context) {
+  circuit::save_sae_lens(
+      folder, dictionary,
+      {.hooks = hooks, .context_size = context, .expects = circuit::weights::folded_and_centered, .dtype = at::kHalf});
 }
 
 }  // namespace train
