@@ -146,4 +146,6 @@ TEST_CASE("edges of nodes that have no part in it, and skip paths, are refused")
       IndexError);
   const auto skips = random_model::mixed_dictionaries(s.model.config(), 12);
   CHECK_THROWS_AS((EdgeRun{s.model, skips, s.prompts}), ConfigError);
+  const auto across = random_model::cross_layer_dictionaries(s.model.config(), 8);
+  CHECK_THROWS_WITH((EdgeRun{s.model, across, s.prompts}), circuit_test::ContainsSubstring("cross-layer"));
 }

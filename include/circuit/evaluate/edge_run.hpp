@@ -101,15 +101,13 @@ class EdgeRun {
 
 namespace circuit::detail {
 
-/// throws  ConfigError  for a dictionary that writes more than its features do, by a skip path or a scale of its input, or
-///                      into more than its own layer
+/// throws  ConfigError  for a dictionary that writes more than its features do: by a skip path, or a scale of its input
 inline void check_writes_features(const DictionaryWeights* dictionary) {
   if (dictionary == nullptr) return;
   const bool scaled = dictionary->input_norm.kind != InputNorm::Kind::none && dictionary->input_norm.undone;
-  const bool across = dictionary->later_layers() > 0;
-  if (!dictionary->has_skip() && !scaled && !across) return;
+  if (!dictionary->has_skip() && !scaled) return;
   throw ConfigError{{.file = dictionary->name,
-                     .tensor = scaled ? "input norm" : across ? "W_later" : "W_skip",
+                     .tensor = scaled ? "input norm" : "W_skip",
                      .problem = "writes what no edge of a feature carries"}};
 }
 
