@@ -1,9 +1,9 @@
 // Runs the library's searches on one task and judges all of them alike: faithfulness against size, the areas over that
 // curve, how well the true edges are told from the rest where they are known, time and memory.
 //
-//   compare_searches --task induction            a model whose circuit is known by construction; edges of heads and MLPs
-//   compare_searches --task ioi --model FOLDER --prompts FILE
-//   compare_searches --task ioi --features       nodes that are sparse features, errors and embeddings
+//   compare_searches --task induction            a model whose circuit is known by construction; edges of heads and
+//   MLPs compare_searches --task ioi --model FOLDER --prompts FILE compare_searches --task ioi --features       nodes
+//   that are sparse features, errors and embeddings
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
@@ -27,6 +27,7 @@
 #include "circuit/search/edge_pruning.hpp"
 #include "circuit/search/information_flow_routes.hpp"
 #include "circuit/search/leap.hpp"
+#include "circuit/search/mask_attributions.hpp"
 #include "circuit/search/sparse_feature_circuit.hpp"
 
 using namespace circuit;
@@ -76,7 +77,8 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
           {"eap_ig_inputs", attribution(path::Inputs{.steps = options.steps})},
           {"eap_ig_activations", attribution(path::Activations{.steps = options.steps})},
           {"clean_corrupt", attribution(path::CleanCorrupt{})},
-          {"eap_relp", [&] { return EdgeAttributionPatching{.rule = gradient_rule::Relp{}}.scores(model, prompts, metric); }},
+          {"eap_relp",
+           [&] { return EdgeAttributionPatching{.rule = gradient_rule::Relp{}}.scores(model, prompts, metric); }},
           {"edge_pruning",
            [&] {
              const auto open = EdgePruning{}.scores(model, prompts).sigmoid();  // the likeliest to stay first
@@ -106,8 +108,12 @@ auto timed(const std::string& name, const Run& run) {
   const auto start = std::chrono::steady_clock::now();
   auto result = run();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  return std::pair{std::move(result), Json{{"name", name}, {"seconds", took.count()}, {"peak_mb", peak_memory_mb()},
-                                           {"sizes", Json::array()}, {"faithfulness", Json::array()}, {"auroc", nullptr}}};
+  return std::pair{std::move(result), Json{{"name", name},
+                                           {"seconds", took.count()},
+                                           {"peak_mb", peak_memory_mb()},
+                                           {"sizes", Json::array()},
+                                           {"faithfulness", Json::array()},
+                                           {"auroc", nullptr}}};
 }
 
 bool wanted(const Options& options, const std::string& name) {
@@ -162,9 +168,18 @@ template <Architecture A, Dictionaries Set>
 Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts,
                       const LogitDifference& metric, const Options& options) {
   const NodeEvaluation judge{model, dictionaries, prompts, metric};
-  const PromptTensors tokens{prompts.clean, prompts.corrupt};
   const auto sparse = [&](const auto& search) {
-    return [&, search] { return ranked_by_attribution(search(model, dictionaries, tokens, metric)); };
+    return [&, search] { return ranked_by_attribution(search(model, dictionaries, prompts, metric)); };
+  };
+  const auto by_mask = [&](auto order) {
+    return [&, order] {
+      const auto all =
+          mask_attributions(model, dictionaries, prompts.clean, prompts.corrupt, metric, {.steps = options.steps});
+      std::vector<Node> ranked;
+      for (const auto& a : strongest(all, all.size(), [](const Node&) { return true; }, order))
+        ranked.push_back(a.node);
+      return ranked;
+    };
   };
   const keep::Above above{options.leap_threshold};
   const std::vector<std::pair<std::string, std::function<std::vector<Node>()>>> searches{
@@ -173,6 +188,8 @@ Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries
       {"leap_relp", sparse(Leap{.keep = above, .final_norm = gradient_rule::Relp{}})},
       {"sparse_feature_circuit",
        sparse(SparseFeatureCircuit<>{.node_threshold = 0, .keep = above, .steps = options.steps})},
+      {"masks", by_mask(ByMagnitude{})},
+      {"masks_for", by_mask(ByValue{})},
       {"largest_change", [&] { return ranked_by_change(judge.changes()); }},
       {"random", [&] { return drawn_at_random(judge.changes(), 1); }}};
   Json rows = Json::array();
@@ -223,8 +240,8 @@ std::string two_digits(double value) {
 void print(const Json& result) {
   std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": "
             << (result.contains("edges") ? result["edges"] : result["nodes"])
-            << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>() << ", without a circuit "
-            << result["empty"].get<double>() << "\n\n| search | AUROC | CPR | CMD | ";
+            << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>()
+            << ", without a circuit " << result["empty"].get<double>() << "\n\n| search | AUROC | CPR | CMD | ";
   for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
   std::string columns;
   for (std::size_t i = 0; i < 6 + mib_shares.size(); ++i) columns += "---|";

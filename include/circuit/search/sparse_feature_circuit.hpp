@@ -49,7 +49,7 @@ struct SparseFeatureCircuit {
   /// throws  ConfigError for dictionaries across layers or of hook_resid_mid, and as Leap
   template <Architecture A, Dictionaries Set, Metric M>
   [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries,
-                                   const PromptTensors& prompts, const M& metric) const {
+                                   const PromptPair& prompts, const M& metric) const {
     const c10::AutoGradMode no_gradient{false};
     const auto corrupt = Contrast::needs_corrupt ? prompts.corrupt : at::Tensor{};
     if (Contrast::needs_corrupt && !corrupt.defined()) {
