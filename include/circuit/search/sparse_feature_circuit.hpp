@@ -15,6 +15,7 @@
 #include "circuit/search/attribution_graph.hpp"
 #include "circuit/search/integrated_gradients.hpp"
 #include "circuit/search/leap.hpp"
+#include "circuit/search/prompt_pair.hpp"
 
 namespace circuit::detail {
 
