@@ -44,6 +44,7 @@ void check_round_trip(const SparseDictionary<>& saved, const DictionaryHooks& ho
   REQUIRE_CLOSE(loaded.dictionary.reconstruct(x), saved.reconstruct(x), 1e-6);
   CHECK(loaded.hooks.in == hooks.in);
   CHECK(loaded.hooks.out == hooks.out);
+  CHECK(loaded.hooks.head == hooks.head);
   REQUIRE(loaded.expects.has_value());
   CHECK(*loaded.expects == weights::folded_and_centered);
 }
@@ -56,6 +57,7 @@ TEST_CASE("what is saved in SAELens' layout is read back with the same numbers")
   const DictionaryHooks mlp{"blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"};
   const activation::Any jump{activation::JumpRelu{parts.random({9}).abs()}};
   check_round_trip(parts.sae({}), z, "standard");
+  check_round_trip(parts.sae({}), {"blocks.1.attn.hook_z", "blocks.1.attn.hook_z", 2}, "standard");
   check_round_trip(parts.sae({activation::TopK{.k = 3}}), z, "topk");
   check_round_trip(parts.sae(jump), z, "jumprelu");
   check_round_trip(parts.transcoder({}, false), mlp, "transcoder");

@@ -82,6 +82,7 @@ struct Words {
 
 [[nodiscard]] inline nlohmann::json metadata_json(const SaeLensMetadata& m) {
   nlohmann::json json{{"hook_name", m.hooks.in}, {"hook_head_index", nullptr}, {"prepend_bos", m.prepend_bos}};
+  if (m.hooks.head) json["hook_head_index"] = *m.hooks.head;
   if (m.hooks.out != m.hooks.in) json["hook_name_out"] = m.hooks.out;
   if (!m.model_name.empty()) json["model_name"] = m.model_name;
   if (m.context_size > 0) json["context_size"] = m.context_size;
@@ -129,16 +130,17 @@ inline void save_sae_lens(const std::filesystem::path& folder, const SparseDicti
   lens::check_biases(folder, dictionary, transcoder);
   const auto half = metadata.dtype == at::kHalf;
   if (!half && metadata.dtype != at::kFloat) lens::cannot_save(folder, "a dtype but float16 and float32");
-  nlohmann::json config{{"architecture", std::visit(lens::Words{folder, transcoder, dictionary.has_skip()},
-                                                    dictionary.activation.chosen)},
-                        {"d_in", dictionary.d_in()},
-                        {"d_sae", dictionary.d_sae()},
-                        {"dtype", half ? "float16" : "float32"},
-                        {"device", "cpu"},
-                        {"apply_b_dec_to_input", dictionary.b_in.defined() && !transcoder},
-                        {"normalize_activations", lens::norm_word(dictionary.input_norm)},
-                        {"reshape_activations", metadata.hooks.in.ends_with("attn.hook_z") ? "hook_z" : "none"},
-                        {"metadata", lens::metadata_json(metadata)}};
+  nlohmann::json config{
+      {"architecture",
+       std::visit(lens::Words{folder, transcoder, dictionary.has_skip()}, dictionary.activation.chosen)},
+      {"d_in", dictionary.d_in()},
+      {"d_sae", dictionary.d_sae()},
+      {"dtype", half ? "float16" : "float32"},
+      {"device", "cpu"},
+      {"apply_b_dec_to_input", dictionary.b_in.defined() && !transcoder},
+      {"normalize_activations", lens::norm_word(dictionary.input_norm)},
+      {"reshape_activations", metadata.hooks.in.ends_with("attn.hook_z") && !metadata.hooks.head ? "hook_z" : "none"},
+      {"metadata", lens::metadata_json(metadata)}};
   if (transcoder) config["d_out"] = dictionary.d_out();
   if (const auto* top_k = std::get_if<activation::TopK>(&dictionary.activation.chosen)) {
     config["k"] = top_k->k;
