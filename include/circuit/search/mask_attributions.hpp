@@ -100,7 +100,7 @@ void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at
     const auto& gradient = gradients[i + 1];
     const bool attn = module == Module::attn;
     check_finite(gradient, "gradient at " + std::string{name(module)} + '.' + std::to_string(layer.value));
-    const auto on_writes = gradient.matmul(dictionary_of(set, module, layer)->W_dec.t());
+    const auto on_writes = gradient.matmul(widened(dictionary_of(set, module, layer)->W_dec).t());
     sums.add(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, layer, change.mul(on_writes).sum(0), weight);
     const auto& rest = places.at({module, layer}).rest_change;
     if (!rest.defined()) continue;
