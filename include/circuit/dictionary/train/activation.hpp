@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/threshold_backward_ops.h>
 
 #include <algorithm>

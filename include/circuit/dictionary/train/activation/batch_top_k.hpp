@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/threshold_ops.h>
 
 #include "circuit/dictionary/train/activation.hpp"
