@@ -12,9 +12,8 @@
 namespace circuit {
 
 /// Which tokens of each prompt are judged: those from `first` on, up to the prompt's own length where it is padded.
-struct Judged {
-  std::vector<Position>
-      first{};  ///< none for the second token, which is the first that is predicted; or one, or one each
+struct JudgedTokens {
+  std::vector<Position> first{};        ///< none for the second token, the first that is predicted; or one, or one each
   std::vector<std::int64_t> lengths{};  ///< none for all, one, or one for each prompt
 };
 
@@ -25,7 +24,7 @@ class SequenceLogProbability {
   /// tokens  [batch, pos] int64: what was run
   /// throws  ShapeError; ValueError for another number of positions or lengths, or a prompt of which nothing is judged
   /// throws  IndexError  for a position or length that the prompts do not have
-  explicit SequenceLogProbability(at::Tensor tokens, const Judged& judged = {});
+  explicit SequenceLogProbability(at::Tensor tokens, const JudgedTokens& judged = {});
 
   /// logits  [batch, pos, d_vocab]   return  [batch]
   /// throws  ShapeError for another run's logits, IndexError for a token they do not have
@@ -50,7 +49,7 @@ struct Loss : SequenceLogProbability {
 
 }  // namespace circuit
 
-inline circuit::SequenceLogProbability::SequenceLogProbability(at::Tensor tokens, const Judged& judged)
+inline circuit::SequenceLogProbability::SequenceLogProbability(at::Tensor tokens, const JudgedTokens& judged)
     : tokens_{std::move(tokens)} {
   check_shape(tokens_, {-1, -1}, "tokens");
   const auto batch = tokens_.size(0);
