@@ -152,16 +152,26 @@ TEST_CASE("a circuit keeps what its cross-layer features write into every layer"
   const auto& d = *s.dictionaries.mlp(Layer{0});
   for (const Layer l : {Layer{0}, Layer{1}, Layer{2}}) {
     auto want = at::zeros_like(zero.get<hook::mlp_out>(l)).add(s.dictionaries.mlp(l)->b_out);
+    if (s.dictionaries.mlp(l)->has_skip()) {
+      want = want.add(zero.get<hook::ln2::normalized>(l).matmul(s.dictionaries.mlp(l)->W_skip));
+    }
     const auto acts = s.dictionaries.encode_mlp(Layer{0}, zero.get<hook::ln2::normalized>(Layer{0}));
     const auto a = acts.select(1, here.value).select(1, f.value).unsqueeze(-1);
     want.select(1, here.value).add_(a.mul(l.value == 0 ? d.W_dec[f.value] : d.W_later[f.value][l.value - 1]));
     REQUIRE_CLOSE(zero.get<hook::mlp_out>(l), want, 1e-10);
   }
-  // Nothing kept is the reference's own modules; every node kept is the model.
+  // Nothing kept is the reference's own modules, but for skip paths, which pass on this run's stream; every node kept
+  // is the model.
   const auto nothing = run({}, Outside::reference).cache;
+  const auto skipped = [&](const auto& of_run, Layer l) {
+    const auto read = of_run.template get<hook::ln2::normalized>(l);
+    const auto& of_layer = *s.dictionaries.mlp(l);
+    return of_layer.has_skip() ? read.matmul(of_layer.W_skip) : read.mul(0);
+  };
   KeptNodes all;
   for (const Layer l : {Layer{0}, Layer{1}, Layer{2}}) {
-    REQUIRE_CLOSE(nothing.get<hook::mlp_out>(l), reference.get<hook::mlp_out>(l), 1e-10);
+    REQUIRE_CLOSE(nothing.get<hook::mlp_out>(l).sub(skipped(nothing, l)),
+                  reference.get<hook::mlp_out>(l).sub(skipped(reference, l)), 1e-10);
     for (std::int32_t p = 0; p < 6; ++p) {
       for (const auto module : {Module::attn, Module::mlp}) {
         all.errors.push_back({module, l, Position{p}});
@@ -169,14 +179,7 @@ TEST_CASE("a circuit keeps what its cross-layer features write into every layer"
       }
     }
   }
-  // A skip path is neither feature nor error: outside a circuit it is the reference's, so it is left out here.
-  auto set = s.dictionaries;
-  auto plain = SparseDictionary<>{*set.mlp(Layer{0}), {}};
-  plain.W_skip = at::Tensor{};
-  set.set_mlp(Layer{0}, plain);
-  const auto whole = s.model.run(
-      s.tokens, keep_circuit(set, all, reference, {.features = Outside::reference, .errors = Outside::reference}));
-  REQUIRE_CLOSE(whole.logits, s.model.run(s.tokens).logits, 1e-10);
+  REQUIRE_CLOSE(run(all, Outside::reference).logits, s.model.run(s.tokens).logits, 1e-10);
 }
 
 TEST_CASE("interventions that cross-layer features have no meaning for are refused") {

@@ -12,9 +12,17 @@ using namespace circuit;
 
 namespace {
 
+/// The same with a skip path at layer 0.
+DictionarySet with_skip(DictionarySet set) {
+  auto mlp = SparseDictionary<>{*set.mlp(Layer{0}), {}};
+  mlp.W_skip = random_model::Source{6}({mlp.d_in(), mlp.d_out()}, 0.3);
+  set.set_mlp(Layer{0}, mlp);
+  return set;
+}
+
 struct Setting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1);
-  DictionarySet dictionaries = random_model::dictionaries(model.config(), 2);
+  DictionarySet dictionaries = with_skip(random_model::dictionaries(model.config(), 2));
   at::Tensor tokens = random_model::Source{3}.tokens(3, 6, model.config().d_vocab);
   at::Tensor others = random_model::Source{4}.tokens(5, 6, model.config().d_vocab);
   at::Tensor partners = random_model::Source{5}.tokens(3, 6, model.config().d_vocab);  // one for each of `tokens`
@@ -50,9 +58,12 @@ struct Dense {
     };
     const auto other_input = input_of(s.dictionaries, reference, module, layer);
     const auto other_output = module == Module::attn ? other_input : reference.get<hook::mlp_out>(layer);
+    const auto skipped = [&](const at::Tensor& x) {
+      return dictionary.has_skip() ? x.matmul(dictionary.W_skip) : x.mul(0);
+    };
     const auto acts = dense(input);
     const auto error = options.kept_errors ? options.kept_errors->get(module, layer)
-                                           : output.sub(dictionary.decode(acts));
+                                           : output.sub(dictionary.decode(acts)).sub(skipped(input));
     const auto choose = [](Outside outside, const at::Tensor& own, const at::Tensor& others, const at::Tensor& mask) {
       if (outside == Outside::left) return own;
       const auto base = outside == Outside::zero        ? own.mul(0)
@@ -71,8 +82,9 @@ struct Dense {
       if (node.module == module && node.layer == layer) error_mask[node.position.value].fill_(1);
     }
     const auto other_acts = dense(other_input);
-    const auto other_error = other_output.sub(dictionary.decode(other_acts));
+    const auto other_error = other_output.sub(dictionary.decode(other_acts)).sub(skipped(other_input));
     return dictionary.decode(choose(options.features, acts, other_acts, feature_mask))
+        .add(skipped(input))
         .add(choose(options.errors, error, other_error, error_mask));
   }
 };

@@ -15,11 +15,19 @@ namespace {
 
 using Masks = std::map<std::pair<NodeKind, Layer>, at::Tensor>;
 
+/// The same with a skip path at layer 1, which is no node.
+DictionarySet with_skip(DictionarySet set) {
+  auto mlp = SparseDictionary<>{*set.mlp(Layer{1}), {}};
+  mlp.W_skip = random_model::Source{25}({mlp.d_in(), mlp.d_out()}, 0.3);
+  set.set_mlp(Layer{1}, mlp);
+  return set;
+}
+
 /// A run with one mask per node, [pos, nodes] by kind and layer, written from the definition: every module holds
 /// `reference + mask (own - reference)` of each of its nodes.
 struct Setting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(21);
-  DictionarySet set = random_model::dictionaries(model.config(), 22);
+  DictionarySet set = with_skip(random_model::dictionaries(model.config(), 22));
   at::Tensor clean = random_model::Source{23}.tokens(3, 6, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{24}.tokens(3, 6, model.config().d_vocab);
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}, {7}}, {{4}, {1}, {2}}};
@@ -56,16 +64,19 @@ struct Setting {
       const auto held = [&](const at::Tensor& own, const at::Tensor& other, const at::Tensor& mask) {
         return other.add(own.sub(other).mul(mask));
       };
+      const auto skipped = [&](const at::Tensor& x) { return d.has_skip() ? x.matmul(d.W_skip) : x.mul(0); };
       const auto error = [&](const auto& cache) {
         const auto in = input_of(set, cache, module, l);
         const auto out = attn ? in : cache.template get<hook::mlp_out>(l);
-        return out.sub(d.decode(encode(module, l, in)));
+        return out.sub(d.decode(encode(module, l, in))).sub(skipped(in));
       };
       const auto acts =
           held(encode(module, l, input), baseline(encode(module, l, input_of(set, corrupt_cache, module, l))),
                masks.at({attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l}));
-      return d.decode(acts).add(held(error(clean_cache), baseline(error(corrupt_cache)),
-                                     masks.at({attn ? NodeKind::attn_error : NodeKind::mlp_error, l})));
+      return d.decode(acts)
+          .add(held(error(clean_cache), baseline(error(corrupt_cache)),
+                    masks.at({attn ? NodeKind::attn_error : NodeKind::mlp_error, l})))
+          .add(skipped(input));
     };
     const c10::AutoGradMode gradient{true};
     const auto embeddings = model.weights().W_E.index_select(0, corrupt.flatten()).view({3, 6, -1});

@@ -68,13 +68,15 @@ struct DictionaryWeights {
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const { return affine(acts, widened(W_dec), b_out); }
 
   [[nodiscard]] bool has_skip() const { return W_skip.defined(); }
+  /// What the skip path, which must be there, makes of the input. x [..., d_in]  return [..., d_out]
+  [[nodiscard]] at::Tensor skip(const at::Tensor& x) const { return x.matmul(W_skip); }
   /// How many layers after its own a cross-layer transcoder writes into; 0 for every other.
   [[nodiscard]] std::int64_t later_layers() const { return W_later.defined() ? W_later.size(1) : 0; }
   /// The dictionary's output: what was decoded, a normalisation undone, and what the skip path makes of the input.
   /// decoded [..., d_out]  x [..., d_in]
   [[nodiscard]] at::Tensor output(const at::Tensor& decoded, const at::Tensor& x) const {
     const auto out = input_norm.undo(decoded, x);
-    return has_skip() ? out.add(x.matmul(W_skip)) : out;
+    return has_skip() ? out.add(skip(x)) : out;
   }
 
   /// Encoder columns of some features. features [n] int64  return [n, d_in]

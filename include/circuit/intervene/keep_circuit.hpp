@@ -59,7 +59,8 @@ struct KeepCircuitOptions {
 
 /// An attachment that runs the model on a circuit alone: at every module with a dictionary, features and errors outside
 /// the circuit are replaced. Kept errors are the run's own (what the module computes on the replaced stream, minus the
-/// reconstruction of that) unless others are given. No dense activations are formed beyond one module's encoding.
+/// reconstruction of that) unless others are given. A skip path is no node: it passes on the stream as it is. No dense
+/// activations are formed beyond one module's encoding.
 template <class Set>
 class CircuitOnly {
  public:
@@ -79,9 +80,9 @@ class CircuitOnly {
  private:
   /// What one module needs.
   struct Place {
-    at::Tensor features{};      // [n] int64: kept at one position at least
+    at::Tensor features{};                   // [n] int64: kept at one position at least
     std::vector<at::Tensor> decoder_rows{};  // [n, d_out] of the feature's own layer and of those after it
-    at::Tensor kept{};          // [pos, n]  1 where kept, 0 elsewhere
+    at::Tensor kept{};                       // [pos, n]  1 where kept, 0 elsewhere
     // These three also with prompts in front, where each has a reference of its own.
     at::Tensor base_acts{};   // [pos, n]  the features' activations outside the circuit
     at::Tensor base{};        // [pos, d_out]  what all features write outside the circuit, with the output bias
@@ -157,8 +158,9 @@ auto CircuitOnly<Set>::make_place(const KeptNodes& kept, Module module, Layer la
   if (options_.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
   if (options_.errors == Outside::reference) here.error = output.sub(reconstruction);
   if (options_.errors == Outside::zero) here.error = none;
-  if (options_.features == Outside::reference_mean) here.base = reconstruction.mean(0);
-  if (options_.features == Outside::reference) here.base = reconstruction;
+  const auto by_features = dictionary.has_skip() ? reconstruction.sub(dictionary.skip(input)) : reconstruction;
+  if (options_.features == Outside::reference_mean) here.base = by_features.mean(0);
+  if (options_.features == Outside::reference) here.base = by_features;
   if (options_.features == Outside::zero) here.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
 
   for (const auto& node : kept.errors) {
@@ -207,6 +209,7 @@ template <class Set>
 at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer layer, const at::Tensor& input,
                                       const at::Tensor& output) {
   const auto& dictionaries = modules_.dictionaries();
+  const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   const bool features_left = options_.features == Outside::left;
   const bool errors_left = options_.errors == Outside::left;
   if (features_left && errors_left) return {};
@@ -216,12 +219,13 @@ at::Tensor CircuitOnly<Set>::replaced(const Place& here, Module module, Layer la
                 "the reference run has prompts of the same length, and as many where each has its own");
   }
   at::Tensor reconstruction;
-  const bool cross_layer = dictionary_of(dictionaries, module, layer)->later_layers() > 0;  // later errors need it
+  const bool cross_layer = dictionary.later_layers() > 0;  // later errors need it
   if (features_left || errors_left || cross_layer || (here.kept_error.defined() && !options_.kept_errors)) {
     reconstruction = reconstruct(dictionaries, module, layer, input, reconstructed_);
   }
 
   auto result = features_left ? reconstruction : here.base.expand_as(output);
+  if (!features_left && dictionary.has_skip()) result = result.add(dictionary.skip(input));
   if (module == Module::mlp) {
     const auto earlier = kept_.take(layer);
     if (earlier.defined()) result = result.add(earlier);

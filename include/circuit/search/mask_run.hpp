@@ -75,7 +75,11 @@ class AtStrength {
       }
       change = change.sub(here.described);
       if (here.rest_change.defined()) change = change.add(here.rest_change);
-      const auto base = here.rest.defined() ? here.described.add(here.rest) : here.described;
+      auto base = here.rest.defined() ? here.described.add(here.rest) : here.described;
+      if constexpr (!describes_exactly<Set>) {
+        const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, l);
+        if (dictionary.has_skip()) base = base.add(dictionary.skip(input));
+      }
       points.push_back({module, l, activations.detach().sub(here.activations), base.add(change.mul(strength_))});
       return points.back().output;
     });
@@ -104,18 +108,24 @@ template <class Set, ModuleCache Cache>
     if constexpr (describes_exactly<Set>) return output;
     return dictionary_of(set, module, l)->decode(acts);
   };
+  const auto missed = [&](Module module, Layer l, const at::Tensor& own, const at::Tensor& input,
+                          const at::Tensor& output) {
+    const auto& dictionary = *dictionary_of(set, module, l);
+    const auto rest = output.sub(own);
+    return dictionary.has_skip() ? rest.sub(dictionary.skip(input)) : rest;
+  };
   for_each_module(set, reference, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
     const auto acts = dense_activations(set, module, l, input);
     const auto own = described(module, l, acts, output);
     MaskPlace here{.activations = baseline(acts), .described = baseline(own)};
-    if constexpr (!describes_exactly<Set>) here.rest = baseline(output.sub(own));
+    if constexpr (!describes_exactly<Set>) here.rest = baseline(missed(module, l, own, input, output));
     places.emplace(std::pair{module, l}, std::move(here));
   });
   if constexpr (!describes_exactly<Set>) {
     for_each_module(set, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
       auto& here = places.at({module, l});
       const auto own = described(module, l, dense_activations(set, module, l, input), output);
-      here.rest_change = output.sub(own).sub(here.rest);
+      here.rest_change = missed(module, l, own, input, output).sub(here.rest);
     });
   }
   return places;
