@@ -21,9 +21,9 @@ namespace circuit {
 
 /// Reads a SAELens folder: cfg.json and sae_weights.safetensors, as written before and since its version 6. All
 /// architectures that it saves for inference are read (standard, gated, topk, jumprelu, transcoder, skip_transcoder,
-/// jumprelu_transcoder, jumprelu_skip_transcoder), with every normalisation but whitening; those of training alone and
-/// dictionaries on a single head are refused by name. Activations are SAELens': `rescale_acts_by_decoder_norm` is
-/// folded.
+/// jumprelu_transcoder, jumprelu_skip_transcoder), with every normalisation but whitening; those of training alone
+/// are refused by name. A dictionary of a single head says which. Activations are SAELens': `rescale_acts_by_decoder_norm`
+/// is folded.
 ///
 /// throws  FileError, FormatError, ConfigError
 /// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
