@@ -2,11 +2,11 @@
 #include "random_model.hpp"
 
 namespace {
-using SequentialBlocks = circuit::Llama;
-using ParallelBlocks = circuit::GptNeox;
+using SequentialCrossLayer = circuit::Llama;
+using ParallelCrossLayer = circuit::GptNeox;
 }  // namespace
 
-#define CIRCUIT_IDENTITIES_OF SequentialBlocks, ParallelBlocks
+#define CIRCUIT_IDENTITIES_OF SequentialCrossLayer, ParallelCrossLayer
 #define CIRCUIT_IDENTITIES_LAYERS 3
 #define CIRCUIT_IDENTITIES_DICTIONARIES random_model::cross_layer_dictionaries
 
