@@ -47,8 +47,8 @@ inline void check_stored_dtype(const at::Tensor& W, at::ScalarType computed, std
 void for_each_column_block(const at::Tensor& W, const MappedPages& pages, std::int64_t step,
                            const std::function<void(const at::Tensor&, std::int64_t)>& use);
 
-/// Rows of W, widened. A few are touched at a time and their pages given back, since the system maps up to megabytes
-/// around a byte that is touched.
+/// Rows of W, widened; a mapped matrix's pages are given back. Of half precision a few are touched at a time, since the
+/// system maps up to megabytes around a byte that is touched.
 /// rows [n] int64  return [n, W.size(1)]
 [[nodiscard]] at::Tensor gather_rows(const at::Tensor& W, const MappedPages& pages, const at::Tensor& rows);
 
@@ -114,8 +114,13 @@ inline void for_each_column_block(const at::Tensor& W, const MappedPages& pages,
 
 inline at::Tensor gather_rows(const at::Tensor& W, const MappedPages& pages, const at::Tensor& rows) {
   if (!pages.hold(W.data_ptr())) return widened(W.index_select(0, rows));
+  if (!is_half(W)) {
+    auto out = W.index_select(0, rows);
+    pages.release();
+    return out;
+  }
   constexpr std::int64_t at_once = 16;
-  auto out = make::empty({rows.size(0), W.size(1)}, W.options().dtype(is_half(W) ? at::kFloat : W.scalar_type()));
+  auto out = make::empty({rows.size(0), W.size(1)}, W.options().dtype(at::kFloat));
   for (std::int64_t first = 0; first < rows.size(0); first += at_once) {
     const auto count = std::min(at_once, rows.size(0) - first);
     out.narrow(0, first, count).copy_(W.index_select(0, rows.narrow(0, first, count)));
