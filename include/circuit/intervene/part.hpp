@@ -68,11 +68,8 @@ template <class Tag>
 
 template <circuit::HookPoint P>
 at::Tensor circuit::Part::mask(P point, Layer layer, const at::Tensor& value) const {
-  using axes = typename P::axes;
-  constexpr auto first_of = [](std::int64_t one, std::int64_t other) { return one >= 0 ? one : other; };
-  constexpr auto pos = first_of(detail::axis_index<axis::Pos>(axes{}), detail::axis_index<axis::QueryPos>(axes{}));
-  constexpr auto head =
-      first_of(detail::axis_index<axis::Head>(axes{}), detail::axis_index<axis::KeyValueHead>(axes{}));
+  constexpr auto pos = detail::position_axis<P>;
+  constexpr auto head = detail::head_axis<P>;
   at::Tensor mask;
   const auto narrow = [&](bool wished, std::int64_t axis, auto&& make_mask) {
     if (!wished) return;

@@ -26,8 +26,8 @@ concept ActivationEdit = requires(const F& f, const at::Tensor& value, Layer lay
   { std::invoke(f, value, layer) } -> std::convertible_to<at::Tensor>;
 };
 
-/// An attachment that replaces the value at its points by what a function makes of it. The function sees only the chosen
-/// positions and heads, as a value with those axes shortened.
+/// An attachment that replaces the value at its points by what a function makes of it. The function sees only the
+/// chosen positions and heads, as a value with those axes shortened.
 template <ActivationEdit F, HookPoint... Points>
 class Edit {
  public:
@@ -62,6 +62,16 @@ consteval std::int64_t axis_index(Axes<Axis...> /*axes*/) {
   return found;
 }
 
+/// The axis of positions (of queries, where there are two) and that of heads, of whatever kind; -1 for none.
+template <HookPoint P>
+inline constexpr std::int64_t position_axis =
+    axis_index<axis::Pos>(typename P::axes{}) >= 0 ? axis_index<axis::Pos>(typename P::axes{})
+                                                   : axis_index<axis::QueryPos>(typename P::axes{});
+template <HookPoint P>
+inline constexpr std::int64_t head_axis =
+    axis_index<axis::Head>(typename P::axes{}) >= 0 ? axis_index<axis::Head>(typename P::axes{})
+                                                    : axis_index<axis::KeyValueHead>(typename P::axes{});
+
 template <class Tag>
 [[nodiscard]] at::Tensor index_tensor(const std::vector<Id<Tag>>& ids, std::int64_t size, const at::Tensor& like) {
   auto index = make::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
@@ -85,11 +95,6 @@ void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) const {
       std::find(where_.layers.begin(), where_.layers.end(), layer) == where_.layers.end()) {
     return;
   }
-  using axes = typename P::axes;
-  constexpr auto pos = detail::axis_index<axis::Pos>(axes{}) >= 0 ? detail::axis_index<axis::Pos>(axes{})
-                                                                  : detail::axis_index<axis::QueryPos>(axes{});
-  constexpr auto head = detail::axis_index<axis::Head>(axes{}) >= 0 ? detail::axis_index<axis::Head>(axes{})
-                                                                    : detail::axis_index<axis::KeyValueHead>(axes{});
   const auto narrowed_to = [&](const at::Tensor& whole, auto&& rest, const auto& ids, std::int64_t axis) -> at::Tensor {
     if (ids.empty()) return rest(whole);
     if (axis < 0) {
@@ -104,7 +109,8 @@ void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) const {
     return edited;
   };
   value = narrowed_to(
-      value, [&](const at::Tensor& v) { return narrowed_to(v, whole, where_.heads, head); }, where_.positions, pos);
+      value, [&](const at::Tensor& v) { return narrowed_to(v, whole, where_.heads, detail::head_axis<P>); },
+      where_.positions, detail::position_axis<P>);
 }
 
 }  // namespace circuit
