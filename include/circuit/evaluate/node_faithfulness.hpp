@@ -16,6 +16,7 @@
 #include "circuit/graph/circuit.hpp"
 #include "circuit/intervene/keep_circuit.hpp"
 #include "circuit/metric/metric.hpp"
+#include "circuit/search/for_each_node.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
@@ -138,9 +139,7 @@ void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
   for_each_module(
       *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
         const bool attn = module == Module::attn;
-        const auto dense = [&](const at::Tensor& x) {
-          return attn ? dictionaries_->encode_attn(l, x) : dictionaries_->encode_mlp(l, x);
-        };
+        const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
         const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt_, module, l)));
         add_changes(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l, change.abs().mean(0));
         const auto missed = clean_errors_.get(module, l).sub(corrupt_errors.get(module, l));
@@ -152,22 +151,14 @@ void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
   const auto shape = prompts_.clean.sizes();
   add_changes(NodeKind::embedding, Layer{0}, moved.norm(2, -1).view(shape).mean(0).unsqueeze(-1));
 
-  changes_ = detail::sorted_by(std::move(changes_), [](const NodeChange& a, const NodeChange& b) {
-    return a.change > b.change;
-  });
+  changes_ = detail::sorted_by(std::move(changes_),
+                               [](const NodeChange& a, const NodeChange& b) { return a.change > b.change; });
 }
 
 /// change  [pos, n]  of nodes 0 to n - 1
 template <Architecture A, class Set, Metric M>
 void NodeEvaluation<A, Set, M>::add_changes(NodeKind kind, Layer layer, const at::Tensor& change) {
-  const auto places = change.nonzero().contiguous();  // [found, 2]
-  const auto values = change.to(at::kCPU, at::kDouble).contiguous();
-  const auto* place = data_of<std::int64_t>(places);
-  for (std::int64_t i = 0; i < places.size(0); ++i, place += 2) {
-    changes_.push_back(
-        {{kind, layer, Position{static_cast<std::int32_t>(place[0])}, Feature{static_cast<std::int32_t>(place[1])}},
-         data_of<double>(values)[place[0] * change.size(1) + place[1]]});
-  }
+  for_each_node(kind, layer, change, [&](const Node& node, double value) { changes_.push_back({node, value}); });
 }
 
 template <Architecture A, class Set, Metric M>

@@ -16,9 +16,9 @@ namespace circuit {
 
 /// The points at which dictionaries read or describe.
 template <class P>
-concept ModulePoint = std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> ||
-                      std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::resid_mid> ||
-                      std::same_as<P, hook::mlp_out>;
+concept ModulePoint =
+    std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> || std::same_as<P, hook::ln2::normalized> ||
+    std::same_as<P, hook::resid_mid> || std::same_as<P, hook::mlp_out>;
 
 /// What cross-layer features have written so far, in one forward pass, into MLP outputs of layers still to come.
 class LaterWrites {
@@ -43,8 +43,8 @@ class LaterWrites {
 };
 
 /// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
-/// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized (or
-/// hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one.
+/// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
+/// (or hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one.
 template <class Set>
 class AtModules {
  public:
@@ -93,9 +93,10 @@ class AtModules {
       for (std::int32_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
         const Layer later{layer.value + ahead};
         if (dictionaries_.mlp(later) != nullptr) continue;
-        throw ConfigError{{.file = dictionary.name,
-                           .tensor = "W_later",
-                           .problem = "writes into layer " + std::to_string(later.value) + ", which has no dictionary"}};
+        throw ConfigError{
+            {.file = dictionary.name,
+             .tensor = "W_later",
+             .problem = "writes into layer " + std::to_string(later.value) + ", which has no dictionary"}};
       }
     }
   }
@@ -113,6 +114,13 @@ class AtModules {
   at::Tensor mlp_input_;
 };
 
+/// The activations [batch, pos, d_sae] of a module's dictionary.
+template <class... Kinds>
+[[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                const at::Tensor& input) {
+  return module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
+}
+
 /// The activations [batch, pos, n] of some features of a module's dictionary. features [n] int64
 template <class... Kinds>
 [[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
@@ -121,7 +129,8 @@ template <class... Kinds>
                                 : dictionaries.encode_mlp(layer, input, features);
 }
 
-/// throws  ConfigError  for a set with a cross-layer transcoder, or one of hook_resid_mid, that somebody has no place for
+/// throws  ConfigError  for a set with a cross-layer transcoder, or one of hook_resid_mid, that somebody has no place
+/// for
 template <class Set>
 void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers, std::string_view who) {
   for (std::int32_t l = 0; l < n_layers; ++l) {
@@ -150,8 +159,7 @@ template <class... Kinds>
   const auto earlier = module == Module::mlp ? later.take(layer) : at::Tensor{};
   at::Tensor out;
   if (c10::GradMode::is_enabled() && input.requires_grad()) {
-    const auto acts =
-        module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
+    const auto acts = encode(dictionaries, module, layer, input);
     out = dictionary.output(dictionary.decode(acts), input);
     for (std::int64_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
       later.add(layer, ahead, acts.matmul(widened(dictionary.W_later.select(1, ahead - 1))));

@@ -14,6 +14,7 @@
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/model/record.hpp"
+#include "circuit/search/for_each_node.hpp"
 #include "circuit/search/mask_run.hpp"
 #include "circuit/search/node_attributions.hpp"
 
@@ -59,16 +60,9 @@ class MaskSums {
   [[nodiscard]] std::vector<NodeAttribution> nodes(Position first) const {
     std::vector<NodeAttribution> out;
     for (const auto& [key, sum] : sums_) {
-      const auto values = sum.contiguous();
-      const auto* value = data_of<double>(values);
-      for (std::int64_t p = 0; p < sum.size(0); ++p) {
-        for (std::int64_t i = 0; i < sum.size(1); ++i, ++value) {
-          if (*value == 0 || p < first.value) continue;
-          out.push_back(
-              {{key.first, key.second, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(i)}},
-               *value});
-        }
-      }
+      for_each_node(key.first, key.second, sum, [&](const Node& node, double value) {
+        if (node.position >= first) out.push_back({node, value});
+      });
     }
     return out;
   }

@@ -15,12 +15,11 @@ namespace circuit::detail {
 /// Every activation of a module, zeros too, [batch, pos, features].
 template <Dictionaries Set>
 [[nodiscard]] at::Tensor dense_activations(const Set& set, Module module, Layer layer, const at::Tensor& x) {
-  const bool attn = module == Module::attn;
-  if constexpr (requires { set.encode_attn(layer, x); }) {
-    return attn ? set.encode_attn(layer, x) : set.encode_mlp(layer, x);
+  if constexpr (requires { encode(set, module, layer, x); }) {
+    return encode(set, module, layer, x);
   } else {
     static_assert(describes_exactly<Set>, "a set that cannot encode densely must have every unit active");
-    const auto active = attn ? set.active_attn(layer, x) : set.active_mlp(layer, x);
+    const auto active = module == Module::attn ? set.active_attn(layer, x) : set.active_mlp(layer, x);
     return active.activation.to(x.device()).view({x.size(0), x.size(1), -1});
   }
 }
