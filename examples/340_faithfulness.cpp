@@ -6,7 +6,6 @@
 #include <circuit/report/table.hpp>
 #include <circuit/search/mask_attributions.hpp>
 #include <iostream>
-#include <limits>
 
 using namespace circuit;
 
@@ -23,12 +22,8 @@ int main() {
   const auto ranked = ranked_by_attribution(found);
 
   const PromptPair pair = searched;
-  std::vector<Node> by_mask;
-  for (const auto& a :
-       strongest(mask_attributions(model, dictionaries, pair.clean, pair.corrupt, LogitDifference{searched}),
-                 std::numeric_limits<std::size_t>::max(), [](const Node&) { return true; })) {
-    by_mask.push_back(a.node);
-  }
+  const auto by_mask =
+      in_order(mask_attributions(model, dictionaries, pair.clean, pair.corrupt, LogitDifference{searched}));
 
   for (const auto& batch : {searched, prompts(88, 40)}) {
     for (const auto errors : {ErrorsOutside::corrupt, ErrorsOutside::clean}) {

@@ -173,12 +173,9 @@ Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries
   };
   const auto by_mask = [&](auto order) {
     return [&, order] {
-      const auto all =
-          mask_attributions(model, dictionaries, prompts.clean, prompts.corrupt, metric, {.steps = options.steps});
-      std::vector<Node> ranked;
-      for (const auto& a : strongest(all, all.size(), [](const Node&) { return true; }, order))
-        ranked.push_back(a.node);
-      return ranked;
+      return in_order(
+          mask_attributions(model, dictionaries, prompts.clean, prompts.corrupt, metric, {.steps = options.steps}),
+          order);
     };
   };
   const keep::Above above{options.leap_threshold};

@@ -89,16 +89,6 @@ template <class Model>
   return change;
 }
 
-/// Nodes without their numbers, the largest attribution first.
-template <class Order>
-[[nodiscard]] std::vector<Node> in_order(std::vector<NodeAttribution> all, Order order) {
-  const auto count = all.size();
-  std::vector<Node> nodes;
-  for (const auto& a : strongest(std::move(all), count, [](const Node&) { return true; }, order))
-    nodes.push_back(a.node);
-  return nodes;
-}
-
 /// What units behind position 0 are worth while the others hold each prompt's corrupt values, mean over prompts; a few
 /// prompts at a time, so that memory does not grow with them.
 template <class Model, class Basis>

@@ -41,3 +41,10 @@ TEST_CASE("the strongest come first, and only those that are admitted") {
   REQUIRE(best[0].node == node(1));
   REQUIRE(best[1].node == node(2));
 }
+
+TEST_CASE("nodes come in order, by magnitude or by value") {
+  const auto node = [](std::int32_t unit) { return Node{NodeKind::mlp_feature, Layer{0}, Position{1}, Feature{unit}}; };
+  const std::vector<NodeAttribution> all{{node(0), 0.1}, {node(1), -0.5}, {node(2), 0.3}};
+  REQUIRE(in_order(all) == std::vector{node(1), node(2), node(0)});
+  REQUIRE(in_order(all, ByValue{}) == std::vector{node(2), node(0), node(1)});
+}

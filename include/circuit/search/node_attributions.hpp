@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
@@ -82,6 +83,17 @@ template <class Admits, class Order = ByMagnitude>
   std::ranges::stable_sort(nodes, std::ranges::greater{}, order);
   if (nodes.size() > n) nodes.resize(n);
   return nodes;
+}
+
+/// All of them without their numbers, largest first.
+template <class Order = ByMagnitude>
+[[nodiscard]] std::vector<Node> in_order(std::vector<NodeAttribution> nodes, Order order = {}) {
+  const auto count = nodes.size();
+  std::vector<Node> out;
+  for (const auto& a : strongest(std::move(nodes), count, [](const Node&) { return true; }, order)) {
+    out.push_back(a.node);
+  }
+  return out;
 }
 
 }  // namespace circuit
