@@ -1,9 +1,9 @@
 // Runs the library's searches on one task and judges all of them alike: faithfulness against size, the areas over that
 // curve, how well the true edges are told from the rest where they are known, time and memory.
 //
-//   compare_searches --task induction            a model whose circuit is known by construction; edges of heads and
-//   MLPs compare_searches --task ioi --model FOLDER --prompts FILE compare_searches --task ioi --features       nodes
-//   that are sparse features, errors and embeddings
+//   compare_searches --task induction                              a model whose circuit is known by construction
+//   compare_searches --task ioi --model FOLDER --prompts FILE      edges between heads and MLPs
+//   compare_searches --task ioi --features                         nodes: sparse features, errors, embeddings
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
@@ -78,14 +78,17 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
           {"eap_ig_activations", attribution(path::Activations{.steps = options.steps})},
           {"clean_corrupt", attribution(path::CleanCorrupt{})},
           {"eap_relp",
-           [&] { return EdgeAttributionPatching{.rule = gradient_rule::Relp{}}.scores(model, prompts, metric); }},
+           [&model, &prompts, &metric] {
+             return EdgeAttributionPatching{.rule = gradient_rule::Relp{}}.scores(model, prompts, metric);
+           }},
           {"edge_pruning",
-           [&] {
+           [&model, &prompts, c] {
              const auto open = EdgePruning{}.scores(model, prompts).sigmoid();  // the likeliest to stay first
              return open.mul(c.edge_mask());
            }},
-          {"acdc", [&] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; }},
-          {"flow_routes", [&] { return InformationFlowRoutes<>{}.scores(model, prompts.clean); }},
+          {"acdc",
+           [&model, &prompts, &options] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; }},
+          {"flow_routes", [&model, &prompts] { return InformationFlowRoutes<>{}.scores(model, prompts.clean); }},
           {"largest_change",
            [&model, &prompts, c] {
              const auto change = sender_writes(model, prompts.clean).sub(sender_writes(model, prompts.corrupt));
