@@ -3,15 +3,16 @@
 // beginning-of-sequence token. Then searches which of its own neurons and head dimensions do it, and ablates them.
 #include <CLI/CLI.hpp>
 #include <circuit/core/atomic_file.hpp>
-#include <circuit/evaluate/direct_logit_attribution.hpp>
 #include <circuit/io/safetensors.hpp>
 #include <circuit/model/open.hpp>
 #include <circuit/report/graph_page.hpp>
 #include <circuit/report/table.hpp>
 #include <iostream>
 #include <optional>
+#include <system_error>
 
 #include "smollm2/contrast.hpp"
+#include "smollm2/experiments.hpp"
 #include "smollm2/ioi_task.hpp"
 #include "smollm2/measure.hpp"
 #include "smollm2/neuron_search.hpp"
@@ -19,8 +20,6 @@
 namespace smollm2 {
 
 using namespace circuit;
-using Json = nlohmann::json;
-
 struct Options {
   std::filesystem::path model;
   std::size_t prompts = 100;
@@ -30,6 +29,7 @@ struct Options {
   double share = 0.02;
   double threshold = 0.02;
   bool search = true;
+  std::vector<std::string> orders{"ABBA", "BABA"};
   std::filesystem::path out = "out";
   std::optional<std::filesystem::path> json;
   std::optional<std::filesystem::path> logits;
@@ -57,18 +57,36 @@ void describe(const Options& o, const Model& model, double seconds) {
             << "; opened in " << fixed(seconds, 2) << " s\n";
 }
 
-/// Accuracy and logit difference with and without a BOS; where the figures need one, they are those without.
+/// Those of prompts with one order of the names.
+std::vector<IoiOutcome> of_order(const std::vector<IoiPrompt>& prompts, const std::vector<IoiOutcome>& outcomes,
+                                 data::IoiOrder order) {
+  std::vector<IoiOutcome> chosen;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    if (prompts[i].order == order) chosen.push_back(outcomes[i]);
+  }
+  return chosen;
+}
+
+/// Accuracy and logit difference with and without a BOS, of all prompts and by the order of the names; where the
+/// figures need one, they are those of all without.
 template <class Model>
 void measure_ioi(const Model& model, const std::vector<IoiPrompt>& prompts, Json& json) {
-  TextTable table{{"beginning", "over the subject", "over all tokens", "logit difference"}};
+  TextTable table{{"beginning", "names", "over the subject", "over all tokens", "logit difference"}};
   Stopwatch watch;
   const auto row = [&](const char* name, const char* key, Bos bos) {
-    const auto figures = figures_of(answer(model, prompts, bos));
-    table.add_row(
-        {name, percent(figures["accuracy"]), percent(figures["top_accuracy"]), fixed(figures["logit_difference"], 3)});
-    json[key] = figures;
+    const auto outcomes = answer(model, prompts, bos);
+    const auto figures = [&](const char* names, const std::vector<IoiOutcome>& some) {
+      const auto means = figures_of(some);
+      table.add_row({name, names, percent(means["accuracy"]), percent(means["top_accuracy"]),
+                     fixed(means["logit_difference"], 3)});
+      return means;
+    };
+    json[key] = figures("all", outcomes);
+    for (const auto& [names, order] : {std::pair{"ABBA", data::IoiOrder::abba}, {"BABA", data::IoiOrder::baba}}) {
+      if (prompts.size() > 1) json[key][names] = figures(names, of_order(prompts, outcomes, order));
+    }
     json["seconds"][key] = watch.lap();
-    return figures;
+    return json[key];
   };
   const auto without = row("no BOS", "without_bos", Bos::none);
   json["accuracy"] = without["accuracy"];
@@ -92,164 +110,82 @@ void write_logits(const Model& model, const std::vector<IoiPrompt>& prompts, con
   write_safetensors(path, tensors);
 }
 
-/// What a circuit's units, and as many others, do to 50 prompts that the search has not seen.
-struct Ablation {
-  std::size_t units = 0;
-  double circuit = 0;
-  double magnitude = 0;  ///< control: as many of the same layers and kinds whose values differ most
-  double random = 0;     ///< control: as many of the same layers and kinds
-  double kept = 0;       ///< every other unit at its mean over other prompts
-};
-
-template <class Model, class Cache>
-Ablation ablate(const Model& model, const ContrastBatch& tested, const Cache& corrupt, const Cache& mean,
-                const std::vector<Node>& circuit, const RankedUnits& ranked) {
-  const auto& config = model.config();
-  const auto length = static_cast<std::int64_t>(tested.length());
-  const auto mask = mask_of(config, length, circuit);
-  const auto with_corrupt = [&](const std::vector<Node>& nodes) {
-    return logit_difference(model, tested, patch_units(mask_of(config, length, nodes), corrupt));
-  };
-  return {circuit.size(), with_corrupt(circuit), with_corrupt(matched(circuit, ranked.by_change, mask)),
-          with_corrupt(matched(circuit, ranked.shuffled, mask)),
-          logit_difference(model, tested, patch_units(mask.others(1), mean))};
-}
-
-[[nodiscard]] Json figures_of(const Ablation& a, double whole) {
-  return {{"ablated_units", a.units},
-          {"ablated_logit_difference", a.circuit},
-          {"ablated_control_magnitude", a.magnitude},
-          {"ablated_control_random", a.random},
-          {"kept_fraction", a.kept / whole}};
-}
-
-/// Ablates the whole circuit and its strongest parts, and as many units as a gradient alone ranks highest.
+/// Prompts of one order of the names.
 template <class Model>
-void measure_ablations(const Model& model, const ContrastBatch& tested, const ContrastBatch& others,
-                       const std::vector<Node>& circuit, const RankedUnits& ranked, Json& json) {
-  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
-  const auto mean = mean_values(unit_values(model, PromptPair{others}.clean));
-  const double whole = logit_difference(model, tested);
-  json["tested_logit_difference"] = whole;
-  TextTable table{
-      {"units", "at corrupt values", "as many of largest change", "as many at random", "all but these at their mean"}};
-  table.add_row({"0", fixed(whole, 3), "", "", ""});
-  const auto measured = [&](const std::string& name, const std::vector<Node>& nodes) {
-    const auto a = ablate(model, tested, corrupt, mean, nodes, ranked);
-    table.add_row({name, fixed(a.circuit, 3), fixed(a.magnitude, 3), fixed(a.random, 3), fixed(a.kept, 3)});
-    return figures_of(a, whole);
-  };
-  const auto first = [&](const std::vector<Node>& nodes, std::size_t count) {
-    return std::vector<Node>{nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count)};
-  };
-  for (const std::size_t part : {16, 4, 1}) {
-    const auto strongest = first(circuit, circuit.size() / part);
-    json["ablations"].push_back(measured(std::to_string(strongest.size()), strongest));
-  }
-  json.update(json["ablations"].back());
-  json["by_gradient"] = measured("by gradient", first(ranked.by_gradient, circuit.size()));
-  std::cout << "logit difference on " << tested.size() << " other prompts, units set\n" << table;
+[[nodiscard]] Study draw_study(const Model& model, const std::string& order, const Options& o) {
+  constexpr std::size_t tests = 50;
+  const auto drawn = draw_contrast(model.tokenizer(), order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba,
+                                   o.search_prompts + 2 * tests + o.faithful_prompts, o.seed);
+  return {.name = order,
+          .searched = drawn.slice(0, o.search_prompts),
+          .tested = drawn.slice(o.search_prompts, tests),
+          .others = drawn.slice(o.search_prompts + tests, tests),
+          .more = drawn.slice(o.search_prompts + 2 * tests, o.faithful_prompts),
+          .out = o.out};
 }
 
-/// How much of the model circuits of some sizes are, every other unit behind position 0 at its corrupt value.
-template <class Model>
-void measure_faithfulness(const Model& model, const ContrastBatch& tested, const std::vector<Node>& found,
-                          const RankedUnits& controls, Json& json) {
-  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
-  const auto length = static_cast<std::int64_t>(tested.length());
-  const auto with_first = [&](const std::vector<Node>& nodes, std::size_t count) {
-    const std::vector<Node> kept{nodes.begin(),
-                                 nodes.begin() + static_cast<std::ptrdiff_t>(std::min(count, nodes.size()))};
-    return logit_difference(model, tested, patch_units(mask_of(model.config(), length, kept).others(1), corrupt));
-  };
-  const double full = logit_difference(model, tested);
-  const double empty = with_first(found, 0);
-  TextTable table{{"units kept", "circuit", "as many of largest change", "as many at random"}};
-  for (const double share : {0.005, 0.01, 0.02, 0.049}) {
-    const auto count = static_cast<std::size_t>(share * static_cast<double>(controls.shuffled.size()));
-    const auto faithfulness = [&](const std::vector<Node>& nodes) {
-      return (with_first(nodes, count) - empty) / (full - empty);
-    };
-    const auto circuit = faithfulness(found);
-    const auto change = faithfulness(controls.by_change);
-    const auto random = faithfulness(controls.shuffled);
-    table.add_row({percent(share), fixed(circuit, 3), fixed(change, 3), fixed(random, 3)});
-    json["faithfulness"].push_back(
-        {{"share", share}, {"circuit", circuit}, {"largest_change", change}, {"random", random}});
-  }
-  json["full"] = full;
-  json["empty"] = empty;
-  std::cout << "faithfulness on the same prompts, every other unit at its corrupt value (" << fixed(full, 3)
-            << " for all units, " << fixed(empty, 3) << " for none)\n"
-            << table;
-}
-
-/// Names the heads that move the name and find the repeated one, and ablates each on the tested prompts.
+/// LEAP's edges into the strongest of a circuit's units, and their page.
 template <class Model, class Basis>
-void name_heads(const Model& model, const Basis& basis, const ContrastBatch& searched, const ContrastBatch& tested,
-                Json& json) {
-  const auto& config = model.config();
-  const auto length = static_cast<std::int64_t>(tested.length());
-  const auto lin =
-      linearize<final_norm::Frozen>(model, basis, PromptPair{searched}.clean, {}, LogitDifference{searched});
-  std::map<std::pair<Layer, Head>, double> direct;
-  for (const auto& each : direct_logit_attribution(model, basis, lin).components) {
-    if (each.part.kind == ComponentKind::head) direct[{each.part.layer, each.part.head}] = each.value;
-  }
-  const auto corrupt = unit_values(model, PromptPair{tested}.corrupt);
-  const auto report = [&](const char* name, const char* key, HeadEffect head) {
-    head.without = logit_difference(model, tested, patch_units(mask_of_head(config, length, head), corrupt));
-    const auto label = std::to_string(head.layer.value) + '.' + std::to_string(head.head.value);
-    std::cout << name << ": head " << label << "; without it the logit difference is " << fixed(head.without, 3)
-              << '\n';
-    json[key] = {{"head", label}, {"strength", head.strength}, {"ablated_logit_difference", head.without}};
-  };
-  report("name mover", "name_mover",
-         strongest_head(config, lin.run, searched.role("end"), searched.role("IO"),
-                        [&](Layer l, Head h) { return direct[{l, h}]; }));
-  report("duplicate token", "duplicate_token",
-         strongest_head(config, lin.run, searched.role("S2"), searched.role("S1"), [](Layer, Head) { return 1.0; }));
+void find_edges(const Model& model, const Basis& basis, const std::vector<Node>& circuit, double threshold,
+                Study& study) {
+  constexpr std::size_t most_targets = 48;
+  auto& json = study.figures;
+  auto found = Leap{.keep = keep::Above{threshold}, .targets = TheseTargets{first_of(circuit, most_targets)}}(
+      model, basis, study.searched, LogitDifference{study.searched},
+      [&](const StageDone& stage) { json["seconds"]["search"][std::string{stage.stage}] = stage.seconds; });
+  json["search_peak_mb"] = peak_mb();
+  json["edges"] = found.edge_count();
+  for (const auto id : study.searched.clean.front()) found.info().tokens.push_back(model.tokenizer().token_text(id));
+  save_graph_page(study.file("graph", ".html"), found, {.title = "SmolLM2, " + study.name + ": its own units"});
 }
 
 /// Searches the model's own units, and measures what was found.
-template <class Model>
-void search_neurons(const Model& model, const Options& o, Json& json) {
-  constexpr std::size_t tests = 50;
-  const auto drawn = draw_contrast(model.tokenizer(), o.search_prompts + 2 * tests + o.faithful_prompts, o.seed);
-  const auto searched = drawn.slice(0, o.search_prompts);
-  const auto tested = drawn.slice(o.search_prompts, tests);
-  const auto others = drawn.slice(o.search_prompts + tests, tests);
-  const auto more = drawn.slice(o.search_prompts + 2 * tests, o.faithful_prompts);
-  const NeuronBasis basis{model};
-
+template <class Model, class Basis>
+void search_neurons(const Model& model, const Basis& basis, const Options& o, Study& study) {
+  auto& json = study.figures;
+  auto& seconds = json["seconds"];
   Stopwatch watch;
-  const auto ranked = rank_units(model, basis, searched, others);
-  json["seconds"]["rank"] = watch.lap();
+  const auto ranked = rank_units(model, basis, study.searched, study.others);
+  seconds["rank"] = watch.lap();
   const auto circuit = ranked.circuit(o.share);
+  find_edges(model, basis, circuit, o.threshold, study);
+  seconds["edges"] = watch.lap();
+  std::cout << '\n'
+            << study.name << ": its own units, searched on " << study.searched.size() << " prompts such as \""
+            << model.tokenizer().decode(study.searched.clean.front()) << "\": ranked in " << fixed(seconds["rank"], 1)
+            << " s, " << json["edges"] << " edges into the strongest in " << fixed(seconds["edges"], 1) << " s\n";
+  measure_ablations(model, circuit, ranked, study);
+  seconds["interventions"] = watch.lap();
+  const auto against_corrupt = rank_against_corrupt(model, basis, study.more);
+  seconds["rank_against_corrupt"] = watch.lap();
+  measure_faithfulness(model, against_corrupt, ranked, study);
+  const auto heads = name_heads(model, basis, study.searched);
+  measure_heads(model, heads, study);
+  draw_attention(model, heads.name_movers, circuit, study);
+  seconds["faithfulness_and_heads"] = watch.lap();
+}
 
-  constexpr std::size_t most_targets = 48;
-  const auto targets = std::min(most_targets, circuit.size());
-  auto found = Leap{.keep = keep::Above{o.threshold},
-                    .targets = TheseTargets{{circuit.begin(), circuit.begin() + static_cast<std::ptrdiff_t>(targets)}}}(
-      model, basis, searched, LogitDifference{searched},
-      [&](const StageDone& stage) { json["seconds"]["search"][std::string{stage.stage}] = stage.seconds; });
-  json["seconds"]["edges"] = watch.lap();
-  json["search_peak_mb"] = peak_mb();
-  json["edges"] = found.edge_count();
-  for (const auto id : searched.clean.front()) found.info().tokens.push_back(model.tokenizer().token_text(id));
-  std::filesystem::create_directories(o.out);
-  save_graph_page(o.out / "smollm2.html", found, {.title = "SmolLM2: its own units"});
-  std::cout << "\nits own units, searched on " << searched.size() << " prompts: ranked in "
-            << fixed(json["seconds"]["rank"], 1) << " s, " << found.edge_count() << " edges into the strongest "
-            << targets << " in " << fixed(json["seconds"]["edges"], 1) << " s; page "
-            << (o.out / "smollm2.html").string() << '\n';
-  measure_ablations(model, tested, others, circuit, ranked, json);
-  json["seconds"]["interventions"] = watch.lap();
-  const auto against_corrupt = rank_against_corrupt(model, basis, more);
-  json["seconds"]["rank_against_corrupt"] = watch.lap();
-  measure_faithfulness(model, tested, against_corrupt, ranked, json);
-  name_heads(model, basis, searched, tested, json);
-  json["seconds"]["faithfulness_and_heads"] = watch.lap();
+/// Both orders of the names; the figures of the first are those of the whole program too.
+template <class Model>
+void search_orders(const Model& model, const Options& o, Json& json) {
+  std::error_code error;
+  std::filesystem::create_directories(o.out, error);
+  if (error) throw FileError{{.file = o.out, .problem = "cannot be made a folder: " + error.message()}};
+  const NeuronBasis basis{model};
+  for (const auto& order : o.orders) {
+    auto study = draw_study(model, order, o);
+    search_neurons(model, basis, o, study);
+    json["orders"][order] = std::move(study.figures);
+  }
+  auto first = json["orders"][o.orders.front()];
+  json["order"] = o.orders.front();
+  json["seconds"].update(first["seconds"]);
+  first.erase("seconds");
+  json.update(first);
+  std::cout << '\n';
+  for (const auto& order : o.orders) {
+    for (const auto& file : json["orders"][order]["files"]) std::cout << file.template get<std::string>() << '\n';
+  }
 }
 
 void run(const Options& o) {
@@ -264,7 +200,7 @@ void run(const Options& o) {
             << model.tokenizer().token_text(prompts.front().answer) << '\n';
   json["prompts"] = prompts.size();
   measure_ioi(model, prompts, json);
-  if (o.search) search_neurons(model, o, json);
+  if (o.search) search_orders(model, o, json);
   json["peak_mb"] = peak_mb();
   std::cout << "peak memory " << fixed(json["peak_mb"], 0) << " MB\n";
   if (o.logits) write_logits(model, prompts, *o.logits);
@@ -290,7 +226,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threshold", o.threshold, "of edges, in logits")->capture_default_str();
   app.add_flag("!--no-search", o.search, "measure accuracy alone");
-  app.add_option("--out", o.out, "folder for the page")->capture_default_str();
+  app.add_option("--orders", o.orders, "whose circuits are searched: the order in which the two names come first")
+      ->check(CLI::IsMember({"ABBA", "BABA"}))
+      ->capture_default_str();
+  app.add_option("--out", o.out, "folder for pages and charts")->capture_default_str();
   app.add_option("--json", o.json, "write every figure to this file");
   app.add_option("--logits", o.logits, "write tokens and last logits to this safetensors file");
   try {

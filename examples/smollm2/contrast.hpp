@@ -12,10 +12,11 @@
 
 namespace smollm2 {
 
-/// Contrast pairs of one template, "When Alice and Bob got to the store, Bob gave a ring to", every word one token, so
-/// that a position means the same in all of them. The corrupt prompt has three names that are not in the clean one.
-/// throws  ValueError  when the tokenizer splits too many of the words
-[[nodiscard]] inline circuit::ContrastBatch draw_contrast(const circuit::Tokenizer& tokenizer, std::size_t count,
+/// Contrast pairs of one template, "When Alice and Bob got to the store, Bob gave a ring to" or with the two names the
+/// other way round, every word one token, so that a position means the same in all of them. The corrupt prompt has
+/// three names that are not in the clean one. throws  ValueError  when the tokenizer splits too many of the words
+[[nodiscard]] inline circuit::ContrastBatch draw_contrast(const circuit::Tokenizer& tokenizer,
+                                                          circuit::data::IoiOrder order, std::size_t count,
                                                           std::uint64_t seed) {
   using namespace circuit;
   data::Random random{seed};
@@ -25,11 +26,8 @@ namespace smollm2 {
     if (drawn > 1000 * count) {
       throw ValueError{{.tensor = "names", .problem = "this tokenizer splits nearly all of them"}};
     }
-    const auto prompt = data::make_ioi(random, {.order = data::IoiOrder::abba,
-                                                .distractor = data::IoiDistractor::none,
-                                                .opening = 16,
-                                                .action = 0,
-                                                .aside = false});
+    const auto prompt = data::make_ioi(
+        random, {.order = order, .distractor = data::IoiDistractor::none, .opening = 16, .action = 0, .aside = false});
     const auto text = data::text_of(prompt.clean);
     auto clean = tokenizer.encode(text, Bos::none);
     auto corrupt = tokenizer.encode(data::text_of(prompt.corrupt), Bos::none);

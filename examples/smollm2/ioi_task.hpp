@@ -17,6 +17,7 @@ namespace smollm2 {
 using circuit::Bos;
 
 struct IoiPrompt {
+  circuit::data::IoiOrder order;
   std::string text;
   std::int32_t answer;   ///< " Alice"
   std::int32_t subject;  ///< " Bob"
@@ -43,7 +44,7 @@ struct IoiPrompt {
     const auto order = prompts.size() % 2 == 0 ? IoiOrder::abba : IoiOrder::baba;
     const auto prompt = make_ioi(random, {.order = order, .distractor = IoiDistractor::none, .aside = false});
     if (!names_are_tokens(prompt, tokenizer)) continue;
-    prompts.push_back({text_of(prompt.clean), tokenizer.single_token(prompt.answers.front()),
+    prompts.push_back({order, text_of(prompt.clean), tokenizer.single_token(prompt.answers.front()),
                        tokenizer.single_token(prompt.wrong_answers.front())});
   }
   return prompts;

@@ -63,16 +63,23 @@ struct RankedUnits {
   }
 };
 
+/// Values at some points of every prompt, without the logits.
+/// edits  attachments before the recorder
+template <circuit::HookPoint... Points, class Model, class... Edits>
+[[nodiscard]] auto values_at(const Model& model, const at::Tensor& tokens, const Edits&... edits) {
+  const c10::AutoGradMode no_gradient{false};
+  circuit::Recorder<Points...> recorder;
+  auto resid = model.embed(tokens, edits..., recorder);
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    resid = model.block(std::move(resid), circuit::Layer{l}, edits..., recorder);
+  }
+  return std::move(recorder).cache();
+}
+
 /// What interventions give to units, of every prompt.
 template <class Model>
 [[nodiscard]] auto unit_values(const Model& model, const at::Tensor& tokens) {
-  const c10::AutoGradMode no_gradient{false};
-  circuit::Recorder<circuit::hook::attn::z, circuit::hook::mlp::post> recorder;
-  auto resid = model.embed(tokens, recorder);
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    resid = model.block(std::move(resid), circuit::Layer{l}, recorder);
-  }
-  return std::move(recorder).cache();
+  return values_at<circuit::hook::attn::z, circuit::hook::mlp::post>(model, tokens);
 }
 
 /// Mean over prompts of |clean - corrupt|, [pos, units] float32, by whether it is of attention and by layer.
@@ -179,23 +186,28 @@ struct HeadEffect {
   circuit::Head head{};
   double strength = 0;  ///< by which it was found
   double without = 0;   ///< logit difference when the head has its corrupt values
+
+  [[nodiscard]] std::string name() const { return std::to_string(layer.value) + '.' + std::to_string(head.value); }
 };
 
-/// Heads whose mean pattern, times a weight, is largest from one position to another.
+/// The heads whose mean pattern, times a weight over 0, is largest from one position to another, the first first.
 template <class Weight>
-[[nodiscard]] HeadEffect strongest_head(const circuit::ModelConfig& config, const auto& patterns,
-                                        circuit::Position from, circuit::Position to, Weight&& weight) {
-  HeadEffect best;
+[[nodiscard]] std::vector<HeadEffect> strongest_heads(const circuit::ModelConfig& config, const auto& patterns,
+                                                      circuit::Position from, circuit::Position to, std::size_t count,
+                                                      Weight&& weight) {
+  std::vector<HeadEffect> heads;
   for (std::int32_t l = 0; l < config.n_layers; ++l) {
     const auto& pattern = patterns.template get<circuit::hook::attn::pattern>(circuit::Layer{l});
     for (std::int32_t h = 0; h < config.n_heads; ++h) {
       const auto attends =
           pattern.select(1, h).select(1, from.value).select(1, to.value).mean().template item<double>();
       const double strength = attends * weight(circuit::Layer{l}, circuit::Head{h});
-      if (strength > best.strength) best = {circuit::Layer{l}, circuit::Head{h}, strength, 0};
+      if (strength > 0) heads.push_back({circuit::Layer{l}, circuit::Head{h}, strength, 0});
     }
   }
-  return best;
+  std::ranges::stable_sort(heads, std::ranges::greater{}, &HeadEffect::strength);
+  heads.resize(std::min(count, heads.size()));
+  return heads;
 }
 
 /// All dimensions of a head, behind position 0.
