@@ -193,7 +193,19 @@ inline circuit::DictionarySet cross_layer_dictionaries(const circuit::ModelConfi
   return set;
 }
 
-/// The same, reading hook_resid_mid but for the last layer.
+/// SAEs on hook_mlp_out in place of transcoders, but for the last layer.
+inline circuit::DictionarySet mlp_out_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  auto set = dictionaries(c, seed);
+  for (std::int32_t l = 0; l + 1 < c.n_layers; ++l) {
+    auto sae = *set.mlp(Layer{l});
+    sae.b_out = sae.b_in;
+    set.set_mlp(Layer{l}, SparseDictionary<>{sae, {}}, MlpSite::mlp_out);
+  }
+  return set;
+}
+
+/// Cross-layer transcoders that read hook_resid_mid but for the last layer.
 inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
   return cross_layer_dictionaries(c, seed, circuit::MlpSite::resid_mid);
 }

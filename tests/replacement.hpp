@@ -67,8 +67,16 @@ class Replacement {
         continue;
       }
       const auto mlp_out = cache.template get<hook::mlp_out>(l)[0];
-      const auto read = mlp != nullptr && reads_stream(l) ? cache.template get<hook::resid_mid>(l)[0]
-                                                          : cache.template get<hook::ln2::normalized>(l)[0];
+      const auto normalized = cache.template get<hook::ln2::normalized>(l)[0];
+      const bool of_output = mlp != nullptr && set.mlp_site(l) == MlpSite::mlp_out;
+      if (of_output) {
+        frozen_.back().mlp_out = mlp_out;
+        frozen_.back().mlp_read = normalized;
+        frozen_.back().mlp_jacobian = mlp_jacobian(l, normalized);
+      }
+      const auto read = of_output                           ? mlp_out
+                        : mlp != nullptr && reads_stream(l) ? cache.template get<hook::resid_mid>(l)[0]
+                                                            : normalized;
       mlp_acts.push_back(leaf(mlp != nullptr ? set.encode_mlp(l, read) : none));
       const auto own = mlp_out.sub(cross_written(l, mlp_acts));
       mlp_rest.push_back(leaf(mlp != nullptr ? own.sub(mlp_written(l, mlp_acts.back(), read)) : own));
@@ -101,11 +109,15 @@ class Replacement {
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
     return pre(*set_.mlp(l), mlp_input(l, x));
   }
-  /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm; or the stream itself
+  /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm; or the stream itself; or the
+  /// MLP's output, linear around the run
   at::Tensor mlp_input(circuit::Layer l, const at::Tensor& x) const {
     if (reads_stream(l)) return x;
     const c10::AutoGradMode with_gradient{true};
-    return normalize(x, frozen_[slot(l)].scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
+    const auto& f = frozen_[slot(l)];
+    const auto read = normalize(x, f.scale2, A::Norm::centers ? block(l).ln2 : circuit::NormWeights{});
+    if (!f.mlp_jacobian.defined()) return read;
+    return f.mlp_out.add(f.mlp_jacobian.matmul(read.sub(f.mlp_read).unsqueeze(-1)).squeeze(-1));
   }
   /// Pre-activations [pos, d_sae] of a layer's attention dictionary; `type` says which side of attention is live.
   at::Tensor attn_pre(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
@@ -238,7 +250,23 @@ class Replacement {
  private:
   struct Frozen {
     at::Tensor scale1, scale2, post_scale, q, k, q_scale, k_scale, v, pattern;
+    at::Tensor mlp_out, mlp_read, mlp_jacobian;  // only of MLPs whose output a dictionary reads
   };
+  /// d hook_mlp_out / d ln2.hook_normalized at every position, a post-norm's scale held. [pos, d_model, d_model]
+  at::Tensor mlp_jacobian(circuit::Layer l, const at::Tensor& read) const {
+    const c10::AutoGradMode with_gradient{true};
+    const auto x = leaf(read);
+    auto out = A::Mlp::forward(A::Norm::output(x, block(l).ln2), block(l).mlp, [](auto, at::Tensor&) {});
+    if constexpr (A::Wiring::post_norms) {
+      const auto scale = A::Norm::scale(out, config_.norm_eps).detach();
+      out = normalize(out, scale, block(l).ln2_post);
+    }
+    std::vector<at::Tensor> rows;
+    for (std::int64_t i = 0; i < out.size(1); ++i) {
+      rows.push_back(circuit::gradient_of(out.select(1, i).sum(), {x}, /*keep_graph=*/true)[0]);
+    }
+    return at::stack(rows, 1);
+  }
   /// change(activations, layer, attention or not)  what every feature's activations become before they are written
   template <class Change>
   at::Tensor forward_as(bool frozen_active_set, Change&& change) const {

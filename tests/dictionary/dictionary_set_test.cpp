@@ -102,3 +102,21 @@ TEST_CASE("a set is held to the model's sizes, layers and dtype") {
   other_weights.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(check(other_weights), ConfigError);
 }
+
+TEST_CASE("an SAE on hook_mlp_out is held to what it describes") {
+  const auto check = [](SparseDictionary<> d) {
+    DictionarySet set;
+    set.set_mlp(Layer{0}, std::move(d), MlpSite::mlp_out);
+    REQUIRE(set.mlp_site(Layer{0}) == MlpSite::mlp_out);
+    set.check(small_model(), weights::unprocessed, at::kDouble);
+  };
+  REQUIRE_NOTHROW(check(random_dictionary(6, 6)));
+  REQUIRE_THROWS_AS(check(random_dictionary(8, 6)), ShapeError);
+  REQUIRE_THROWS_AS(check(random_dictionary(6, 8)), ShapeError);
+  auto skip = random_dictionary(6, 6);
+  skip.W_skip = at::zeros({6, 6}, at::kDouble);
+  REQUIRE_THROWS_AS(check(skip), ConfigError);
+  auto across = random_dictionary(6, 6);
+  across.W_later = at::zeros({20, 1, 6}, at::kDouble);
+  REQUIRE_THROWS_AS(check(across), ConfigError);
+}

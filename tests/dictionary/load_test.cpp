@@ -291,6 +291,16 @@ TEST_CASE("a dictionary that a set has no place for is refused by its hook") {
                ContainsSubstring("blocks.1.hook_resid_pre"));
 }
 
+TEST_CASE("an SAE on hook_mlp_out is placed beside transcoders") {
+  const Folder folder;
+  auto config = sae_lens_config();
+  config["metadata"]["hook_name"] = "blocks.1.hook_mlp_out";
+  write_sae_lens(folder, config, sae_tensors());
+  const auto set = load_dictionaries({}, folder.path);
+  REQUIRE(set.mlp(Layer{1}) != nullptr);
+  REQUIRE(set.mlp_site(Layer{1}) == MlpSite::mlp_out);
+}
+
 TEST_CASE("files that are missing, truncated or of another kind are refused") {
   const Folder folder;
   REQUIRE_THROWS_AS(load_dictionary(folder.path / "attn.0.safetensors"), FileError);

@@ -58,9 +58,11 @@ std::vector<Node> targets_in(const Circuit& circuit) {
   return out;
 }
 
+/// The bias row and what the MLP does beyond its derivative, which a dictionary of its output reads.
 double bias_of(const Circuit& circuit, const Node& target, EdgeType type, bool em = false) {
   for (const auto& row : circuit.biases()) {
-    if (row.target == target && row.type == type) return em ? row.em_attrib : row.nn_attrib;
+    if (row.target != target || row.type != type) continue;
+    return em ? row.em_attrib + row.em_remainder : row.nn_attrib + row.nn_remainder;
   }
   FAIL("no bias row");
   return 0;

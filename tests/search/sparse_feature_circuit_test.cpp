@@ -25,8 +25,10 @@ HookedTransformer<A> model_of(std::uint64_t seed) {
 
 template <class A>
 struct Setup {
+  bool of_mlp_out = false;  // SAEs on hook_mlp_out in place of transcoders
   HookedTransformer<A> model = model_of<A>(27);
-  DictionarySet set = random_model::dictionaries(model.config(), 28);
+  DictionarySet set = of_mlp_out ? random_model::mlp_out_dictionaries(model.config(), 28)
+                                 : random_model::dictionaries(model.config(), 28);
   at::Tensor clean = random_model::Source{29}.tokens(2, 5, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{30}.tokens(2, 5, model.config().d_vocab);
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}}, {{4}, {6}}};
@@ -46,6 +48,9 @@ struct Site {
   Layer layer;
 
   [[nodiscard]] bool reads_z() const { return module == Module::attn && s.set.attn_site(layer) == AttentionSite::z; }
+  [[nodiscard]] bool reads_output() const {
+    return module == Module::attn || s.set.mlp_site(layer) == MlpSite::mlp_out;
+  }
   [[nodiscard]] const DictionaryWeights& dictionary() const {
     return module == Module::attn ? *s.set.attn(layer) : *s.set.mlp(layer);
   }
@@ -61,7 +66,7 @@ struct Site {
     const auto out = module == Module::mlp ? cache.template get<hook::mlp_out>(layer)
                      : reads_z()           ? cache.template get<hook::attn::z>(layer).flatten(2)
                                            : cache.template get<hook::attn_out>(layer);
-    const auto in = module == Module::mlp ? cache.template get<hook::ln2::normalized>(layer) : out;
+    const auto in = reads_output() ? out : cache.template get<hook::ln2::normalized>(layer);
     const auto acts = encode(in);
     return {acts, out.sub(decode(acts))};
   }
@@ -138,7 +143,7 @@ double edge_sum(const Circuit& found, const Node& up, const Node& down) {
 
 TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved together, a module at a time", "", Gpt2,
                    Llama, GptNeox) {
-  const Setup<TestType> s;
+  const Setup<TestType> s{GENERATE(false, true)};
   const SparseFeatureCircuit search{.node_threshold = 0, .keep = keep::All{}, .steps = 4};
   const auto found = search(s.model, s.set, {s.clean, s.corrupt}, s.metric);
   int checked = 0;
@@ -173,7 +178,7 @@ TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved tog
 
 TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian and change", "", Gpt2, Llama,
                    GptNeox) {
-  const Setup<TestType> s;
+  const Setup<TestType> s{GENERATE(false, true)};
   const SparseFeatureCircuit search{.node_threshold = 0, .keep = keep::All{}, .steps = 4};
   const auto found = search(s.model, s.set, {s.clean, s.corrupt}, s.metric);
   const c10::AutoGradMode with_gradient{true};
@@ -189,7 +194,7 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
     const bool attn = site.module == Module::attn;
     const auto [on_acts, on_error] = line_gradients(site, 4);
     const auto out = !attn ? cut.mlp_out[l] : site.reads_z() ? cut.z[l].flatten(2) : cut.attn_out[l];
-    const auto acts = site.encode(attn ? out : cut.mlp_in[l]);
+    const auto acts = site.encode(site.reads_output() ? out : cut.mlp_in[l]);
     const auto through_features = on_acts.mul(acts);                              // [batch, pos, d_sae]
     const auto through_error = on_error.mul(out.sub(site.decode(acts))).sum(-1);  // [batch, pos]
     const auto check = [&](const Node& target, const at::Tensor& value) {

@@ -23,15 +23,16 @@ enum class AttentionSite {
   attn_out,  ///< hook_attn_out; it writes into the residual stream itself
 };
 
-/// What a transcoder of an MLP reads.
+/// What a dictionary of an MLP reads. All describe hook_mlp_out.
 enum class MlpSite {
-  normalized,  ///< ln2.hook_normalized
+  normalized,  ///< ln2.hook_normalized, as most transcoders
   resid_mid,   ///< hook_resid_mid, the stream itself; only where the MLP follows the attention
+  mlp_out,     ///< hook_mlp_out, as an SAE; what its features read of the stream is the MLP's derivative at a run
 };
 
 /// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an
-/// MLP dictionary a transcoder from ln2.hook_normalized or hook_resid_mid to hook_mlp_out. Layers may have none, and may mix kinds: each
-/// entry is one of Kinds, and that choice ends at `encode`.
+/// MLP dictionary a transcoder from ln2.hook_normalized or hook_resid_mid to hook_mlp_out, or an SAE on hook_mlp_out.
+/// Layers may have none, and may mix kinds: each entry is one of Kinds, and that choice ends at `encode`.
 template <class... Kinds>
 class BasicDictionarySet {
  public:
@@ -137,7 +138,7 @@ class BasicDictionarySet {
   std::optional<weights::Processing> expected_;
 };
 
-/// What a layer's transcoder reads; behind the norm, if a set does not say.
+/// What the dictionary of a layer's MLP reads; behind the norm, if a set does not say.
 template <class Set>
 [[nodiscard]] MlpSite mlp_site(const Set& set, Layer layer) {
   if constexpr (requires { { set.mlp_site(layer) } -> std::same_as<MlpSite>; }) {
@@ -176,6 +177,15 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                         .hint = "load dictionaries and model with one dtype"}};
     }
   };
+  const auto refuse_paths = [](const DictionaryWeights& d) {
+    const auto refuse = [&](const char* tensor, const char* whose) {
+      throw ConfigError{{.file = d.name,
+                         .tensor = tensor,
+                         .problem = std::string{"is "} + whose + ", and this dictionary describes what it reads"}};
+    };
+    if (d.has_skip()) refuse("W_skip", "a transcoder's");
+    if (d.later_layers() > 0) refuse("W_later", "a cross-layer transcoder's");
+  };
   for (std::int32_t l = 0; l < layers; ++l) {
     const Layer layer{l};
     const auto read = attn(layer) != nullptr && attn_site(layer) == AttentionSite::z ? config.n_heads * config.d_head
@@ -184,18 +194,11 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
       throw ConfigError{{.file = mlp(layer)->name, .problem = "reads an MLP, and the model has none"}};
     }
     fits(attn(layer), read, read);
-    if (attn(layer) != nullptr && attn(layer)->has_skip()) {
-      throw ConfigError{{.file = attn(layer)->name,
-                         .tensor = "W_skip",
-                         .problem = "is a transcoder's, and this dictionary describes what it reads"}};
-    }
-    if (attn(layer) != nullptr && attn(layer)->later_layers() > 0) {
-      throw ConfigError{{.file = attn(layer)->name,
-                         .tensor = "W_later",
-                         .problem = "is a cross-layer transcoder's, and this dictionary describes what it reads"}};
-    }
+    if (attn(layer) != nullptr) refuse_paths(*attn(layer));
     fits(mlp(layer), config.d_model, config.d_model);
-    if (mlp(layer) != nullptr && l + mlp(layer)->later_layers() >= config.n_layers) {
+    if (mlp(layer) == nullptr) continue;
+    if (mlp_site(layer) == MlpSite::mlp_out) refuse_paths(*mlp(layer));
+    if (l + mlp(layer)->later_layers() >= config.n_layers) {
       throw ConfigError{{.file = mlp(layer)->name,
                          .tensor = "W_later",
                          .problem = "writes into layers that the model does not have",

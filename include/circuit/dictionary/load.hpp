@@ -132,13 +132,14 @@ struct DictionaryPlace {
     if (out->second == hook::mlp_out::name) {
       if (in->second == hook::ln2::normalized::name) return {true, in->first};
       if (in->second == hook::resid_mid::name) return {true, in->first, AttentionSite::z, MlpSite::resid_mid};
+      if (in->second == out->second) return {true, in->first, AttentionSite::z, MlpSite::mlp_out};
     }
   }
   throw ConfigError{{.file = found.path,
                      .tensor = "hook",
                      .problem = "there is no place for this dictionary",
-                     .expected = "attn.hook_z, hook_attn_out, or ln2.hook_normalized or hook_resid_mid to hook_mlp_out "
-                                 "of one layer",
+                     .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, or ln2.hook_normalized or hook_resid_mid to "
+                                 "hook_mlp_out of one layer",
                      .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
 }
 

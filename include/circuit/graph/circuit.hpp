@@ -54,6 +54,9 @@ struct BiasRow {
   double em_attrib{};
   double nn_map{};  ///< with contrast: what the maps of transparent modules differ by between the two runs
   double em_map{};
+  double nn_remainder{};  ///< without contrast: what a target reads of a module that is not linear, less what the
+                          ///< module's derivative explains
+  double em_remainder{};
 
   friend bool operator==(const BiasRow&, const BiasRow&) = default;
 };
@@ -357,6 +360,8 @@ inline void Circuit::add_bias(const BiasRow& row) {
   detail::require_finite(row.em_attrib, "em_attrib", where);
   detail::require_finite(row.nn_map, "nn_map", where);
   detail::require_finite(row.em_map, "em_map", where);
+  detail::require_finite(row.nn_remainder, "nn_remainder", where);
+  detail::require_finite(row.em_remainder, "em_remainder", where);
   if (!reads_by(row.target.kind, row.type)) {
     throw ValueError{{.tensor = where, .problem = "the target has no readers of this type"}};
   }

@@ -101,6 +101,7 @@ inline void EdgeTable::append(const Circuit& circuit, std::string_view prompt) {
   for (const auto& row : circuit.biases()) {
     constant(NodeKind::bias, row, row.nn_attrib, row.em_attrib);
     if (row.nn_map != 0) constant(NodeKind::map, row, row.nn_map, row.em_map);
+    if (row.nn_remainder != 0) constant(NodeKind::remainder, row, row.nn_remainder, row.em_remainder);
   }
 }
 

@@ -58,12 +58,15 @@ class CircuitReader {
                         .prompts = count(item, "prompts")});
     });
     each("biases", [&](const nlohmann::json& item) {
+      const auto number_or_0 = [&](const char* key) { return item.contains(key) ? number(item, key) : 0.0; };
       circuit.add_bias({.target = node(item, "target"),
                         .type = parse_edge_type(text(item, "type")),
                         .nn_attrib = number(item, "nn_attrib"),
                         .em_attrib = number(item, "em_attrib"),
-                        .nn_map = item.contains("nn_map") ? number(item, "nn_map") : 0.0,
-                        .em_map = item.contains("em_map") ? number(item, "em_map") : 0.0});
+                        .nn_map = number_or_0("nn_map"),
+                        .em_map = number_or_0("em_map"),
+                        .nn_remainder = number_or_0("nn_remainder"),
+                        .em_remainder = number_or_0("em_remainder")});
     });
     return circuit;
   }
@@ -209,7 +212,9 @@ class CircuitReader {
                               {"nn_attrib", row.nn_attrib},
                               {"em_attrib", row.em_attrib},
                               {"nn_map", row.nn_map},
-                              {"em_map", row.em_map}});
+                              {"em_map", row.em_map},
+                              {"nn_remainder", row.nn_remainder},
+                              {"em_remainder", row.em_remainder}});
   }
   part("biases", list(biases));
   return text + "\n}\n";

@@ -34,13 +34,14 @@ enum class NodeKind : std::uint8_t {
   input,      ///< embeddings of all positions, where nodes are whole components
   head,       ///< a whole attention head, at all positions
   mlp_block,  ///< a whole MLP, at all positions
+  remainder,  ///< what a module that is not linear does beyond its derivative; only in tables, as bias and map
 };
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 15> node_kind_names{
+inline constexpr std::array<std::string_view, 16> node_kind_names{
     "embed", "pos_embed", "attn",   "attn_error", "attn_out", "mlp",  "mlp_error", "mlp_out",
-    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block"};
+    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block", "remainder"};
 
 }  // namespace detail
 
@@ -50,7 +51,9 @@ inline constexpr std::array<std::string_view, 15> node_kind_names{
 }
 
 /// Whether a kind stands for a sum over many places: a row of tables, never a node of a graph.
-[[nodiscard]] constexpr bool is_table_row(NodeKind kind) { return kind == NodeKind::bias || kind == NodeKind::map; }
+[[nodiscard]] constexpr bool is_table_row(NodeKind kind) {
+  return kind == NodeKind::bias || kind == NodeKind::map || kind == NodeKind::remainder;
+}
 /// Whether a kind is a whole component of the model, at all positions at once.
 [[nodiscard]] constexpr bool is_component(NodeKind kind) {
   return kind == NodeKind::input || kind == NodeKind::head || kind == NodeKind::mlp_block;

@@ -44,7 +44,8 @@ class LaterWrites {
 
 /// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
 /// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
-/// (or hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one.
+/// (or hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one. A dictionary
+/// that reads what it describes sees one tensor as both.
 template <class Set>
 class AtModules {
  public:
@@ -57,8 +58,8 @@ class AtModules {
 
   /// Calls `replace(module, layer, input, output)` where a module with a dictionary is complete. What it returns takes
   /// the output's place; an undefined tensor leaves it.
-  /// input   [batch, pos, d_in]   output  [batch, pos, d_out]; for an attention
-  /// dictionary they are one tensor, heads concatenated
+  /// input   [batch, pos, d_in]   output  [batch, pos, d_out]; for an SAE they are one tensor, hook_z with heads
+  /// concatenated
   template <ModulePoint P, class Replace>
   void visit(P /*point*/, Layer layer, at::Tensor& value, Replace&& replace) {
     if constexpr (std::same_as<P, hook::attn::z>) {
@@ -75,7 +76,7 @@ class AtModules {
       if (reads_mlp(layer, MlpSite::resid_mid)) mlp_input_ = value;
     } else {
       if (dictionaries_.mlp(layer) == nullptr) return;
-      const auto input = std::exchange(mlp_input_, {});
+      const auto input = reads_mlp(layer, MlpSite::mlp_out) ? value : std::exchange(mlp_input_, {});
       if (!input.defined()) {
         throw ConfigError{{.file = dictionaries_.mlp(layer)->name,
                            .tensor = hook_name(hook::resid_mid{}, layer),
@@ -129,19 +130,33 @@ template <class... Kinds>
                                 : dictionaries.encode_mlp(layer, input, features);
 }
 
-/// throws  ConfigError  for a set with a cross-layer transcoder, or one of hook_resid_mid, that somebody has no place
+/// Which dictionaries somebody has a place for, besides SAEs of attention and transcoders that read behind the norm.
+struct PlaceFor {
+  bool mlp_out = false;  ///< SAEs on hook_mlp_out
+};
+
+/// throws  ConfigError  for a set with a cross-layer transcoder, or a dictionary that reads where somebody has no place
 /// for
 template <class Set>
-void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers, std::string_view who) {
+void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers, std::string_view who,
+                                 PlaceFor place = {}) {
+  const auto refuse = [&](const DictionaryWeights& dictionary, std::string tensor, std::string_view what) {
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = std::move(tensor),
+                       .problem = std::string{who} + " has no place for " + std::string{what}}};
+  };
   for (std::int32_t l = 0; l < n_layers; ++l) {
-    const auto* dictionary = dictionaries.mlp(Layer{l});
+    const Layer layer{l};
+    const auto* dictionary = dictionaries.mlp(layer);
     if (dictionary == nullptr) continue;
-    const bool across = dictionary->later_layers() > 0;
-    if (!across && mlp_site(dictionaries, Layer{l}) == MlpSite::normalized) continue;
-    throw ConfigError{{.file = dictionary->name,
-                       .tensor = across ? "W_later" : hook_name(hook::resid_mid{}, Layer{l}),
-                       .problem = std::string{who} + " has no place for " +
-                                  (across ? "cross-layer transcoders" : "transcoders of the stream itself")}};
+    if (dictionary->later_layers() > 0) refuse(*dictionary, "W_later", "cross-layer transcoders");
+    const auto site = mlp_site(dictionaries, layer);
+    if (site == MlpSite::resid_mid) {
+      refuse(*dictionary, hook_name(hook::resid_mid{}, layer), "transcoders of the stream itself");
+    }
+    if (site == MlpSite::mlp_out && !place.mlp_out) {
+      refuse(*dictionary, hook_name(hook::mlp_out{}, layer), "SAEs of what an MLP writes");
+    }
   }
 }
 

@@ -27,10 +27,11 @@ concept ModuleCache = Cache::template holds<hook::attn::z> && Cache::template ho
 
 namespace detail {
 
-/// What a transcoder read in a recorded run.
+/// What the dictionary of an MLP read in a recorded run.
 template <ModuleCache Cache>
-[[nodiscard]] at::Tensor transcoder_input(const Cache& cache, MlpSite site, Layer layer) {
+[[nodiscard]] at::Tensor mlp_dictionary_input(const Cache& cache, MlpSite site, Layer layer) {
   if (site == MlpSite::normalized) return cache.template get<hook::ln2::normalized>(layer);
+  if (site == MlpSite::mlp_out) return cache.template get<hook::mlp_out>(layer);
   if constexpr (Cache::template holds<hook::resid_mid>) {
     return cache.template get<hook::resid_mid>(layer);
   } else {
@@ -59,8 +60,9 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
       // A cache goes point by point, a forward pass layer by layer.
       if (dictionaries.mlp(layer) == nullptr) return;
       const auto site = mlp_site(dictionaries, layer);
-      const auto input = detail::transcoder_input(cache, site, layer);
-      site == MlpSite::normalized ? show(hook::ln2::normalized{}, input) : show(hook::resid_mid{}, input);
+      const auto input = detail::mlp_dictionary_input(cache, site, layer);
+      if (site == MlpSite::normalized) show(hook::ln2::normalized{}, input);
+      if (site == MlpSite::resid_mid) show(hook::resid_mid{}, input);
       show(hook::mlp_out{}, recorded);
     }
   });
@@ -70,7 +72,7 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
 /// throws  NameError  when it was not recorded
 template <ModuleCache Cache, class Set>
 [[nodiscard]] at::Tensor input_of(const Set& dictionaries, const Cache& cache, Module module, Layer layer) {
-  if (module == Module::mlp) return detail::transcoder_input(cache, mlp_site(dictionaries, layer), layer);
+  if (module == Module::mlp) return detail::mlp_dictionary_input(cache, mlp_site(dictionaries, layer), layer);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return cache.template get<hook::attn_out>(layer);
   return cache.template get<hook::attn::z>(layer).flatten(2);
 }

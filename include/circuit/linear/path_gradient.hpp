@@ -101,9 +101,9 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       auto reader =
           detail::combined_reader(*d, lin.clean.mlp[slot].features, on_outputs, readers).view(resid.sizes());
       if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
-      below = below.add(by_prompt([&](Prompt b) {
-        return pull_back.transcoder(mlp_site(dictionaries, layer), layer, b, reader.select(0, b.value), positions).grad;
-      }));
+      const auto pull = pull_back.from_mlp(mlp_site(dictionaries, layer));
+      below = below.add(
+          by_prompt([&](Prompt b) { return (pull_back.*pull)(layer, b, reader.select(0, b.value), positions).grad; }));
     }
     if constexpr (!A::Wiring::parallel) resid = below;  // else attention writes where the MLP does
     out.attn_out[slot] = resid;

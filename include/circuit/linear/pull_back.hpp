@@ -7,6 +7,7 @@
 #include "circuit/dictionary/dictionary_set.hpp"
 #include "circuit/linear/attention_map.hpp"
 #include "circuit/linear/frozen_run.hpp"
+#include "circuit/linear/mlp_derivative.hpp"
 #include "circuit/linear/softmax/exact.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 
@@ -16,6 +17,8 @@ namespace circuit {
 struct Pulled {
   at::Tensor grad;      ///< d reader / d residual: [n, d_model] at the reader's position, or [n, pos, d_model]
   at::Tensor constant;  ///< [n]  what the module's own biases give the reader
+  at::Tensor remainder{};  ///< [n]  what it reads of a module that is not linear, less what its derivative explains;
+                           ///< undefined: nothing
 };
 
 /// Whether the scales of the norms before modules move with the stream that they normalise.
@@ -53,11 +56,16 @@ class PullBack {
                               const at::Tensor& /*positions*/) const {
     return {readers, no_constant(readers)};
   }
-  /// Whichever of the two a transcoder reads.
-  [[nodiscard]] Pulled transcoder(MlpSite site, Layer layer, Prompt prompt, const at::Tensor& readers,
-                                  const at::Tensor& positions) const {
-    return site == MlpSite::resid_mid ? stream(layer, prompt, readers, positions)
-                                      : mlp(layer, prompt, readers, positions);
+  /// Through the MLP, by its derivative at the run, and the norm before it.
+  /// readers  [n, d_model]  functionals of hook_mlp_out
+  [[nodiscard]] Pulled mlp_output(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                  const at::Tensor& positions) const;
+
+  using FromMlp = Pulled (PullBack::*)(Layer, Prompt, const at::Tensor&, const at::Tensor&) const;
+  /// Which of the three a dictionary of an MLP needs.
+  [[nodiscard]] static FromMlp from_mlp(MlpSite site) {
+    if (site == MlpSite::normalized) return &PullBack::mlp;
+    return site == MlpSite::resid_mid ? &PullBack::stream : &PullBack::mlp_output;
   }
 
   /// Through values, the pattern frozen.
@@ -192,6 +200,21 @@ Pulled PullBack<A, Softmax>::mlp(Layer layer, Prompt prompt, const at::Tensor& r
   // hook_normalized holds the norm's bias only where it stands behind the gain (LayerNorm).
   return {before_mlp(Norm::pull_back_normalized(readers, scale, norm), layer, prompt, positions),
           norm.bias.defined() ? readers.matmul(norm.bias) : no_constant(readers)};
+}
+
+template <Architecture A, SoftmaxJacobian Softmax>
+Pulled PullBack<A, Softmax>::mlp_output(Layer layer, Prompt prompt, const at::Tensor& readers,
+                                        const at::Tensor& positions) const {
+  if constexpr (has_mlp<A>) {
+    const auto read = at_prompt<hook::ln2::normalized>(layer, prompt).index_select(0, positions);
+    const auto on_read = through_mlp(*model_, layer, read, readers);
+    auto out = mlp(layer, prompt, on_read, positions);
+    const auto value = readers.mul(at_prompt<hook::mlp_out>(layer, prompt).index_select(0, positions)).sum(-1);
+    out.remainder = value.sub(on_read.mul(read).sum(-1));
+    return out;
+  } else {
+    return {readers, no_constant(readers)};
+  }
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>

@@ -14,11 +14,12 @@ template <Architecture A>
   return model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2.bias;
 }
 
-/// What a layer's transcoder read in a recorded run, [batch, pos, d_model].
+/// What the dictionary of a layer's MLP read in a recorded run, [batch, pos, d_model].
 /// throws  ConfigError  for the stream between attention and MLP of an architecture that computes both at once
 template <Architecture A>
 [[nodiscard]] at::Tensor mlp_input(const FrozenRun& run, MlpSite site, Layer layer) {
   if (site == MlpSite::normalized) return run.get<hook::ln2::normalized>(layer);
+  if (site == MlpSite::mlp_out) return run.get<hook::mlp_out>(layer);
   if constexpr (A::Wiring::parallel || !has_mlp<A>) {
     throw ConfigError{{.tensor = hook_name(hook::resid_mid{}, layer), .problem = "this architecture has no such point"}};
   }

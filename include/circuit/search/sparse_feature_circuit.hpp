@@ -58,7 +58,7 @@ struct SparseFeatureCircuit {
           {.tensor = "corrupt prompts", .problem = "there are none", .hint = "search with contrast::None"}};
     }
     refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers),
-                                "a sparse feature circuit");
+                                "a sparse feature circuit", {.mlp_out = true});
     const modules::ReadElseOpaque rule{};
     const DictionariesByRole read{dictionaries, rule};
     const Leap<keep::AnyRule, chain::Given, Contrast, batching::Exact, score::Chained, targets::Asked, softmax::Exact,

@@ -4,27 +4,27 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/linear/linearization.hpp"
+#include "circuit/linear/mlp_derivative.hpp"
 #include "circuit/linear/path_gradient.hpp"
 #include "circuit/linear/pull_back.hpp"
-#include "circuit/model/gradient.hpp"
 
 namespace circuit::detail {
 
 /// What the error of an MLP's dictionary reads: the derivative, by the dictionary's input, of `<grad, MLP -
-/// dictionary>`. grad  [batch, pos, d_model] at hook_mlp_out   return the same shape, at ln2.hook_normalized
+/// dictionary>`; of a dictionary that reads hook_mlp_out, of `<grad, x - dictionary>`.
+/// grad    [batch, pos, d_model] at hook_mlp_out
+/// return  the same shape, at ln2.hook_normalized or hook_mlp_out
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] at::Tensor mlp_error_readers(const HookedTransformer<A>& model, const Set& dictionaries,
                                            const Linearization& lin, Layer layer, const at::Tensor& grad) {
   const auto& dictionary = require(dictionaries.mlp(layer));
-  const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
   const auto& active = lin.clean.mlp[static_cast<std::size_t>(layer.value)].features;
   const auto& read = lin.run.get<hook::ln2::normalized>(layer);
-  at::Tensor by_module;
-  {
-    const c10::AutoGradMode with_gradient{true};
-    const auto input = read.detach().requires_grad_(true);
-    const auto out = A::Mlp::forward(A::Norm::output(input, block.ln2), block.mlp, [](auto, at::Tensor&) {});
-    by_module = gradient_of(out.mul(grad).sum(), {input}).front();
+  auto by_module = grad;
+  if constexpr (has_mlp<A>) {
+    if (mlp_site(dictionaries, layer) != MlpSite::mlp_out) {
+      by_module = through_mlp(model, layer, read.flatten(0, 1), grad.flatten(0, 1)).view(grad.sizes());
+    }
   }
   auto by_dictionary =
       combined_reader(dictionary, active, {grad.flatten(0, 1)}, [&](const at::Tensor& features, const at::Tensor& rows) {

@@ -28,7 +28,7 @@ namespace circuit::detail {
 
 /// What constants give the targets of one step, summed over prompts.
 struct ConstantSums {
-  explicit ConstantSums(std::int64_t targets) : bias(static_cast<std::size_t>(targets)), map{bias} {}
+  explicit ConstantSums(std::int64_t targets) : bias(static_cast<std::size_t>(targets)), map{bias}, remainder{bias} {}
 
   struct Sum {
     double nn = 0;
@@ -40,7 +40,8 @@ struct ConstantSums {
     }
   };
   std::vector<Sum> bias;
-  std::vector<Sum> map;  // only with contrast
+  std::vector<Sum> map;        // only with contrast
+  std::vector<Sum> remainder;  // only without
 };
 
 /// One run of a search: what it has learned so far.
@@ -216,9 +217,8 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   const auto search = [&](const auto& read) {
-    using P = decltype(pull_back_);
-    const bool raw = mlp_site(dictionaries_, layer) == MlpSite::resid_mid;
-    steps(std::move(targets), read, layer, mlp_depth<A>(layer), {{EdgeType::mlp, raw ? &P::stream : &P::mlp}});
+    steps(std::move(targets), read, layer, mlp_depth<A>(layer),
+          {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
   };
   if constexpr (ReadsAtInput<Set>) {
     targets.set_constant(make::zeros({targets.size()}));  // theirs differs by prompt and position too
@@ -290,7 +290,7 @@ void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std
   const auto slot = static_cast<std::size_t>(layer.value);
   if (kind == NodeKind::mlp_error) {
     steps(std::move(targets), read_from(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])),
-          layer, mlp_depth<A>(layer), {{EdgeType::mlp, &P::mlp}});
+          layer, mlp_depth<A>(layer), {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
   } else {
     steps(std::move(targets),
           read_from(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,
@@ -367,12 +367,16 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
         // The dictionary's own bias, and what stands between it and hook_z, is read once, with the values.
         const bool with_bias = type == EdgeType::ov || type == EdgeType::mlp;
         if (with_bias && readers.constant.defined()) pulled.constant = pulled.constant.add(readers.constant);
-        const auto own = pulled.constant.to(at::kCPU, at::kDouble).contiguous();
-        for (std::size_t r = 0; r < active.size(); ++r) {
-          const auto t = active[r];
-          sums.bias[static_cast<std::size_t>(t)].add(data_of<double>(own)[r] + (with_bias ? targets.constant(t) : 0.0),
-                                                     targets.at(Prompt{b}, t));
-        }
+        const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& values, bool with_own) {
+          const auto host = values.to(at::kCPU, at::kDouble).contiguous();
+          for (std::size_t r = 0; r < active.size(); ++r) {
+            const auto t = active[r];
+            into[static_cast<std::size_t>(t)].add(data_of<double>(host)[r] + (with_own ? targets.constant(t) : 0.0),
+                                                  targets.at(Prompt{b}, t));
+          }
+        };
+        add(sums.bias, pulled.constant, with_bias);
+        if (pulled.remainder.defined()) add(sums.remainder, pulled.remainder, false);
       }
     }
     if (gradients.empty()) continue;
@@ -473,12 +477,15 @@ void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targe
   for (std::int64_t t = 0; t < targets.size(); ++t) {
     const auto& bias = sums.bias[static_cast<std::size_t>(t)];
     const auto& map = sums.map[static_cast<std::size_t>(t)];
+    const auto& remainder = sums.remainder[static_cast<std::size_t>(t)];
     biases_.push_back({.target = targets.node(t),
                        .type = type,
                        .nn_attrib = share * bias.nn,
                        .em_attrib = share * bias.em,
                        .nn_map = share * map.nn,
-                       .em_map = share * map.em});
+                       .em_map = share * map.em,
+                       .nn_remainder = share * remainder.nn,
+                       .em_remainder = share * remainder.em});
   }
 }
 
