@@ -1,4 +1,5 @@
 // Find the features that carry a metric, and the edges between them.
+#include <circuit/graph/path.hpp>
 #include <circuit/leap.hpp>
 #include <iostream>
 

@@ -6,6 +6,7 @@
 #include "circuit/evaluate/direct_logit_attribution.hpp"
 #include "circuit/evaluate/logit_lens.hpp"
 #include "circuit/graph/compare.hpp"
+#include "circuit/graph/path.hpp"
 #include "experiments.hpp"
 
 /// Every figure of the program as JSON.

@@ -8,6 +8,7 @@
 
 #include "charts.hpp"
 #include "circuit/graph/compare.hpp"
+#include "circuit/graph/path.hpp"
 #include "circuit/report/table.hpp"
 #include "experiments.hpp"
 #include "figures.hpp"
@@ -185,8 +186,7 @@ inline void lens(const DirectLogitAttribution& direct, const std::vector<LogitLe
   largest_parts(direct.components, figures::text_of, 12);
   std::cout << "sum " << fixed(direct.component_sum(), 4) << ", metric " << fixed(direct.metric, 4)
             << "\n\nby feature, error and embedding:\n";
-  largest_parts(
-      direct.nodes, [](const Node& node) { return to_string(node); }, 16);
+  largest_parts(direct.nodes, [](const Node& node) { return to_string(node); }, 16);
   std::cout << "constants " << fixed(direct.constants) << ", sum " << fixed(direct.node_sum(), 4) << ", metric "
             << fixed(direct.metric, 4) << "\n\nlogit lens at the last position:\n";
   TextTable table{{"after", "logit diff", "p(answer)", "rank", "top token of the first prompt"}};

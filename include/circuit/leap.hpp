@@ -8,8 +8,6 @@
 #include "circuit/dictionary/load.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/graph/edge_table.hpp"
-#include "circuit/graph/io.hpp"
-#include "circuit/graph/path.hpp"
 #include "circuit/graph/view.hpp"
 #include "circuit/intervene/ablate.hpp"
 #include "circuit/metric/logit_difference.hpp"

@@ -29,7 +29,10 @@ struct Layout {
 
 [[nodiscard]] inline bool is_empty(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
-  return found == object.end() || found->is_null() || *found == "" || *found == false || *found == 0.0;
+  if (found == object.end() || found->is_null()) return true;
+  if (found->is_boolean()) return !found->get<bool>();
+  if (found->is_number()) return found->get<double>() == 0.0;
+  return found->is_string() && found->get_ref<const std::string&>().empty();
 }
 
 /// Refuses settings that would change the tokens.

@@ -114,8 +114,8 @@ template <class T>
 /// The normalisation's name; before version 6 a bool.
 [[nodiscard]] inline std::string normalization(const nlohmann::json& json, const std::filesystem::path& file) {
   const auto found = json.find("normalize_activations");
-  if (found == json.end() || found->is_null() || *found == false) return "none";
-  if (*found == true) return "expected_average_only_in";
+  if (found == json.end() || found->is_null()) return "none";
+  if (found->is_boolean()) return found->get<bool>() ? "expected_average_only_in" : "none";
   return require<std::string>(json, "normalize_activations", file);
 }
 
@@ -139,8 +139,7 @@ template <class T>
   for (const auto* key : {"hook_head_index", "hook_point_head_index", "hook_head_index_out"}) {
     const auto head = anywhere<nlohmann::json>(json, key, file, nullptr);
     if (head.is_null()) continue;
-    const bool number = head.is_number_integer() && head >= 0 && head < 65536;
-    if (transcoder || !number || !in.ends_with(hook::attn::z::name)) {
+    if (transcoder || !json_holds<std::uint16_t>(head) || !in.ends_with(hook::attn::z::name)) {
       refuse(file, key, "null, or a number for an SAE of attn.hook_z", short_dump(head));
     }
     one_head = head.get<std::int32_t>();
