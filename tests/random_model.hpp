@@ -123,6 +123,31 @@ circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at
   return {c, w};
 }
 
+/// A float32 model whose matrices are all of this type.
+template <circuit::Architecture A>
+circuit::HookedTransformer<A> with_matrices_of(const circuit::HookedTransformer<A>& model, at::ScalarType dtype) {
+  auto w = model.weights();
+  const auto change = [&](at::Tensor& t) {
+    if (t.defined() && t.dim() == 2) t = t.to(dtype);
+  };
+  for (auto* t : {&w.W_E, &w.W_pos, &w.W_U}) change(*t);
+  for (auto& b : w.blocks) {
+    for (auto* t : {&b.attn.W_Q, &b.attn.W_K, &b.attn.W_V, &b.attn.W_O, &b.mlp.W_gate, &b.mlp.W_in, &b.mlp.W_out}) {
+      change(*t);
+    }
+  }
+  return {model.config(), w};
+}
+
+/// The same model with its matrices as float16 and as the float32 that those widen to.
+template <circuit::Architecture A>
+struct HalfAndWidened {
+  circuit::HookedTransformer<A> half;
+  circuit::HookedTransformer<A> widened = with_matrices_of(half, at::kFloat);
+
+  explicit HalfAndWidened(std::uint64_t seed) : half{with_matrices_of(make<A>(seed, at::kFloat), at::kHalf)} {}
+};
+
 /// SAEs on hook_z in even layers and on hook_attn_out in odd ones, transcoders everywhere, about a third active.
 inline circuit::DictionarySet dictionaries(const circuit::ModelConfig& c, std::uint64_t seed,
                                            at::ScalarType dtype = at::kDouble, std::int64_t d_sae = 20) {

@@ -235,3 +235,44 @@ TEST_CASE("the neuron basis of another model is refused") {
   config.d_mlp = 25;
   REQUIRE_THROWS_AS(basis.check(config, weights::unprocessed, at::kDouble), ConfigError);
 }
+
+namespace {
+
+/// The edges of two circuits, which are the same.
+void check_same_edges(const Circuit& got, const Circuit& expected) {
+  REQUIRE(expected.edge_count() > 20);
+  REQUIRE(got.edge_count() == expected.edge_count());
+  auto other = expected.edges().begin();
+  for (const auto& [up, down, edge] : got.edges()) {
+    const auto& [other_up, other_down, other_edge] = *other;
+    CHECK(up == other_up);
+    CHECK(down == other_down);
+    CHECK(edge.em_attrib == Approx(other_edge.em_attrib).margin(1e-5));
+    ++other;
+  }
+}
+
+template <class A>
+void search_half_and_widened() {
+  const random_model::HalfAndWidened<A> models{31};
+  const auto tokens = random_model::Source{32}.tokens(1, 6, models.half.config().d_vocab);
+  const auto others = random_model::Source{33}.tokens(1, 6, models.half.config().d_vocab);
+  const Leap search{.keep = keep::Above{0.0}};
+  const auto set = random_model::dictionaries(models.half.config(), 34, at::kFloat);
+  check_same_edges(search(models.half, set, {tokens, others}, metric()),
+                   search(models.widened, set, {tokens, others}, metric()));
+  if constexpr (!A::Wiring::post_norms) {
+    const auto units_of = [&](const auto& model) {
+      return search(model, NeuronBasis{model}, {tokens, others}, metric());
+    };
+    check_same_edges(units_of(models.half), units_of(models.widened));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("models whose matrices are of half precision are searched as widened ones") {
+  search_half_and_widened<Gpt2>();
+  search_half_and_widened<Llama>();
+  search_half_and_widened<Gemma2>();
+}

@@ -12,6 +12,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full_ops.h>
 #include <ATen/ops/gelu_ops.h>
+#include <ATen/ops/mm_ops.h>
 #include <ATen/ops/ones_ops.h>
 #include <ATen/ops/stack_ops.h>
 #include <ATen/ops/zeros_like_ops.h>
@@ -83,6 +84,11 @@ template <class Operator, class... Arguments>
 /// Rows of `weight` [rows, width] picked by `indices` [...]: [..., width].
 [[nodiscard]] inline at::Tensor embedding(const at::Tensor& weight, const at::Tensor& indices) {
   return at::_ops::embedding::call(weight, indices, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false, /*sparse=*/false);
+}
+
+/// out := a b, for matrices of which `out` has the shape already.
+inline void multiply_into(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  at::_ops::mm_out::call(a, b, out);
 }
 
 /// approximate  "none" or "tanh"

@@ -15,6 +15,7 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/core/make.hpp"
+#include "circuit/core/product.hpp"
 #include "circuit/core/id.hpp"
 
 namespace circuit {
@@ -77,10 +78,10 @@ inline void check_compute_dtype(at::ScalarType dtype, std::string_view name) {
   return tokens;
 }
 
-/// `x W + b` over the last axis of x; an undefined b adds nothing.
+/// `x W + b` over the last axis of x, as `product`; an undefined b adds nothing.
 /// x  [..., d_in]   W  [d_in, d_out]   b  [d_out]   return  [..., d_out]
 [[nodiscard]] inline at::Tensor affine(const at::Tensor& x, const at::Tensor& W, const at::Tensor& b = {}) {
-  auto out = x.matmul(W);
+  auto out = product(x, W);
   return b.defined() ? out.add(b) : out;
 }
 

@@ -15,21 +15,6 @@
 
 namespace circuit {
 
-/// What becomes of a file's float16 and bfloat16 matrices where float32 is computed with. Values are the same: widening
-/// is exact.
-enum class HalfPrecision {
-  mapped,   ///< they stay as they are, in the file; blocks and rows are read and widened as they are needed
-  widened,  ///< they are widened once, into twice the memory that they have on disk
-};
-
-/// Whether a matrix is stored narrower than what is computed with, which then is float32.
-[[nodiscard]] inline bool is_half(const at::Tensor& W) {
-  return W.scalar_type() == at::kHalf || W.scalar_type() == at::kBFloat16;
-}
-
-/// As float32, where W is of half precision.
-[[nodiscard]] inline at::Tensor widened(const at::Tensor& W) { return is_half(W) ? W.to(at::kFloat) : W; }
-
 /// throws  DTypeError  unless W is of the type computed with, or of half precision where that is float32
 inline void check_stored_dtype(const at::Tensor& W, at::ScalarType computed, std::string_view name,
                                const std::string& file) {
@@ -58,21 +43,6 @@ void for_each_column_block(const at::Tensor& W, const MappedPages& pages, std::i
 }  // namespace circuit
 
 namespace circuit::detail {
-
-/// Whether W is kept one column after another.
-[[nodiscard]] inline bool by_column(const at::Tensor& W) { return W.stride(0) == 1 && W.stride(1) == W.size(0); }
-
-/// Memory for `columns` columns, as W is kept.
-[[nodiscard]] inline at::Tensor column_buffer(const at::Tensor& W, std::int64_t columns, at::ScalarType dtype) {
-  const auto options = W.options().dtype(dtype);
-  return by_column(W) ? make::empty({columns, W.size(0)}, options).t() : make::empty({W.size(0), columns}, options);
-}
-
-/// Columns of which a widened block is of 16 MB.
-[[nodiscard]] inline std::int64_t columns_per_widened_block(std::int64_t rows) {
-  constexpr std::int64_t elements = std::int64_t{1} << 22;
-  return std::max<std::int64_t>(256, elements / std::max<std::int64_t>(1, rows) / 64 * 64);
-}
 
 /// Reads columns first, first + 1, ... of a mapped matrix of two-byte elements from its file into `out` [rows, count].
 inline void read_columns(const MappedPages& pages, const at::Tensor& W, std::int64_t first, const at::Tensor& out) {

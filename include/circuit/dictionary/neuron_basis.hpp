@@ -117,7 +117,7 @@ NeuronBasis<A, Gate, Slope>::NeuronBasis(const HookedTransformer<A>& model, Gate
       dtype_{model.dtype()},
       gate_{std::move(gate)},
       slope_{std::move(slope)} {
-  const auto options = blocks_.front().attn.W_O.options();
+  const auto options = model.options();
   const auto width = config_.n_heads * config_.d_head;
   const auto identity = make::ones({width}, options).diag();
   const auto zeros = make::zeros({width}, options);
@@ -164,7 +164,7 @@ template <Architecture A, GateRule Gate, SlopeRule Slope>
 InputReaders NeuronBasis<A, Gate, Slope>::mlp_readers(Layer layer, const at::Tensor& x,
                                                       const at::Tensor& features) const {
   const auto& w = block(layer);
-  const auto columns = [&](const at::Tensor& W) { return W.index_select(1, features).t(); };
+  const auto columns = [&](const at::Tensor& W) { return widened(W.index_select(1, features)).t(); };
   // A functional of the norm's output is one of hook_normalized once it is multiplied by the gain between them.
   const auto before_gain = [&](const at::Tensor& g) {
     return !A::Norm::centers && w.ln2.gain.defined() ? g.mul(w.ln2.gain) : g;

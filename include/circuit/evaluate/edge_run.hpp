@@ -164,7 +164,7 @@ at::Tensor EdgeRun<A, Set>::change_of(const Node& node, const Changes& changes) 
       at_position(clean_errors_.get(module, node.layer)).sub(at_position(corrupt_errors_.get(module, node.layer)));
   if (module == Module::mlp || dictionaries_->attn_site(node.layer) == AttentionSite::attn_out) return change;
   static_cast<void>(write_vectors(*model_, *dictionaries_, module, node.layer, {Feature{0}}));  // refuses post-norms
-  return change.matmul(model_->weights().blocks[static_cast<std::size_t>(node.layer.value)].attn.W_O);
+  return product(change, model_->weights().blocks[static_cast<std::size_t>(node.layer.value)].attn.W_O);
 }
 
 /// The corrupt stream with the changes that edges of one type bring.  [batch, pos, d_model]

@@ -164,7 +164,7 @@ template <Architecture A>
   if (residual || name == hook::attn_out::name || name == hook::mlp_out::name) return rows;
   if constexpr (A::Wiring::post_norms) return {};
   if (name != hook::attn::z::name) return {};
-  return rows.matmul(model.weights().blocks[static_cast<std::size_t>(split->first.value)].attn.W_O);
+  return product(rows, model.weights().blocks[static_cast<std::size_t>(split->first.value)].attn.W_O);
 }
 
 /// The strongest entries of each row, as (value, index), largest first (or smallest).
@@ -194,7 +194,7 @@ void write_effects(const HookedTransformer<A>& model, const std::string& hook, c
   if constexpr (A::Norm::centers) writes = writes.sub(writes.mean(-1, /*keepdim=*/true));
   const auto& gain = model.weights().ln_final.gain;
   if (gain.defined()) writes = writes.mul(gain);
-  const auto logits = writes.matmul(model.weights().W_U);
+  const auto logits = product(writes, model.weights().W_U);
   for (const bool largest : {true, false}) {
     const auto found = extremes(logits, count, largest);
     for (std::size_t r = 0; r < found.size(); ++r) {

@@ -146,8 +146,8 @@ void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
         add_changes(attn ? NodeKind::attn_error : NodeKind::mlp_error, l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
       });
   const auto& table = model_->weights().W_E;
-  const auto moved =
-      table.index_select(0, prompts_.clean.flatten()).sub(table.index_select(0, prompts_.corrupt.flatten()));
+  const auto moved = widened(table.index_select(0, prompts_.clean.flatten()))
+                         .sub(widened(table.index_select(0, prompts_.corrupt.flatten())));
   const auto shape = prompts_.clean.sizes();
   add_changes(NodeKind::embedding, Layer{0}, moved.norm(2, -1).view(shape).mean(0).unsqueeze(-1));
 

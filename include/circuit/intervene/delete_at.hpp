@@ -177,7 +177,7 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
                        .problem = "what its features write passes a post-norm, so it differs by prompt and position",
                        .hint = "use a dictionary on hook_attn_out"}};
   }
-  return rows.matmul(model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
+  return product(rows, model.weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O);
 }
 
 template <ResidualPoint P, class Set, DeletedAmount Amount>

@@ -161,7 +161,7 @@ template <Architecture A, Dictionaries Set>
   const auto written = decode_active(*dictionaries.attn(layer), active);
   if (dictionaries.attn_site(layer) != AttentionSite::z) return written;
   const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
-  const auto through = written.matmul(block.attn.W_O);
+  const auto through = product(written, block.attn.W_O);
   if constexpr (A::Wiring::post_norms) return A::Norm::unscaled(through, block.ln1_post);
   return through;
 }

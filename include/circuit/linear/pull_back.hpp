@@ -131,15 +131,15 @@ class PullBack {
   }
   /// A reading matrix [d_model, key_value_heads * d_head] -> [heads, d_head, d_model]
   [[nodiscard]] at::Tensor matrix_per_head(const at::Tensor& W) const {
-    return per_head(W.view({W.size(0), config().n_key_value_heads, config().d_head})).transpose(1, 2);
+    return per_head(widened(W).view({W.size(0), config().n_key_value_heads, config().d_head})).transpose(1, 2);
   }
   /// Gradients [..., d_model] at hook_attn_out through the post-norm, where there is one with that scale, and W_O.
   [[nodiscard]] at::Tensor through_output(Layer layer, const at::Tensor& grads, const at::Tensor& post_scale) const {
     const auto& w = block(layer);
     if constexpr (A::Wiring::post_norms) {
-      return Norm::pull_back(grads, post_scale, w.ln1_post).matmul(w.attn.W_O.t());
+      return product(Norm::pull_back(grads, post_scale, w.ln1_post), w.attn.W_O.t());
     } else {
-      return grads.matmul(w.attn.W_O.t());
+      return product(grads, w.attn.W_O.t());
     }
   }
   /// What the moving scale of a norm takes from a gradient that was pulled back with the scale held.
@@ -175,7 +175,7 @@ class PullBack {
   /// The constant (norm bias) W + b that a reading matrix adds to every position; undefined if there is none.
   [[nodiscard]] static at::Tensor constant_of(const NormWeights& norm, const at::Tensor& W, const at::Tensor& b) {
     if (!norm.bias.defined()) return b;
-    const auto through = norm.bias.unsqueeze(0).matmul(W).squeeze(0);
+    const auto through = product(norm.bias.unsqueeze(0), W).squeeze(0);
     return b.defined() ? through.add(b) : through;
   }
   [[nodiscard]] at::Tensor no_constant(const at::Tensor& readers) const {
@@ -239,7 +239,7 @@ Pulled PullBack<A, Softmax>::output(Layer layer, Prompt prompt, const at::Tensor
     if (w.ln1_post.bias.defined()) constant = readers.matmul(w.ln1_post.bias);
   }
   if (w.attn.b_O.defined()) constant = constant.add(before.matmul(w.attn.b_O));
-  return {before.matmul(w.attn.W_O.t()), constant};
+  return {product(before, w.attn.W_O.t()), constant};
 }
 
 template <Architecture A, SoftmaxJacobian Softmax>
@@ -275,7 +275,7 @@ at::Tensor PullBack<A, Softmax>::attention(Layer layer, Prompt prompt, const at:
                              .permute({1, 2, 0, 3})
                              .flatten(2);  // [n, k, Hkv e]
   return before_attention(
-      Norm::pull_back(on_values.matmul(w.attn.W_V.t()), at_prompt<hook::ln1::scale>(layer, prompt), w.ln1), layer,
+      Norm::pull_back(product(on_values, w.attn.W_V.t()), at_prompt<hook::ln1::scale>(layer, prompt), w.ln1), layer,
       prompt, {});
 }
 
@@ -308,7 +308,7 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_query = on_head.flatten(1);
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
   const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
-  return {before_attention(Norm::pull_back(on_query.matmul(w.attn.W_Q.t()), scale, w.ln1), layer, prompt, positions),
+  return {before_attention(Norm::pull_back(product(on_query, w.attn.W_Q.t()), scale, w.ln1), layer, prompt, positions),
           constant.defined() ? on_query.matmul(constant) : no_constant(readers)};
 }
 
@@ -333,7 +333,7 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
       on_shared = through_head_norm<hook::attn::k_norm::scale>(layer, prompt, on_shared, w.attn.k_gain, places);
     }
     const auto on_key = on_shared.flatten(2);
-    return {before_attention(Norm::pull_back(on_key.matmul(w.attn.W_K.t()), scale, w.ln1), layer, prompt, positions),
+    return {before_attention(Norm::pull_back(product(on_key, w.attn.W_K.t()), scale, w.ln1), layer, prompt, positions),
             constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
   } else {
     const auto through_key = q.transpose(0, 1).matmul(matrix_per_head(w.attn.W_K)).transpose(0, 1);  // [n, H, d]

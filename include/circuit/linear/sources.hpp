@@ -92,7 +92,7 @@ template <Architecture A, Dictionaries Set>
   const auto rows = require(dictionaries.attn(layer)).decoder_rows(features);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
   const auto& block = model.weights().blocks[static_cast<std::size_t>(layer.value)];
-  const auto written = rows.matmul(block.attn.W_O);
+  const auto written = product(rows, block.attn.W_O);
   if constexpr (A::Wiring::post_norms) return A::Norm::unscaled(written, block.ln1_post);
   return written;
 }

@@ -101,7 +101,7 @@ class SenderRecorder {
   /// z [batch, pos, head, d_head]   return [head, batch, pos, d_model]
   [[nodiscard]] at::Tensor head_writes(Layer layer, const at::Tensor& z) const {
     const auto& W_O = model_->weights().blocks[static_cast<std::size_t>(layer.value)].attn.W_O;
-    return z.permute({2, 0, 1, 3}).matmul(W_O.view({components_.n_heads, 1, -1, W_O.size(1)}));
+    return z.permute({2, 0, 1, 3}).matmul(widened(W_O).view({components_.n_heads, 1, -1, W_O.size(1)}));
   }
 
   const HookedTransformer<A>* model_;

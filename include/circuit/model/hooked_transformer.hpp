@@ -41,8 +41,10 @@ class HookedTransformer {
   [[nodiscard]] const ModelConfig& config() const noexcept { return config_; }
   [[nodiscard]] const ModelWeights& weights() const noexcept { return weights_; }
   [[nodiscard]] const weights::Processing& processing() const noexcept { return processing_; }
-  [[nodiscard]] at::ScalarType dtype() const { return weights_.W_E.scalar_type(); }
+  /// What is computed with: float32 where matrices are of half precision.
+  [[nodiscard]] at::ScalarType dtype() const { return is_half(weights_.W_E) ? at::kFloat : weights_.W_E.scalar_type(); }
   [[nodiscard]] at::Device device() const { return weights_.W_E.device(); }
+  [[nodiscard]] at::TensorOptions options() const { return weights_.W_E.options().dtype(dtype()); }
 
   /// throws  ConfigError  when the model came without a tokenizer
   [[nodiscard]] const Tokenizer& tokenizer() const;
@@ -196,11 +198,11 @@ template <class... Attached>
 at::Tensor HookedTransformer<A>::embed(const at::Tensor& tokens, Attached&... attached) const {
   const auto first = first_position(attached...);
   check_tokens(tokens, first);
-  auto embedded = make::embedding(weights_.W_E, tokens);
+  auto embedded = widened(make::embedding(weights_.W_E, tokens));
   if (config_.embed_scale != 1.0) embedded = embedded.mul(config_.embed_scale);
   visit_point(hook::embed{}, Layer{0}, embedded, attached...);
   if constexpr (A::Positions::adds_embedding) {
-    auto positions = weights_.W_pos.narrow(0, first.value, tokens.size(1)).expand_as(embedded);
+    auto positions = widened(weights_.W_pos.narrow(0, first.value, tokens.size(1))).expand_as(embedded);
     visit_point(hook::pos_embed{}, Layer{0}, positions, attached...);
     return embedded.add(positions);
   } else {

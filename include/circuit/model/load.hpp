@@ -40,6 +40,10 @@ struct LoadOptions {
   std::optional<weights::Processing> processing{};
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
+  /// Of float16 and bfloat16 matrices. `mapped` leaves them as they are in the file, half the memory, and widens them
+  /// where they are used, which takes longer. It is for models whose weights are used unprocessed, and then what
+  /// `processing` is by default: a processing changes matrices, which could only be held widened.
+  HalfPrecision half = HalfPrecision::widened;
 };
 
 /// Opens a Hugging Face folder: config.json, weights as open_weights finds them and, where there is one, tokenizer.json.
@@ -47,11 +51,12 @@ struct LoadOptions {
 /// mapped.
 /// throws  FileError, FormatError, ConfigError, NameError, ShapeError, DTypeError, ValueError (NaN)  naming the file and
 ///         tensor
+/// throws  ConfigError  a processing, or a dtype other than float32, together with HalfPrecision::mapped
 template <LoadableArchitecture A>
 [[nodiscard]] HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadOptions& options = {});
 
 /// The same from a config and tensors that come from elsewhere.
-/// source  in `options.dtype`, its tensors called as Hugging Face calls them
+/// source  in `options.dtype` and with `options.half`, its tensors called as Hugging Face calls them
 template <LoadableArchitecture A>
 [[nodiscard]] HookedTransformer<A> build_model(ModelConfig config, const WeightSource& source,
                                                const LoadOptions& options = {},
@@ -71,6 +76,25 @@ inline void expect_word(const nlohmann::json& json, const char* key, const std::
     text += (text.empty() ? "" : " or ") + std::string{word};
   }
   throw ConfigError{{.file = file, .tensor = key, .expected = text, .got = got}};
+}
+
+/// Which processing the options ask for.
+template <class A>
+[[nodiscard]] weights::Processing chosen_processing(const LoadOptions& options) {
+  if (options.half == HalfPrecision::widened) {
+    return options.processing.value_or(A::Norm::centers ? weights::folded_and_centered : weights::unprocessed);
+  }
+  if (options.processing.value_or(weights::unprocessed) != weights::unprocessed) {
+    throw ConfigError{{.tensor = "half",
+                       .problem = "matrices of half precision cannot stay mapped and be processed too",
+                       .hint = "HalfPrecision::widened, or weights::unprocessed"}};
+  }
+  if (options.dtype != at::kFloat) {
+    throw ConfigError{{.tensor = "half",
+                       .problem = "matrices of half precision stay mapped only where float32 is computed with",
+                       .got = at::toString(options.dtype)}};
+  }
+  return weights::unprocessed;
 }
 
 inline void move_weights(ModelWeights& w, at::Device device) {
@@ -109,14 +133,13 @@ HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadO
   if (std::filesystem::exists(folder / "tokenizer.json")) {
     tokenizer = std::make_shared<const Tokenizer>(read_tokenizer_json(folder / "tokenizer.json"));
   }
-  return build_model<A>(std::move(config), {open_weights(folder), options.dtype}, options, std::move(tokenizer));
+  return build_model<A>(std::move(config), {open_weights(folder), options.dtype, options.half}, options, std::move(tokenizer));
 }
 
 template <LoadableArchitecture A>
 HookedTransformer<A> build_model(ModelConfig config, const WeightSource& source, const LoadOptions& options,
                                  std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto processing =
-      options.processing.value_or(A::Norm::centers ? weights::folded_and_centered : weights::unprocessed);
+  const auto processing = detail::chosen_processing<A>(options);
   detail::check_processing<A>(config, processing);
   auto weights = HuggingFace<A>::weights(source, config);
   if (options.device != at::Device{at::kCPU}) detail::move_weights(weights, options.device);

@@ -41,7 +41,8 @@ struct BlockWeights {
   NormWeights ln2_post{};    ///< of what the MLP adds
 };
 
-/// Every weight of a model, all of one dtype and device.
+/// Every weight of a model, all of one device and dtype, save that matrices may be of half precision beside float32; then
+/// what multiplies with them is `product`, and what picks rows or columns widens them.
 struct ModelWeights {
   at::Tensor W_E;    ///< [d_vocab, d_model]
   at::Tensor W_pos;  ///< [n_ctx, d_model], or undefined

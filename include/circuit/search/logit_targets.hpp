@@ -79,6 +79,13 @@ class ExpectedLogit {
 
 namespace circuit::detail {
 
+/// Mean of a matrix over its columns. [rows, columns] -> [rows]
+[[nodiscard]] inline at::Tensor mean_column(const at::Tensor& W) {
+  if (!is_half(W)) return W.mean(1);
+  const auto n = W.size(1);
+  return product(make::full({1, n}, 1.0 / static_cast<double>(n), W.options().dtype(at::kFloat)), W.t()).squeeze(0);
+}
+
 /// Chosen logits as targets of a search on one prompt.
 struct LogitRows {
   StepTargets targets;
@@ -101,7 +108,8 @@ template <Architecture A>
     nodes.push_back(Node::logit(Position{last}, static_cast<std::int32_t>(logit.token)));
   }
   const auto tokens = ids_tensor(ids).to(model.device());
-  const auto columns = w.W_U.index_select(1, tokens).sub(w.W_U.mean(1, /*keepdim=*/true)).t();  // [logits, d_model]
+  const auto mean = mean_column(w.W_U);
+  const auto columns = widened(w.W_U.index_select(1, tokens)).sub(mean.unsqueeze(-1)).t();  // [logits, d_model]
   const auto scale = lin.run.get<hook::ln_final::scale>().select(0, 0).select(0, -1);
   LogitRows out{.targets = StepTargets{nodes, 1},
                 .index = std::vector<std::int64_t>(chosen.size()),

@@ -134,7 +134,7 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
   detail::MaskSums sums;
   for (std::int64_t k = 0; k < walk.steps; ++k) {
     const auto share = (static_cast<double>(k) + 0.5) / static_cast<double>(walk.steps);
-    auto strength = make::zeros({clean.size(1), 1}, model.weights().W_E.options()).add(share);
+    auto strength = make::zeros({clean.size(1), 1}, model.options()).add(share);
     strength.narrow(0, 0, walk.first.value).fill_(1);
     detail::add_at_strength(model, dictionaries, clean, metric, places,
                             detail::AtStrength<Set>{dictionaries, places, strength, embedding},

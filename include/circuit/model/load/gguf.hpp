@@ -16,7 +16,8 @@
 namespace circuit {
 
 /// Opens a GGUF file as architecture A: config and tokenizer from its metadata, quantised weights widened. Weights that
-/// are of `options.dtype` stay mapped; pages of the others are given back as soon as they are widened. throws
+/// are of `options.dtype`, or by `options.half` of half precision, stay mapped (queries and keys are put in order, in
+/// memory of their own); pages of the others are given back as soon as they are widened. throws
 /// ConfigError  an architecture that is not known, or not A's; metadata that are missing or contradictory throws
 /// FileError, FormatError, NameError, ShapeError, DTypeError, ValueError (NaN)  naming the file and tensor
 template <LoadableArchitecture A>
@@ -36,17 +37,19 @@ template <LoadableArchitecture A>
 namespace circuit::detail::gguf {
 
 /// The file's tensors as `dtype` under Hugging Face's names, in its layout.
-[[nodiscard]] inline WeightSource weight_source(GgufFile file, const ModelConfig& config, at::ScalarType dtype) {
+[[nodiscard]] inline WeightSource weight_source(GgufFile file, const ModelConfig& config, at::ScalarType dtype,
+                                                HalfPrecision half) {
   const auto path = file.path();
   const auto* family = &family_of(file);
   const auto shared = std::make_shared<const GgufFile>(std::move(file));
   const auto get = [=](const std::string& name) {
     const auto& stored = shared->get(gguf_name(name, *family));
-    const auto values = family->restore(to_tensor(stored).to(dtype), name, config);
+    const auto values = family->restore(WeightSource::kept_or_as(to_tensor(stored), dtype, half), name, config);
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
-  return {[=](const std::string& name) { return shared->find(gguf_name(name, *family)) != nullptr; }, get, path, dtype};
+  return {[=](const std::string& name) { return shared->find(gguf_name(name, *family)) != nullptr; }, get, path, dtype,
+          half};
 }
 
 /// Divides the speeds of rotary positions by the file's factors, where it has them (Llama 3.1).
@@ -81,7 +84,7 @@ HookedTransformer<A> load_gguf(GgufFile file, const LoadOptions& options) {
   std::shared_ptr<const Tokenizer> tokenizer;
   if (file.metadata().contains("tokenizer.ggml.model"))
     tokenizer = std::make_shared<const Tokenizer>(load_tokenizer(file));
-  const auto source = detail::gguf::weight_source(std::move(file), config, options.dtype);
+  const auto source = detail::gguf::weight_source(std::move(file), config, options.dtype, options.half);
   return build_model<A>(std::move(config), source, options, std::move(tokenizer));
 }
 

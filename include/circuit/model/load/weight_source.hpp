@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -21,15 +23,22 @@ class WeightSource {
 
   /// get    any floating type; what it gives as `dtype` is not copied
   /// file   only named in errors
-  /// dtype  what every tensor is read as
-  WeightSource(Contains contains, Get get, std::filesystem::path file, at::ScalarType dtype)
-      : contains_{std::move(contains)}, get_{std::move(get)}, file_{std::move(file)}, dtype_{dtype} {}
-  WeightSource(TensorFile file, at::ScalarType dtype);
+  /// dtype  what every tensor is read as, save that `half` may leave matrices of half precision as they are
+  WeightSource(Contains contains, Get get, std::filesystem::path file, at::ScalarType dtype,
+               HalfPrecision half = HalfPrecision::widened)
+      : contains_{std::move(contains)}, get_{std::move(get)}, file_{std::move(file)}, dtype_{dtype}, half_{half} {}
+  WeightSource(TensorFile file, at::ScalarType dtype, HalfPrecision half = HalfPrecision::widened);
+
+  /// `values` as a source gives them: as `dtype`, or left as they are.
+  [[nodiscard]] static at::Tensor kept_or_as(const at::Tensor& values, at::ScalarType dtype, HalfPrecision half) {
+    if (!values.is_floating_point() || stays_half(values, dtype, half)) return values;
+    return values.to(dtype);
+  }
 
   [[nodiscard]] const std::filesystem::path& file() const noexcept { return file_; }
   [[nodiscard]] bool contains(const std::string& name) const { return contains_(name); }
 
-  /// One floating tensor: a view of the mapping where the dtype is its own.
+  /// One floating tensor: a view of the mapping where the dtype is its own, or it is left in half precision.
   /// throws  NameError, ShapeError, DTypeError, ValueError (NaN or infinity)
   [[nodiscard]] at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) const;
 
@@ -43,19 +52,37 @@ class WeightSource {
   }
 
  private:
+  [[nodiscard]] static bool stays_half(const at::Tensor& values, at::ScalarType dtype, HalfPrecision half) {
+    return half == HalfPrecision::mapped && dtype == at::kFloat && values.dim() == 2 && is_half(values);
+  }
+
   Contains contains_;
   Get get_;
   std::filesystem::path file_;
   at::ScalarType dtype_;
+  HalfPrecision half_;
 };
 
-inline WeightSource::WeightSource(TensorFile file, at::ScalarType dtype) : file_{file.path()}, dtype_{dtype} {
+namespace detail {
+
+/// As check_finite; of half precision a few rows at a time, since sums of it would overflow.
+inline void check_finite_matrix(const at::Tensor& W, const std::string& name, const std::filesystem::path& file) {
+  if (!is_half(W)) return check_finite(W, name, file);
+  const auto step = columns_per_widened_block(W.size(1));
+  for (std::int64_t first = 0; first < W.size(0); first += step) {
+    check_finite(widened(W.narrow(0, first, std::min(step, W.size(0) - first))), name, file);
+  }
+}
+
+}  // namespace detail
+
+inline WeightSource::WeightSource(TensorFile file, at::ScalarType dtype, HalfPrecision half)
+    : file_{file.path()}, dtype_{dtype}, half_{half} {
   const auto shared = std::make_shared<const TensorFile>(std::move(file));
   contains_ = [shared](const std::string& name) { return shared->find(name) != nullptr; };
-  get_ = [shared, dtype](const std::string& name) {
+  get_ = [shared, dtype, half](const std::string& name) {
     const auto& stored = shared->get(name);
-    auto values = to_tensor(stored);
-    if (values.is_floating_point()) values = values.to(dtype);
+    const auto values = kept_or_as(to_tensor(stored), dtype, half);
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
@@ -68,8 +95,8 @@ inline at::Tensor WeightSource::read(const std::string& name, const std::vector<
         {.file = file_, .tensor = name, .expected = "a floating type", .got = at::toString(stored.scalar_type())}};
   }
   check_shape(stored, shape, name, file_);
-  auto weight = stored.to(dtype_);
-  check_finite(weight, name, file_);
+  auto weight = kept_or_as(stored, dtype_, half_);
+  detail::check_finite_matrix(weight, name, file_);
   return weight;
 }
 

@@ -1,0 +1,61 @@
+#include "circuit/core/product.hpp"
+
+#include <ATen/ops/randn.h>
+
+#include "circuit/model/gradient.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+
+namespace {
+
+at::Tensor random(at::IntArrayRef shape) { return at::randn(shape, at::kFloat); }
+
+}  // namespace
+
+TEST_CASE("a product by a matrix of half precision is that by the widened one, bit for bit while it is one block") {
+  for (const auto dtype : {at::kHalf, at::kBFloat16}) {
+    const auto W = random({48, 80}).to(dtype);
+    const at::Tensor stored[] = {W, W.t().contiguous().t(), W.narrow(1, 16, 32), W.narrow(0, 8, 24)};
+    for (const auto& matrix : stored) {
+      for (const auto& x : {random({5, matrix.size(0)}), random({2, 3, matrix.size(0)})}) {
+        const auto got = product(x, matrix);
+        CHECK(got.scalar_type() == at::kFloat);
+        CHECK(got.equal(x.matmul(matrix.to(at::kFloat))));
+      }
+    }
+  }
+}
+
+TEST_CASE("a matrix of several blocks gives the same up to rounding, in either order of storage") {
+  const auto rows = 8192;
+  REQUIRE(detail::columns_per_widened_block(rows) == 512);
+  const auto W = random({rows, 1100}).to(at::kBFloat16);
+  const auto x = random({3, rows}).div(90);
+  const auto expected = x.matmul(W.to(at::kFloat));
+  REQUIRE_CLOSE(product(x, W), expected, 1e-5);
+  REQUIRE_CLOSE(product(x, W.t().contiguous().t()), expected, 1e-5);
+}
+
+TEST_CASE("its gradient is that of the widened matrix, at every pass of a kept graph") {
+  const auto W = random({12, 20}).to(at::kHalf);
+  const auto V = random({20, 4}).to(at::kBFloat16);
+  const auto x = random({2, 3, 12}).requires_grad_(true);
+  const auto run = [&](auto&& times) {
+    const auto hidden = times(x, W).tanh();
+    return times(hidden.add(hidden.square()), V).pow(3).sum().add(times(x, W).sum());
+  };
+  const auto value = run([](const at::Tensor& a, const at::Tensor& b) { return product(a, b); });
+  const auto expected = run([](const at::Tensor& a, const at::Tensor& b) { return a.matmul(b.to(at::kFloat)); });
+  REQUIRE_CLOSE(value, expected, 1e-6);
+  const auto wanted = gradient_of(expected, {x})[0];
+  REQUIRE_CLOSE(gradient_of(value, {x}, /*keep_graph=*/true)[0], wanted, 1e-6);
+  REQUIRE_CLOSE(gradient_of(value, {x})[0], wanted, 1e-6);
+}
+
+TEST_CASE("nothing that has no gradient gets one") {
+  const auto W = random({12, 20}).to(at::kHalf);
+  CHECK_FALSE(product(random({3, 12}), W).requires_grad());
+  const c10::AutoGradMode no_gradient{false};
+  CHECK_FALSE(product(random({3, 12}).requires_grad_(true), W).requires_grad());
+}
