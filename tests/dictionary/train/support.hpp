@@ -32,7 +32,7 @@ double number_of(Trainer& trainer, const std::string& wanted) {
   double out = 0;
   trainer.visit_state([&]<class T>(const std::string& name, T& value) {
     if constexpr (std::is_same_v<std::remove_const_t<T>, double>) {
-      if (name == wanted) out = value;
+      if (name.compare(wanted) == 0) out = value;  // == warns wrongly in g++ 12
     }
   });
   return out;

@@ -32,12 +32,6 @@ struct StreamOptions {
   std::uint64_t seed = 1;
 };
 
-/// What one site's dictionary learns from: [n, d_in] and [n, d_out], one tensor for an SAE.
-struct TokenBatch {
-  at::Tensor x;
-  at::Tensor y;
-};
-
 /// Where a stream is.
 struct Place {
   std::int64_t buffer = 0;  ///< buffers that are used up

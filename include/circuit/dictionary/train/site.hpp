@@ -17,6 +17,12 @@
 
 namespace circuit::train {
 
+/// What one site's dictionary learns from: [n, d_in] and [n, d_out], one tensor for an SAE.
+struct TokenBatch {
+  at::Tensor x;
+  at::Tensor y;
+};
+
 /// The points that a dictionary can read or describe: values [batch, pos, ...], one vector per token.
 template <class P>
 concept TokenPoint =
