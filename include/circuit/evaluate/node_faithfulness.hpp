@@ -70,7 +70,7 @@ class NodeEvaluation {
  private:
   using Cache = decltype(std::declval<const HookedTransformer<A>&>().run(at::Tensor{}, record_modules()).cache);
 
-  void find_changes(const Cache& clean);
+  void find_changes(const Cache& clean, const Cache& corrupt);
   void add_changes(NodeKind kind, Layer layer, const at::Tensor& change);
   void add_all_errors(KeptNodes& kept) const;
 
@@ -79,8 +79,7 @@ class NodeEvaluation {
   PromptPair prompts_;
   M metric_;
   ErrorsOutside errors_;
-  Cache corrupt_;
-  ErrorTerms clean_errors_;
+  OutsideValues<Set> outside_;
   MetricRange range_;
   std::vector<NodeChange> changes_;
 };
@@ -123,26 +122,31 @@ NodeEvaluation<A, Set, M>::NodeEvaluation(const HookedTransformer<A>& model, con
       dictionaries_{&dictionaries},
       prompts_{std::move(prompts)},
       metric_{std::move(metric)},
-      errors_{errors} {
+      errors_{errors},
+      outside_{.dictionaries = dictionaries} {
   prompts_.check();
   const c10::AutoGradMode no_gradient{false};
-  corrupt_ = model.run(prompts_.corrupt, record_modules()).cache;
+  const auto corrupt = model.run(prompts_.corrupt, record_modules()).cache;
   const auto clean = model.run(prompts_.clean, record_modules());
-  clean_errors_ = error_terms(dictionaries, clean.cache);
-  find_changes(clean.cache);
+  outside_ = outside_values(dictionaries, corrupt,
+                            {.features = Outside::reference,
+                             .errors = Outside::reference,
+                             .kept_errors = error_terms(dictionaries, clean.cache)});
+  find_changes(clean.cache, corrupt);
   range_ = {mean(metric_, clean.logits).template item<double>(), metric_of({})};
 }
 
 template <Architecture A, class Set, Metric M>
-void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean) {
-  const auto corrupt_errors = error_terms(*dictionaries_, corrupt_);
+void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean, const Cache& corrupt) {
+  const auto corrupt_errors = error_terms(*dictionaries_, corrupt);
+  const auto& clean_errors = *outside_.options.kept_errors;
   for_each_module(
       *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
         const bool attn = module == Module::attn;
         const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
-        const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt_, module, l)));
+        const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt, module, l)));
         add_changes(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l, change.abs().mean(0));
-        const auto missed = clean_errors_.get(module, l).sub(corrupt_errors.get(module, l));
+        const auto missed = clean_errors.get(module, l).sub(corrupt_errors.get(module, l));
         add_changes(attn ? NodeKind::attn_error : NodeKind::mlp_error, l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
       });
   const auto& table = model_->weights().W_E;
@@ -187,9 +191,7 @@ at::Tensor NodeEvaluation<A, Set, M>::per_prompt(std::span<const Node> kept) con
     nodes.errors.clear();
     add_all_errors(nodes);
   }
-  const KeepCircuitOptions options{
-      .features = Outside::reference, .errors = Outside::reference, .kept_errors = clean_errors_};
-  return metric_.per_prompt(model_->run(tokens, keep_circuit(*dictionaries_, nodes, corrupt_, options)).logits);
+  return metric_.per_prompt(model_->run(tokens, keep_circuit(outside_, nodes)).logits);
 }
 
 template <Architecture A, class Set, Metric M>

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -207,5 +209,14 @@ template <HookPoint P>
     return std::string{P::name};
   }
 }
+
+namespace detail {
+
+/// Whether a layer is among those that somebody chose; none chosen means all.
+[[nodiscard]] inline bool is_chosen(std::span<const Layer> layers, Layer layer) {
+  return layers.empty() || std::ranges::find(layers, layer) != layers.end();
+}
+
+}  // namespace detail
 
 }  // namespace circuit

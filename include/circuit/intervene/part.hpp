@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -23,7 +22,7 @@ struct Part {
 
   template <HookPoint P>
   [[nodiscard]] bool touches(P /*point*/, Layer layer) const {
-    return !P::per_layer || layers.empty() || std::find(layers.begin(), layers.end(), layer) != layers.end();
+    return !P::per_layer || detail::is_chosen(layers, layer);
   }
 
   /// True where a value is touched, of axes that broadcast to the value's; undefined where all of it is.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
@@ -23,7 +22,7 @@ class ActivationCache {
 
   /// throws  NameError  when that layer was not recorded
   template <HookPoint P>
-    requires holds<P>
+  requires holds<P>
   [[nodiscard]] const at::Tensor& get(Layer layer = Layer{0}) const {
     const auto& values = std::get<index<P>()>(values_);
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -34,7 +33,7 @@ class ActivationCache {
   }
 
   template <HookPoint P>
-    requires holds<P>
+  requires holds<P>
   void put(Layer layer, at::Tensor value) {
     auto& values = std::get<index<P>()>(values_);
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -72,9 +71,7 @@ class ActivationCache {
 struct InLayers {
   std::vector<Layer> layers{};
 
-  [[nodiscard]] bool contains(Layer layer) const {
-    return layers.empty() || std::find(layers.begin(), layers.end(), layer) != layers.end();
-  }
+  [[nodiscard]] bool contains(Layer layer) const { return detail::is_chosen(layers, layer); }
 };
 
 /// An attachment that keeps the values at its points. Kept values are the forward pass's own tensors, not copies.
@@ -87,8 +84,7 @@ class Recorder {
   explicit Recorder(InLayers in) : in_{std::move(in)} {}
 
   template <HookPoint P>
-    requires(Cache::template holds<P>)
-  void visit(P /*point*/, Layer layer, at::Tensor& value) {
+  requires(Cache::template holds<P>) void visit(P /*point*/, Layer layer, at::Tensor& value) {
     if (!P::per_layer || in_.contains(layer)) cache_.template put<P>(layer, value);
   }
 
