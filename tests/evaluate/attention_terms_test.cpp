@@ -142,4 +142,7 @@ TEST_CASE("what is no ov edge and what is not there are one clear error") {
       IndexError);
   REQUIRE_THROWS_AS(s.terms.pairs(Layer{0}, Head{9}, Position{1}, Position{0}), IndexError);
   REQUIRE_THROWS_AS((AttentionTerms{s.model, s.set, s.tokens.repeat({2, 1})}), ShapeError);
+  const auto across = random_model::cross_layer_dictionaries(s.model.config(), 38);
+  REQUIRE_THROWS_AS((AttentionTerms{s.model, across, s.tokens}), ConfigError);
+  REQUIRE_THROWS_WITH((AttentionTerms{s.model, across, s.tokens}), circuit_test::ContainsSubstring("cross-layer"));
 }

@@ -158,7 +158,7 @@ TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved tog
       const auto error = attn ? Node::attn_error(site.layer, Position{p}) : Node::mlp_error(site.layer, Position{p});
       INFO(error);
       const auto effect = found.contains(error) ? found.bundle(error).attribution : 0.0;
-      REQUIRE(effect == Approx(errors[p].template item<double>()).epsilon(1e-8).margin(1e-11));
+      REQUIRE(effect == Approx(errors[p].template item<double>()).epsilon(1e-9).margin(1e-11));
       for (std::int32_t f = 0; f < acts.size(1); ++f) {
         const auto node = attn ? Node::attn_feature(site.layer, Position{p}, Feature{f})
                                : Node::mlp_feature(site.layer, Position{p}, Feature{f});
@@ -168,7 +168,7 @@ TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved tog
           REQUIRE(expected == 0);
           continue;
         }
-        REQUIRE(found.bundle(node).attribution == Approx(expected).epsilon(1e-8).margin(1e-11));
+        REQUIRE(found.bundle(node).attribution == Approx(expected).epsilon(1e-9).margin(1e-11));
         ++checked;
       }
     }
@@ -226,7 +226,7 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
         const auto expected =
             grad[std::pair{kind, up.layer.value}].select(1, p).mul(change).sum(-1).mean().template item<double>();
         INFO(up << " -> " << target);
-        REQUIRE(edge_sum(found, up, target) == Approx(expected).epsilon(1e-8).margin(1e-10));
+        REQUIRE(edge_sum(found, up, target) == Approx(expected).epsilon(1e-9).margin(1e-10));
         checked[target.kind] += expected != 0 ? 1 : 0;
       }
     };
@@ -276,7 +276,7 @@ TEST_CASE("without a corrupt run activations are taken to 0") {
   for (const auto& b : found.nodes()) {
     if (b.node.kind != NodeKind::mlp_feature || b.node.layer != Layer{1}) continue;
     REQUIRE(b.attribution ==
-            Approx(expected[b.node.position.value][b.node.feature.value].item<double>()).epsilon(1e-8));
+            Approx(expected[b.node.position.value][b.node.feature.value].item<double>()).epsilon(1e-9));
   }
 }
 
@@ -286,6 +286,12 @@ TEST_CASE("bad settings of sparse feature circuits are one clear error") {
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, s.set, {s.clean, {}}, s.metric)), ValueError);
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, s.set, {s.clean, s.corrupt.narrow(1, 0, 3)}, s.metric)),
                     ShapeError);
+  const auto across = random_model::cross_layer_dictionaries(s.model.config(), 28);
+  REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, across, {s.clean, s.corrupt}, s.metric)), ConfigError);
+  REQUIRE_THROWS_WITH((SparseFeatureCircuit<>{}(s.model, across, {s.clean, s.corrupt}, s.metric)),
+                      circuit_test::ContainsSubstring("cross-layer"));
+  const auto of_stream = random_model::cross_layer_dictionaries(s.model.config(), 28, MlpSite::resid_mid);
+  REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, of_stream, {s.clean, s.corrupt}, s.metric)), ConfigError);
 }
 
 namespace {
@@ -357,7 +363,7 @@ TEST_CASE("nodes and edges equal the published tool's") {
         const auto up = attn_node(m, at(2), at(3), last);
         const auto expected = -theirs[at(0)][at(1)][at(2)][at(3)].item<double>();
         INFO(up << " -> " << down);
-        REQUIRE(edge_sum(found, up, down) == Approx(expected).epsilon(1e-8).margin(1e-11));
+        REQUIRE(edge_sum(found, up, down) == Approx(expected).epsilon(1e-9).margin(1e-11));
         ++edges;
       }
     }
