@@ -163,6 +163,7 @@ TEST_CASE("lists ask for what they said, and no held-out pair are friends") {
 TEST_CASE("a subordinate opening cannot carry a distractor") {
   Random random{7};
   CHECK_THROWS_AS(make_ioi(random, {.distractor = IoiDistractor::equal_mentions, .opening = 16}), ConfigError);
+  CHECK_THROWS_AS(make_ioi(random, {.names = 3}), ValueError);  // a story needs eight names
 }
 
 TEST_CASE("induction: the answer followed the asked word before") {

@@ -126,6 +126,7 @@ inline constexpr std::array<std::string_view, 5> connectives{"", "Then", "Later"
 }  // namespace ioi
 
 struct IoiOptions {
+  std::size_t names = 0;                      ///< the first so many of the women and of the men; 0 for all
   std::optional<IoiOrder> order{};            ///< default: either
   std::optional<IoiDistractor> distractor{};  ///< default: any, a third of them equal_mentions
   Split pairs = Split::any;
@@ -138,9 +139,10 @@ struct IoiOptions {
   std::optional<bool> other_pair_first{};   ///< with IoiDistractor::other_pair
   std::optional<std::size_t> other_opening{};
   std::optional<std::size_t> other_adverb{};
-  std::optional<bool> aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
+  std::optional<bool>
+      aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
   std::optional<std::size_t> aside_clause{};  ///< one entry of ioi::asides
-  std::size_t filler_in_ten = 0;  ///< how often, out of ten, a filler sentence comes first
+  std::size_t filler_in_ten = 0;              ///< how often, out of ten, a filler sentence comes first
 };
 
 namespace detail {
@@ -155,8 +157,14 @@ class IoiStory {
 
   IoiStory(Random& random, const IoiOptions& options) : random_{random}, options_{options} {
     // Two for the pair, two for the other pair, three that the corrupt prompt uses instead, one for asides.
+    int tries = 100000;
     do {
-      names_ = random_.distinct(8, words::women.size() + words::men.size());
+      if (tries-- == 0) {
+        throw ConfigError{{.tensor = "names",
+                           .problem = "no pairs of this split are among them",
+                           .got = std::to_string(options.names)}};
+      }
+      names_ = random_.distinct(8, 2 * each());
     } while (!ioi::fits(options.pairs, ioi::is_held_out_pair(name(0), name(1))) ||
              !ioi::fits(options.pairs, ioi::is_held_out_pair(name(2), name(3))));
   }
@@ -203,9 +211,14 @@ class IoiStory {
   }
 
  private:
+  /// How many women, and how many men, there are to tell of.
+  [[nodiscard]] std::size_t each() const {
+    static_assert(words::women.size() == words::men.size());
+    return options_.names == 0 ? words::women.size() : std::min(options_.names, words::women.size());
+  }
   [[nodiscard]] std::string name(std::size_t which) const {
     const std::size_t index = names_[which];
-    const std::size_t women = words::women.size();
+    const std::size_t women = each();
     return std::string{index < women ? words::women[index] : words::men[index - women]};
   }
   [[nodiscard]] Person subject() const { return {name(0), name(4)}; }

@@ -34,7 +34,8 @@ class Edit {
 
   /// throws  ShapeError  when the function changes the shape;  IndexError  for a position or head that is not there
   template <HookPoint P>
-  requires(std::same_as<P, Points> || ...) void visit(P point, Layer layer, at::Tensor& value) const;
+    requires(std::same_as<P, Points> || ...)
+  void visit(P point, Layer layer, at::Tensor& value) const;
 
  private:
   F function_;
@@ -62,13 +63,13 @@ consteval std::int64_t axis_index(Axes<Axis...> /*axes*/) {
 
 /// The axis of positions (of queries, where there are two) and that of heads, of whatever kind; -1 for none.
 template <HookPoint P>
-inline constexpr std::int64_t position_axis = axis_index<axis::Pos>(typename P::axes{}) >= 0
-                                                  ? axis_index<axis::Pos>(typename P::axes{})
-                                                  : axis_index<axis::QueryPos>(typename P::axes{});
+inline constexpr std::int64_t position_axis =
+    axis_index<axis::Pos>(typename P::axes{}) >= 0 ? axis_index<axis::Pos>(typename P::axes{})
+                                                   : axis_index<axis::QueryPos>(typename P::axes{});
 template <HookPoint P>
-inline constexpr std::int64_t head_axis = axis_index<axis::Head>(typename P::axes{}) >= 0
-                                              ? axis_index<axis::Head>(typename P::axes{})
-                                              : axis_index<axis::KeyValueHead>(typename P::axes{});
+inline constexpr std::int64_t head_axis =
+    axis_index<axis::Head>(typename P::axes{}) >= 0 ? axis_index<axis::Head>(typename P::axes{})
+                                                    : axis_index<axis::KeyValueHead>(typename P::axes{});
 
 template <class Tag>
 [[nodiscard]] at::Tensor index_tensor(const std::vector<Id<Tag>>& ids, std::int64_t size, const at::Tensor& like) {
@@ -87,7 +88,8 @@ namespace circuit {
 
 template <ActivationEdit F, HookPoint... Points>
 template <HookPoint P>
-requires(std::same_as<P, Points> || ...) void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) const {
+  requires(std::same_as<P, Points> || ...)
+void Edit<F, Points...>::visit(P point, Layer layer, at::Tensor& value) const {
   if (P::per_layer && !detail::is_chosen(where_.layers, layer)) return;
   const auto narrowed_to = [&](const at::Tensor& whole, auto&& rest, const auto& ids, std::int64_t axis) -> at::Tensor {
     if (ids.empty()) return rest(whole);

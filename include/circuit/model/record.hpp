@@ -22,7 +22,7 @@ class ActivationCache {
 
   /// throws  NameError  when that layer was not recorded
   template <HookPoint P>
-  requires holds<P>
+    requires holds<P>
   [[nodiscard]] const at::Tensor& get(Layer layer = Layer{0}) const {
     const auto& values = std::get<index<P>()>(values_);
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -33,7 +33,7 @@ class ActivationCache {
   }
 
   template <HookPoint P>
-  requires holds<P>
+    requires holds<P>
   void put(Layer layer, at::Tensor value) {
     auto& values = std::get<index<P>()>(values_);
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -84,7 +84,8 @@ class Recorder {
   explicit Recorder(InLayers in) : in_{std::move(in)} {}
 
   template <HookPoint P>
-  requires(Cache::template holds<P>) void visit(P /*point*/, Layer layer, at::Tensor& value) {
+    requires(Cache::template holds<P>)
+  void visit(P /*point*/, Layer layer, at::Tensor& value) {
     if (!P::per_layer || in_.contains(layer)) cache_.template put<P>(layer, value);
   }
 

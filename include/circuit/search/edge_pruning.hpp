@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <random>
 #include <stop_token>
@@ -11,6 +10,7 @@
 #include "circuit/intervene/patch_edges.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/search/component_circuit.hpp"
+#include "circuit/search/hard_concrete.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
@@ -26,17 +26,11 @@ struct EdgePruning {
   std::uint64_t seed = 0;  ///< of the gates' noise
   std::stop_token stop{};  ///< read once per step
 
-  static constexpr double temperature = 2.0 / 3.0;
-  static constexpr double low = -0.1;  ///< gates are stretched to [low, high] and clamped to [0, 1]
-  static constexpr double high = 1.1;
-
-  /// How open each gate is without noise, by its log odds: sigmoid, stretched and clamped.
-  [[nodiscard]] static at::Tensor gate(const at::Tensor& log_odds) {
-    return log_odds.sigmoid().mul(high - low).add(low).clamp(0.0, 1.0);
-  }
+  /// How open each gate is without noise, by its log odds.
+  [[nodiscard]] static at::Tensor gate(const at::Tensor& log_odds) { return hard_concrete::gate(log_odds); }
   /// The probability that a gate is not 0.
   [[nodiscard]] static at::Tensor open_probability(const at::Tensor& log_odds) {
-    return log_odds.sub(temperature * std::log(-low / high)).sigmoid();
+    return hard_concrete::open_probability(log_odds);
   }
 
   /// What is minimised, of gates [senders, receivers]: KL of the gated model's next token from the model's at the last
@@ -86,30 +80,17 @@ at::Tensor EdgePruning::scores(const HookedTransformer<A>& model, const PromptPa
   const auto other = sender_writes(model, prompts.corrupt).detach();
   const auto whole = model.run(prompts.clean).logits.select(1, -1).log_softmax(-1);
   std::mt19937_64 bits{seed};
-  const auto uniform = [&] {  // strictly between 0 and 1
-    auto u = make::empty(mask.sizes(), at::kDouble);
-    auto* value = u.template data_ptr<double>();
-    for (std::int64_t i = 0; i < u.numel(); ++i)
-      value[i] = (static_cast<double>(bits() >> 11U) + 0.5) / 9007199254740992.0;
-    return u;
-  };
   auto log_odds = mask.mul(start);
-  auto first = make::zeros_like(log_odds);  // Adam's moments
-  auto second = make::zeros_like(log_odds);
+  hard_concrete::AdamStep adam{log_odds};
   for (std::int64_t step = 1; step <= steps; ++step) {
     if (stop.stop_requested()) throw Cancelled{"the search"};
     const auto learned = log_odds.detach().requires_grad_(true);
-    const auto u = uniform();
-    const auto noise = u.log().sub(u.neg().add(1.0).log());
-    const auto gates = learned.add(noise).div(temperature).sigmoid().mul(high - low).add(low).clamp(0.0, 1.0);
+    const auto gates = hard_concrete::draw(learned, bits);
     const auto open = open_probability(learned).mul(mask).sum().div(static_cast<double>(components.edges()));
     const auto loss =
         divergence(model, prompts, gates.to(other.options()), other, whole).to(at::kDouble).add(open, sparsity);
     const auto g = gradient_of(loss, {learned}).front();
-    first = first.mul(0.9).add(g, 0.1);
-    second = second.mul(0.999).add(g.square(), 0.001);
-    const auto t = static_cast<double>(step);
-    const auto change = first.div(1 - std::pow(0.9, t)).div(second.div(1 - std::pow(0.999, t)).sqrt().add(1e-8));
+    const auto change = adam.change(g, step);
     log_odds = log_odds.sub(change, rate).mul(mask).detach();
     notify(RoundDone{static_cast<std::size_t>(step),
                      static_cast<std::size_t>(gate(log_odds).gt(0.5).mul(mask).sum().template item<double>())},

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "circuit/search/for_each_node.hpp"
 #include "circuit/search/mask_run.hpp"
 #include "circuit/search/node_attributions.hpp"
+#include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
 
@@ -43,6 +45,29 @@ template <Architecture A, Dictionaries Set, Metric M>
 [[nodiscard]] std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
                                                              const at::Tensor& clean, const at::Tensor& reference,
                                                              const M& metric, const MaskWalk& walk = {});
+
+/// The same, mean over batches of prompts as large as memory allows, each with `metric_of(batch)`. A node is a feature
+/// at a position, so the batches are of one template.
+/// throws  ValueError for no batches
+template <Architecture A, Dictionaries Set, class MetricOf>
+[[nodiscard]] std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                             std::span<const ContrastBatch> batches,
+                                                             const MetricOf& metric_of, const MaskWalk& walk = {}) {
+  std::map<Node, double> sums;
+  std::size_t prompts = 0;
+  for (const auto& batch : batches) {
+    const PromptPair pair = batch;
+    for (const auto& [node, value] :
+         mask_attributions(model, dictionaries, pair.clean, pair.corrupt, metric_of(batch), walk)) {
+      sums[node] += value * static_cast<double>(batch.size());
+    }
+    prompts += batch.size();
+  }
+  if (prompts == 0) throw ValueError{{.tensor = "batches", .expected = "at least one", .got = "none"}};
+  std::vector<NodeAttribution> out;
+  for (const auto& [node, sum] : sums) out.push_back({node, sum / static_cast<double>(prompts)});
+  return out;
+}
 
 }  // namespace circuit
 

@@ -1,0 +1,78 @@
+// A circuit that holds on prompts with other pairs of names: its nodes are found by training gates on many prompts of
+// one template, drawn so that every name occurs in every role, and judged on pairs of the same names held out.
+//
+//   341_prune_nodes [NAMES] [PROMPTS] [STEPS]     so many women and men (8), prompts to search (512), steps (400)
+#include <circuit/data/ioi.hpp>
+#include <circuit/evaluate/node_faithfulness.hpp>
+#include <circuit/leap.hpp>
+#include <circuit/report/table.hpp>
+#include <circuit/search/node_pruning.hpp>
+#include <cstdlib>
+#include <iostream>
+
+using namespace circuit;
+
+namespace {
+
+/// Stories of the file ioi_BABA.json's template.
+ContrastBatch stories(const Tokenizer& tokenizer, std::size_t count, std::size_t names, data::Split pairs) {
+  data::Random random{pairs == data::Split::training ? 77U : 99U};
+  std::vector<data::TaskPrompt> prompts;
+  for (std::size_t i = 0; i < count; ++i) {
+    prompts.push_back(data::make_ioi(random, {.names = names,
+                                              .order = data::IoiOrder::baba,
+                                              .distractor = data::IoiDistractor::none,
+                                              .pairs = pairs,
+                                              .opening = 0,
+                                              .adverb = 0,
+                                              .action = 1,
+                                              .connective = 1,
+                                              .aside = true,
+                                              .aside_clause = 3}));
+  }
+  return make_contrast_batch(prompts, tokenizer);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto number = [&](int i, std::size_t otherwise) {
+    return argc > i ? static_cast<std::size_t>(std::atoi(argv[i])) : otherwise;
+  };
+  constexpr std::size_t batch_size = 32;
+  constexpr std::size_t judged = 128;
+  const auto names = number(1, 8);
+  const auto model = load_model<Gpt2>(CIRCUIT_EXAMPLE_DATA "/model");
+  const auto dictionaries = load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders");
+  const auto searched = stories(model.tokenizer(), std::max(number(2, 512), judged), names, data::Split::training);
+  const auto held_out = stories(model.tokenizer(), judged, names, data::Split::held_out);
+  std::vector<ContrastBatch> batches;
+  for (std::size_t i = 0; i + batch_size <= searched.size(); i += batch_size) {
+    batches.push_back(searched.slice(i, batch_size));
+  }
+  const auto metric_of = [](const ContrastBatch& batch) { return LogitDifference{batch}; };
+  const auto masks = mask_attributions(model, dictionaries, batches, metric_of, {.steps = 6});
+  const auto pruned =
+      in_order(NodePruning{.steps = static_cast<std::int64_t>(number(3, 400))}(model, dictionaries, batches, metric_of),
+               ByValue{});
+
+  for (const auto& batch : {searched.slice(0, judged), held_out}) {
+    for (const auto errors : {ErrorsOutside::corrupt, ErrorsOutside::clean}) {
+      const NodeEvaluation judge{model, dictionaries, batch, LogitDifference{batch}, errors};
+      const auto [full, empty] = judge.range();
+      std::cout << judge.changes().size() << " nodes differ, "
+                << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "
+                << fixed(full, 2) << ", empty circuit " << fixed(empty, 2)
+                << "\nshare of nodes  pruned  by mask  by mask, signed  largest change  random\n";
+      for (const double share : {0.02, 0.05, 0.1, 0.2}) {
+        const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};
+        std::cout << fixed(100 * share, 0) << '%';
+        for (const auto& ranked : {pruned, in_order(masks), in_order(masks, ByValue{}),
+                                   ranked_by_change(judge.changes()), drawn_at_random(judge.changes(), 1)}) {
+          std::cout << "  " << fixed(judge.curve(ranked, sizes).front().faithfulness, 2);
+        }
+        std::cout << std::endl;
+      }
+    }
+  }
+}

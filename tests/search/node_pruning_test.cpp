@@ -1,0 +1,132 @@
+#include "circuit/search/node_pruning.hpp"
+
+#include "circuit/evaluate/node_faithfulness.hpp"
+#include "circuit/metric/logit_difference.hpp"
+#include "random_model.hpp"
+#include "tensors.hpp"
+
+using namespace circuit;
+
+namespace {
+
+ContrastBatch random_batch(const ModelConfig& config, std::uint64_t seed, std::size_t size) {
+  ContrastBatch batch;
+  const auto rows = [&](std::uint64_t s) {
+    const auto tokens = random_model::Source{s}.tokens(static_cast<std::int64_t>(size), 5, config.d_vocab).contiguous();
+    std::vector<std::vector<TokenId>> out(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      for (std::int64_t p = 0; p < 5; ++p) {
+        out[i].push_back(static_cast<TokenId>(tokens[static_cast<std::int64_t>(i)][p].item<std::int64_t>()));
+      }
+    }
+    return out;
+  };
+  batch.clean = rows(seed);
+  batch.corrupt = rows(seed + 1);
+  for (std::size_t i = 0; i < size; ++i) {
+    batch.answers.push_back({static_cast<TokenId>(i)});
+    batch.wrong_answers.push_back({static_cast<TokenId>(i + 4)});
+  }
+  return batch;
+}
+
+/// Transcoders with a skip path among them.
+struct Pruned {
+  HookedTransformer<Gpt2> model = random_model::make<Gpt2>(31);
+  DictionarySet set = [&] {
+    auto out = random_model::dictionaries(model.config(), 32);
+    auto mlp = SparseDictionary<>{*out.mlp(Layer{0}), {}};
+    mlp.W_skip = random_model::Source{6}({mlp.d_in(), mlp.d_out()}, 0.3);
+    out.set_mlp(Layer{0}, mlp);
+    return out;
+  }();
+  std::vector<ContrastBatch> batches{random_batch(model.config(), 33, 3), random_batch(model.config(), 35, 3)};
+
+  static LogitDifference metric_of(const ContrastBatch& batch) { return LogitDifference{batch}; }
+};
+
+}  // namespace
+
+TEST_CASE("gates of 0 and 1 are a circuit as the evaluation runs it") {
+  const Pruned s;
+  const auto& batch = s.batches[0];
+  const auto metric = LogitDifference{batch};
+  const auto prepared = detail::pruning_batch(s.model, s.set, batch, metric);
+  const NodeEvaluation judge{s.model, s.set, batch, metric};
+  auto gates = detail::no_gates(s.set, prepared.places, prepared.unkept_embedding);
+  std::vector<Node> kept;
+  for (std::size_t i = 0; i < judge.changes().size(); ++i) {
+    if (i % 3 == 1) continue;
+    kept.push_back(judge.changes()[i].node);
+    const auto [tensor, column] = gates.find(kept.back());
+    (*tensor)[kept.back().position.value][column].fill_(1);
+  }
+  detail::GatedNodes<DictionarySet> run{s.set, prepared.places, gates, prepared.unkept_embedding};
+  const auto gated = metric.per_prompt(s.model.forward(prepared.clean, run));
+  REQUIRE_CLOSE(gated, judge.per_prompt(kept), 1e-9);
+  REQUIRE(std::abs(gated.mean().item<double>() - judge.range().full) > 1e-3);
+}
+
+TEST_CASE("pruning finds smaller faithful circuits than the ranking it starts from") {
+  const Pruned s;
+  const auto& batch = s.batches[0];
+  const NodeEvaluation judge{s.model, s.set, batch, LogitDifference{batch}};
+  const std::vector<ContrastBatch> one{batch};
+  const auto off = [&](const std::vector<Node>& ranked) {
+    const std::vector<std::int64_t> sizes{static_cast<std::int64_t>(judge.changes().size() / 10)};
+    return std::abs(judge.curve(ranked, sizes).front().faithfulness - 1);
+  };
+  const auto masks = in_order(mask_attributions(s.model, s.set, one, Pruned::metric_of, {.steps = 6}));
+  std::size_t rounds = 0;
+  const auto prune = [&](double price) {
+    std::size_t open = 0;
+    const auto found =
+        NodePruning{.steps = 150, .price = price}(s.model, s.set, one, Pruned::metric_of, [&](const RoundDone& done) {
+          ++rounds;
+          open = done.edges;
+        });
+    return std::pair{found, open};
+  };
+  const auto [found, open] = prune(3);
+  REQUIRE(rounds == 150);
+  REQUIRE(found.size() == masks.size());
+  REQUIRE(off(in_order(found, ByValue{})) < off(masks));
+  REQUIRE(open < found.size());
+  REQUIRE(prune(30).second < open);
+  const auto again = NodePruning{.steps = 3}(s.model, s.set, s.batches, Pruned::metric_of);
+  const auto same = NodePruning{.steps = 3}(s.model, s.set, s.batches, Pruned::metric_of);
+  for (std::size_t i = 0; i < again.size(); ++i) REQUIRE(again[i].attribution == same[i].attribution);
+}
+
+TEST_CASE("masks of batches are those of all their prompts") {
+  const Pruned s;
+  auto both = s.batches[0];
+  for (const auto part :
+       {&ContrastBatch::clean, &ContrastBatch::corrupt, &ContrastBatch::answers, &ContrastBatch::wrong_answers}) {
+    (both.*part).insert((both.*part).end(), (s.batches[1].*part).begin(), (s.batches[1].*part).end());
+  }
+  const PromptPair pair = both;
+  std::map<Node, double> expected;
+  for (const auto& each : mask_attributions(s.model, s.set, pair.clean, pair.corrupt, LogitDifference{both})) {
+    expected[each.node] = each.attribution;
+  }
+  const auto found = mask_attributions(s.model, s.set, s.batches, Pruned::metric_of);
+  REQUIRE(found.size() == expected.size());
+  for (const auto& each : found) {
+    INFO(each.node);
+    REQUIRE(each.attribution == Approx(expected.at(each.node)).epsilon(1e-9).margin(1e-12));
+  }
+}
+
+TEST_CASE("bad settings of node pruning are one clear error") {
+  const Pruned s;
+  const std::vector<ContrastBatch> none;
+  REQUIRE_THROWS_AS((NodePruning{.steps = 0}(s.model, s.set, s.batches, Pruned::metric_of)), ValueError);
+  REQUIRE_THROWS_AS((NodePruning{}(s.model, s.set, none, Pruned::metric_of)), ValueError);
+  std::stop_source stopped;
+  stopped.request_stop();
+  REQUIRE_THROWS_AS((NodePruning{.stop = stopped.get_token()}(s.model, s.set, s.batches, Pruned::metric_of)),
+                    Cancelled);
+  const auto across = random_model::cross_layer_dictionaries(s.model.config(), 28);
+  REQUIRE_THROWS_AS((NodePruning{}(s.model, across, s.batches, Pruned::metric_of)), ConfigError);
+}
