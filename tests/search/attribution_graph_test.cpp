@@ -1,5 +1,7 @@
 #include "circuit/search/attribution_graph.hpp"
 
+#include <ATen/ops/cat.h>
+
 #include <map>
 
 #include "circuit/io/safetensors.hpp"
@@ -295,4 +297,22 @@ TEST_CASE("a round is announced; bad settings are one clear error") {
   std::stop_source stop;
   stop.request_stop();
   REQUIRE_THROWS_AS((AttributionGraph<>{.stop = stop.get_token()}(s.model, s.set, s.tokens)), Cancelled);
+}
+
+TEST_CASE("a batch has a graph for each prompt, as if it were alone") {
+  const Random<Gpt2> s;
+  const auto tokens = at::cat({s.tokens, s.tokens.flip(1)});
+  const AttributionGraph<> search{.budget = 4};
+  const auto graphs = search.by_prompt(s.model, s.set, tokens);
+  REQUIRE(graphs.size() == 2);
+  REQUIRE(graphs[0].edge_count() != graphs[1].edge_count());
+  for (std::int64_t b = 0; b < 2; ++b) {
+    const auto alone = search(s.model, s.set, tokens.narrow(0, b, 1));
+    const auto& graph = graphs[static_cast<std::size_t>(b)];
+    REQUIRE(graph.edge_count() == alone.edge_count());
+    for (const auto& e : alone.edges()) {
+      REQUIRE(graph.find_edge(e.up, e.down, e.edge.type)->em_attrib == e.edge.em_attrib);
+    }
+  }
+  REQUIRE_THROWS_AS(search.by_prompt(s.model, s.set, s.tokens.squeeze(0)), ShapeError);
 }

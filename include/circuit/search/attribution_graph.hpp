@@ -69,6 +69,19 @@ struct AttributionGraph {
   template <Architecture A, Dictionaries Set, Observer... Observers>
   [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens,
                                    Observers&&... observers) const;
+
+  /// A graph for each prompt of a batch, each of its own likeliest logits.
+  /// tokens  [batch, pos] int64
+  template <Architecture A, Dictionaries Set, Observer... Observers>
+  [[nodiscard]] std::vector<Circuit> by_prompt(const HookedTransformer<A>& model, const Set& dictionaries,
+                                               const at::Tensor& tokens, Observers&&... observers) const {
+    check_shape(tokens, {-1, -1}, "tokens");
+    std::vector<Circuit> graphs;
+    for (std::int64_t b = 0; b < tokens.size(0); ++b) {
+      graphs.push_back((*this)(model, dictionaries, tokens.narrow(0, b, 1), observers...));
+    }
+    return graphs;
+  }
 };
 
 }  // namespace circuit
