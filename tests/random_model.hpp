@@ -230,6 +230,29 @@ inline circuit::DictionarySet mlp_out_dictionaries(const circuit::ModelConfig& c
   return set;
 }
 
+/// SAEs of the residual stream before a layer of one's choice beside those of every module.
+inline circuit::DictionarySet with_stream(circuit::DictionarySet set, const circuit::ModelConfig& c,
+                                          std::uint64_t seed, std::initializer_list<std::int32_t> layers) {
+  using namespace circuit;
+  Source random{seed + 3};
+  for (const auto l : layers) {
+    SparseDictionary<> d;
+    d.W_enc = random({c.d_model, 20}, 0.5);
+    d.b_enc = random({20}, 0.3, -0.6);
+    d.W_dec = random({20, c.d_model}, 0.4);
+    d.b_in = random({c.d_model}, 0.3);
+    d.b_out = random({c.d_model}, 0.3);
+    d.name = "random stream";
+    set.set_stream(Layer{l}, std::move(d));
+  }
+  return set;
+}
+
+/// SAEs on hook_resid_pre of layer 1 and on hook_resid_post of the last.
+inline circuit::DictionarySet residual_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  return with_stream(dictionaries(c, seed), c, seed, {1, static_cast<std::int32_t>(c.n_layers)});
+}
+
 /// Cross-layer transcoders that read hook_resid_mid but for the last layer.
 inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
   return cross_layer_dictionaries(c, seed, circuit::MlpSite::resid_mid);

@@ -33,12 +33,21 @@ class Replacement {
         model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
                                  hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
                                  hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::attn_out,
-                                 hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::ln_final::scale>());
+                                 hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::resid_post, hook::ln_final::scale>());
     logits = all_logits[0];
     auto embedding = cache.template get<hook::embed>()[0];
     if constexpr (A::Positions::adds_embedding) embedding = embedding.add(cache.template get<hook::pos_embed>()[0]);
     embed = leaf(embedding);
     final_scale_ = cache.template get<hook::ln_final::scale>()[0];
+    const auto embeds = embedding;
+    for (std::int32_t i = 0; i <= config_.n_layers; ++i) {
+      const Layer l{i};
+      const auto none = at::zeros({embed.size(0), 1}, at::kDouble);
+      const auto* d = set.stream(l);
+      const auto x = i == 0 ? embeds : cache.template get<hook::resid_post>(Layer{i - 1})[0];
+      stream_acts.push_back(leaf(d != nullptr ? set.encode_stream(l, x) : none));
+      stream_rest.push_back(leaf(d != nullptr ? x.sub(stream_acts.back().matmul(d->W_dec).add(d->b_out)) : x));
+    }
     for (std::int32_t i = 0; i < config_.n_layers; ++i) {
       const Layer l{i};
       Frozen f;
@@ -83,12 +92,17 @@ class Replacement {
     }
   }
 
-  /// The residual stream [pos, d_model] before the attention (or the MLP) of a layer, from the leaves.
-  at::Tensor resid(circuit::Layer before, bool mlp) const {
+  /// The residual stream [pos, d_model] before the attention (or the MLP) of a layer, from the leaves; before it is
+  /// replaced by what a dictionary of it gives, or behind that.
+  at::Tensor resid(circuit::Layer before, bool mlp, bool replaced = true) const {
     const c10::AutoGradMode with_gradient{true};
     auto x = embed;
-    for (std::int32_t l = 0; l <= before.value && l < config_.n_layers; ++l) {
+    for (std::int32_t l = 0; l <= before.value; ++l) {
       const auto slot = static_cast<std::size_t>(l);
+      if (const auto* d = set_.stream(circuit::Layer{l}); d != nullptr && (l < before.value || replaced)) {
+        x = stream_acts[slot].matmul(d->W_dec).add(d->b_out).add(stream_rest[slot]);
+      }
+      if (l == config_.n_layers) break;
       if (l == before.value && (!mlp || A::Wiring::parallel)) break;
       const auto block_input = x;
       if (transparent_) {
@@ -105,6 +119,11 @@ class Replacement {
   }
   at::Tensor resid_final() const { return resid(circuit::Layer{static_cast<std::int32_t>(config_.n_layers)}, false); }
 
+  /// Pre-activations [pos, d_sae] of a dictionary of the stream, given the stream.
+  at::Tensor stream_pre(circuit::Layer l, const at::Tensor& x) const {
+    const c10::AutoGradMode with_gradient{true};
+    return pre(*set_.stream(l), x);
+  }
   /// Pre-activations [pos, d_sae] of a layer's transcoder, given the stream before its MLP.
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
     return pre(*set_.mlp(l), mlp_input(l, x));
@@ -181,13 +200,13 @@ class Replacement {
   /// frozen), only errors and embeddings given. `live` keeps the activation of chosen features at their leaves' values.
   at::Tensor forward(bool frozen_active_set = true) const {
     const c10::AutoGradMode with_gradient{true};
-    return forward_as(frozen_active_set, [](const at::Tensor& acts, circuit::Layer, bool) { return acts; });
+    return forward_as(frozen_active_set, [](const at::Tensor& acts, circuit::Layer, circuit::NodeKind) { return acts; });
   }
 
   /// As forward, with one feature's activation moved by delta; returns the last residual stream.
   at::Tensor forward_with(const circuit::Node& node, double delta) const {
-    return forward_as(true, [&](at::Tensor acts, circuit::Layer l, bool attention) {
-      if (node.layer != l || circuit::is_attention(node.kind) != attention) return acts;
+    return forward_as(true, [&](at::Tensor acts, circuit::Layer l, circuit::NodeKind kind) {
+      if (node.layer != l || node.kind != kind) return acts;
       acts = acts.clone();
       acts[node.position.value][node.feature.value] += delta;
       return acts;
@@ -223,11 +242,15 @@ class Replacement {
   at::Tensor logits;  // [pos, d_vocab] of the original model, behind its soft cap
   at::Tensor embed;   // leaves: [pos, d_model] and, by layer, [pos, d_sae] or [pos, d_model]
   std::vector<at::Tensor> attn_acts, attn_rest, mlp_acts, mlp_rest;
+  std::vector<at::Tensor> stream_acts, stream_rest;  // before each layer and behind the last
 
   std::vector<at::Tensor> leaves() const {
     std::vector<at::Tensor> all{embed};
     for (std::size_t l = 0; l < attn_acts.size(); ++l) {
       for (const auto& t : {attn_acts[l], attn_rest[l], mlp_acts[l], mlp_rest[l]}) all.push_back(t);
+    }
+    for (std::size_t l = 0; l < stream_acts.size(); ++l) {
+      for (const auto& t : {stream_acts[l], stream_rest[l]}) all.push_back(t);
     }
     return all;
   }
@@ -242,6 +265,10 @@ class Replacement {
       case NodeKind::attn_feature: return grads[base][p][node.feature.value].template item<double>();
       case NodeKind::attn_error:
       case NodeKind::attn_output: return dot(base + 1, attn_rest[slot(node.layer)]);
+      case NodeKind::resid_feature:
+        return grads[1 + 4 * attn_acts.size() + 2 * slot(node.layer)][p][node.feature.value].template item<double>();
+      case NodeKind::resid_error:
+        return dot(2 + 4 * attn_acts.size() + 2 * slot(node.layer), stream_rest[slot(node.layer)]);
       case NodeKind::mlp_feature: return grads[base + 2][p][node.feature.value].template item<double>();
       default: return dot(base + 3, mlp_rest[slot(node.layer)]);
     }
@@ -272,25 +299,33 @@ class Replacement {
   at::Tensor forward_as(bool frozen_active_set, Change&& change) const {
     auto x = embed;
     std::vector<at::Tensor> changed;  // the MLP features' activations, by layer
+    const auto pass_stream = [&](circuit::Layer l) {
+      const auto* d = set_.stream(l);
+      if (d == nullptr) return;
+      const auto acts = frozen_active_set ? held(pre(*d, x), stream_acts[slot(l)]) : set_.encode_stream(l, x);
+      x = change(acts, l, circuit::NodeKind::resid_feature).matmul(d->W_dec).add(d->b_out).add(stream_rest[slot(l)]);
+    };
     for (std::int32_t i = 0; i < config_.n_layers; ++i) {
       const circuit::Layer l{i};
+      pass_stream(l);
       const auto before = x;
       if (set_.attn(l)) {
         const auto acts = frozen_active_set ? held(attn_pre(l, x, circuit::EdgeType::ov), attn_acts[slot(l)])
                                             : set_.encode_attn(l, attn_input(l, x, circuit::EdgeType::ov));
-        x = x.add(attn_written(l, change(acts, l, true)));
+        x = x.add(attn_written(l, change(acts, l, circuit::NodeKind::attn_feature)));
       }
       x = x.add(attn_rest[slot(l)]);
       if (set_.mlp(l)) {
         const auto read = mlp_input(l, A::Wiring::parallel ? before : x);
         const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
-        changed.push_back(change(acts, l, false));
+        changed.push_back(change(acts, l, circuit::NodeKind::mlp_feature));
         x = x.add(mlp_written(l, changed.back(), read));
       } else {
         changed.push_back(mlp_acts[slot(l)]);
       }
       x = x.add(cross_written(l, changed)).add(mlp_rest[slot(l)]);
     }
+    pass_stream(circuit::Layer{static_cast<std::int32_t>(config_.n_layers)});
     return x;
   }
   /// Heads [pos, heads, d_head] through their norm, its scale frozen.

@@ -16,7 +16,9 @@ using Json = nlohmann::ordered_json;
 
 [[nodiscard]] inline Json of(const EdgeCounts& counts) {
   Json json;
-  for (const auto type : all_edge_types) json[std::string{name(type)}] = counts[type];
+  for (const auto type : all_edge_types) {
+    if (type != EdgeType::resid) json[std::string{name(type)}] = counts[type];
+  }
   return json;
 }
 

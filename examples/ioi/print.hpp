@@ -51,7 +51,9 @@ inline void edges(const Study& study) {
   TextTable table{{"layer", "ov", "q", "k", "mlp", "metric"}};
   for (const auto& [layer, counts] : edge_counts_by_layer(study.circuit)) {
     std::vector<std::string> row{std::to_string(layer.value)};
-    for (const auto type : all_edge_types) row.push_back(std::to_string(counts[type]));
+    for (const auto type : all_edge_types) {
+      if (type != EdgeType::resid) row.push_back(std::to_string(counts[type]));
+    }
     table.add_row(row);
   }
   std::cout << table;

@@ -120,3 +120,28 @@ TEST_CASE("an SAE on hook_mlp_out is held to what it describes") {
   across.W_later = at::zeros({20, 1, 6}, at::kDouble);
   REQUIRE_THROWS_AS(check(across), ConfigError);
 }
+
+TEST_CASE("an SAE of the residual stream has a place before each layer and behind the last") {
+  const auto check = [](Layer layer, SparseDictionary<> d) {
+    DictionarySet set;
+    set.set_stream(layer, std::move(d));
+    REQUIRE(set.stream(layer) != nullptr);
+    REQUIRE(set.stream(Layer{7}) == nullptr);
+    set.check(small_model(), weights::unprocessed, at::kDouble);
+  };
+  for (const Layer layer : {Layer{0}, Layer{2}}) REQUIRE_NOTHROW(check(layer, random_dictionary(6, 6)));
+  REQUIRE_THROWS_AS(check(Layer{3}, random_dictionary(6, 6)), ConfigError);
+  REQUIRE_THROWS_AS(check(Layer{1}, random_dictionary(8, 6)), ShapeError);
+  REQUIRE_THROWS_AS(check(Layer{1}, random_dictionary(6, 8)), ShapeError);
+  auto skip = random_dictionary(6, 6);
+  skip.W_skip = at::zeros({6, 6}, at::kDouble);
+  REQUIRE_THROWS_AS(check(Layer{1}, skip), ConfigError);
+
+  DictionarySet across;  // features that write past the stream's dictionary
+  auto transcoder = random_dictionary(6, 6);
+  transcoder.W_later = at::zeros({20, 1, 6}, at::kDouble);
+  across.set_mlp(Layer{0}, transcoder);
+  REQUIRE_NOTHROW(across.check(small_model(), weights::unprocessed, at::kDouble));
+  across.set_stream(Layer{1}, random_dictionary(6, 6));
+  REQUIRE_THROWS_AS(across.check(small_model(), weights::unprocessed, at::kDouble), ConfigError);
+}

@@ -57,6 +57,17 @@ TEST_CASE("a list places dictionaries by what their files say, or by what it say
   REQUIRE(sae.attn_site(Layer{2}) == AttentionSite::attn_out);
 }
 
+TEST_CASE("SAEs of the residual stream are placed before the layer behind them") {
+  const Listed listed;
+  const auto entry = [](const char* hook) {
+    return nlohmann::json{{"path", "own.safetensors"}, {"reads", hook}};
+  };
+  const auto set = listed.load({entry("blocks.0.hook_resid_pre"), entry("blocks.2.hook_resid_post")});
+  for (std::int32_t l = 0; l < 4; ++l) REQUIRE((set.stream(Layer{l}) != nullptr) == (l == 0 || l == 3));
+  REQUIRE_THAT(listed.refused({entry("blocks.1.hook_resid_pre"), entry("blocks.0.hook_resid_post")}),
+               ContainsSubstring("two dictionaries"));  // one stream
+}
+
 TEST_CASE("a list for a model may name transcoders of an MLP's input") {
   const Folder folder;
   const auto model = random_model::make<Llama>(3, at::kFloat);
@@ -84,7 +95,7 @@ TEST_CASE("lists that cannot be followed are refused by name") {
   REQUIRE_THAT(listed.refused({{{"path", "mlp"}}, {{"path", "mlp"}}}), ContainsSubstring("two dictionaries"));
   REQUIRE_THAT(listed.refused({{{"path", "mlp"}, {"reads", normalized}, {"writes", "blocks.0.hook_mlp_out"}}}),
                ContainsSubstring("sits elsewhere"));
-  REQUIRE_THAT(listed.refused({{{"path", "own.safetensors"}, {"reads", "blocks.0.hook_resid_post"}}}),
+  REQUIRE_THAT(listed.refused({{{"path", "own.safetensors"}, {"reads", "blocks.0.hook_resid_mid"}}}),
                ContainsSubstring("no place"));
   REQUIRE_THAT(listed.refused({"mlp"}), ContainsSubstring("path"));
   REQUIRE_THAT(listed.refused(nlohmann::json::object()), ContainsSubstring("dictionaries"));

@@ -23,7 +23,9 @@ const std::vector<Node> one_of_each{Node::embedding(Position{4}),
                                     Node::logit(Position{4}, 42),
                                     Node::input(),
                                     Node::head(Layer{9}, Head{6}),
-                                    Node::mlp_block(Layer{3})};
+                                    Node::mlp_block(Layer{3}),
+                                    Node::resid_feature(Layer{3}, Position{5}, Feature{42}),
+                                    Node::resid_error(Layer{3}, Position{4})};
 
 }  // namespace
 
@@ -32,7 +34,7 @@ TEST_CASE("a node prints its parts with dots, leaving out what its kind does not
   for (const auto& node : one_of_each) out << node << ' ';
   CHECK(out.str() ==
         "embed.4 pos_embed.4 attn.5.10.7515 attn_error.3.4 attn_out.3.4 mlp.3.5.42 mlp_error.3.4 mlp_out.3.4 metric "
-        "logit.4.42 input head.9.6 mlp_block.3 ");
+        "logit.4.42 input head.9.6 mlp_block.3 resid.3.5.42 resid_error.3.4 ");
 }
 
 TEST_CASE("a printed node parses back to itself") {

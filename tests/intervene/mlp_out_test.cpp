@@ -44,8 +44,8 @@ TEST_CASE("ablating a feature of an SAE on hook_mlp_out takes away what it wrote
   REQUIRE(acts[0][4][feature].item<double>() > 0.1);
   auto written = at::zeros_like(cache.get<hook::mlp_out>(s.layer));
   written.select(1, 4).copy_(acts.select(1, 4).select(1, feature).unsqueeze(1).mul(s.sae().W_dec[feature]));
-  const auto without = edit<hook::mlp_out>([&](const at::Tensor& x, Layer) { return x.sub(written); },
-                                           {.layers = {s.layer}});
+  const auto without =
+      edit<hook::mlp_out>([&](const at::Tensor& x, Layer) { return x.sub(written); }, {.layers = {s.layer}});
   auto ablated = ablate(s.dictionaries, {mlp_feature(s.layer, Feature{feature})}, on(Position{4}));
   REQUIRE_CLOSE(s.model.run(s.tokens, ablated).logits, s.model.run(s.tokens, without).logits, 1e-12);
 }

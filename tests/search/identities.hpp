@@ -87,6 +87,25 @@ double sum_of(const Circuit& circuit, const Node& target, std::initializer_list<
   return sum;
 }
 
+/// The edges that make up what a target reads.
+EdgeType summing_type(NodeKind kind) {
+  return kind == NodeKind::metric          ? EdgeType::metric
+         : kind == NodeKind::mlp_feature   ? EdgeType::mlp
+         : kind == NodeKind::resid_feature ? EdgeType::resid
+                                           : EdgeType::ov;
+}
+
+/// The stream that a feature reads, and the pre-activations of its dictionary given that.
+template <class A>
+at::Tensor stream_of(const Replacement<A>& r, const Node& target) {
+  return r.resid(target.layer, target.kind == NodeKind::mlp_feature, target.kind != NodeKind::resid_feature);
+}
+template <class A>
+at::Tensor pre_of(const Replacement<A>& r, const Node& target, const at::Tensor& x, EdgeType type) {
+  if (target.kind == NodeKind::resid_feature) return r.stream_pre(target.layer, x);
+  return target.kind == NodeKind::mlp_feature ? r.mlp_pre(target.layer, x) : r.attn_pre(target.layer, x, type);
+}
+
 /// The pre-activation (or the metric) that a target's edges of one type describe, as a function of the leaves.
 template <class A>
 at::Tensor described(const Replacement<A>& r, const Node& target, EdgeType type, std::int64_t right,
@@ -95,10 +114,7 @@ at::Tensor described(const Replacement<A>& r, const Node& target, EdgeType type,
     const auto logits = r.unembed(r.resid_final());
     return logits[-1][right].sub(logits[-1][wrong]);
   }
-  const bool mlp = target.kind == NodeKind::mlp_feature;
-  const auto x = r.resid(target.layer, mlp);
-  const auto pre = mlp ? r.mlp_pre(target.layer, x) : r.attn_pre(target.layer, x, type);
-  return pre[target.position.value][target.feature.value];
+  return pre_of(r, target, stream_of(r, target), type)[target.position.value][target.feature.value];
 }
 
 }  // namespace
@@ -133,6 +149,7 @@ TEMPLATE_TEST_CASE("every edge gradient of every type equals autograd's on the r
     }
   }
   for (const auto type : all_edge_types) {
+    if (type == EdgeType::resid && !s.set.stream(Layer{1})) continue;
     if (type != EdgeType::mlp || has_mlp<TestType>) REQUIRE(compared[type] > 20);
   }
 }
@@ -143,9 +160,7 @@ TEMPLATE_TEST_CASE("incoming attributions and the bias row sum to each pre-activ
   const auto found = everything(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   for (const auto& target : targets_in(found)) {
-    const auto type = target.kind == NodeKind::metric        ? EdgeType::metric
-                      : target.kind == NodeKind::mlp_feature ? EdgeType::mlp
-                                                             : EdgeType::ov;
+    const auto type = summing_type(target.kind);
     INFO(target);
     const auto value = described(r, target, type, s.right[0], s.wrong[0]).template item<double>();
     REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(value).epsilon(1e-9).margin(1e-10));
@@ -165,7 +180,7 @@ TEMPLATE_TEST_CASE("through transparent attention they still sum to each pre-act
   const auto found = search(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
   const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   for (const auto& target : targets_in(found)) {
-    const auto type = target.kind == NodeKind::metric ? EdgeType::metric : EdgeType::mlp;
+    const auto type = summing_type(target.kind);
     INFO(target);
     const auto value = described(r, target, type, s.right[0], s.wrong[0]).template item<double>();
     REQUIRE(sum_of(found, target, {type}) + bias_of(found, target, type) == Approx(value).epsilon(1e-9).margin(1e-10));
@@ -244,7 +259,7 @@ TEMPLATE_TEST_CASE("path sums over all edges: outgoing and incoming em agree wit
     for (const auto& e : found.outgoing(b.node)) out += e.edge.em_attrib;
     REQUIRE(out == Approx(b.nodegrad * b.activation).epsilon(1e-8).margin(1e-10));
     if (!is_feature(b.node.kind)) continue;
-    const auto type = b.node.kind == NodeKind::mlp_feature ? EdgeType::mlp : EdgeType::ov;
+    const auto type = summing_type(b.node.kind);
     REQUIRE(sum_of(found, b.node, {type}, true) + bias_of(found, b.node, type, true) ==
             Approx(b.nodegrad * b.activation).epsilon(1e-8).margin(1e-10));
   }
@@ -343,16 +358,14 @@ TEMPLATE_TEST_CASE("contrast attributions sum to the gradient times the differen
         // Gradient with respect to the stream itself, by autograd.
         const c10::AutoGradMode with_gradient{true};
         const bool metric = type == EdgeType::metric;
-        const bool mlp = target.kind == NodeKind::mlp_feature;
-        const auto at_layer = metric ? Layer{static_cast<std::int32_t>(s.model.config().n_layers)} : target.layer;
-        const auto x = r.resid(at_layer, mlp).detach().requires_grad_(true);
-        const auto value = metric
-                               ? r.unembed(x)[-1][s.right[0]].sub(r.unembed(x)[-1][s.wrong[0]])
-                               : (mlp ? r.mlp_pre(target.layer, x)
-                                      : r.attn_pre(target.layer, x, type))[target.position.value][target.feature.value];
+        const auto stream = [&](const Replacement<TestType>& of) {
+          return (metric ? of.resid_final() : stream_of(of, target)).detach();
+        };
+        const auto x = stream(r).requires_grad_(true);
+        const auto value = metric ? r.unembed(x)[-1][s.right[0]].sub(r.unembed(x)[-1][s.wrong[0]])
+                                  : pre_of(r, target, x, type)[target.position.value][target.feature.value];
         const auto g = gradient_of(value, {x})[0];
-        const double expected =
-            g.mul(x.detach().sub(other.resid(at_layer, mlp).detach())).sum().template item<double>();
+        const double expected = g.mul(x.detach().sub(stream(other))).sum().template item<double>();
         INFO(target << ' ' << type);
         REQUIRE(sum_of(found, target, {type}) + constants_of(found, target, type) ==
                 Approx(expected).epsilon(1e-8).margin(1e-9));

@@ -18,9 +18,7 @@ TEST_CASE("what an edge into an SAE on hook_mlp_out misses is the MLP's curvatur
   const auto& d = *s.set.mlp(Layer{0});
   const auto& w = s.model.weights().blocks[0];
   const auto& read = cache.get<hook::ln2::normalized>(Layer{0})[0];
-  const auto mlp = [&](const at::Tensor& x) {
-    return Gpt2::Mlp::forward(x, w.mlp, [](auto, at::Tensor&) {});
-  };
+  const auto mlp = [&](const at::Tensor& x) { return Gpt2::Mlp::forward(x, w.mlp, [](auto, at::Tensor&) {}); };
   int compared = 0;
   for (const auto& row : found.biases()) {
     if (row.target.kind != NodeKind::mlp_feature) {

@@ -23,12 +23,21 @@ HookedTransformer<A> model_of(std::uint64_t seed) {
   return {model.config(), weights};
 }
 
+enum class Kinds {
+  transcoders,
+  streams,  // SAEs on hook_mlp_out in place of some, and SAEs of the residual stream
+};
+
+DictionarySet dictionaries_of(Kinds kinds, const ModelConfig& config) {
+  if (kinds == Kinds::transcoders) return random_model::dictionaries(config, 28);
+  return random_model::with_stream(random_model::mlp_out_dictionaries(config, 28), config, 28, {1, 2});
+}
+
 template <class A>
 struct Setup {
-  bool of_mlp_out = false;  // SAEs on hook_mlp_out in place of transcoders
+  Kinds kinds = Kinds::transcoders;
   HookedTransformer<A> model = model_of<A>(27);
-  DictionarySet set = of_mlp_out ? random_model::mlp_out_dictionaries(model.config(), 28)
-                                 : random_model::dictionaries(model.config(), 28);
+  DictionarySet set = dictionaries_of(kinds, model.config());
   at::Tensor clean = random_model::Source{29}.tokens(2, 5, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{30}.tokens(2, 5, model.config().d_vocab);
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}}, {{4}, {6}}};
@@ -40,6 +49,17 @@ struct Described {
   at::Tensor error;  // [batch, pos, d_out]
 };
 
+NodeKind error_kind(Module module) {
+  return module == Module::stream ? NodeKind::resid_error
+         : module == Module::attn ? NodeKind::attn_error
+                                  : NodeKind::mlp_error;
+}
+NodeKind feature_kind(Module module) {
+  return module == Module::stream ? NodeKind::resid_feature
+         : module == Module::attn ? NodeKind::attn_feature
+                                  : NodeKind::mlp_feature;
+}
+
 /// Sites in words: a module's dictionary, its input and output, by hook points alone.
 template <class A>
 struct Site {
@@ -48,13 +68,10 @@ struct Site {
   Layer layer;
 
   [[nodiscard]] bool reads_z() const { return module == Module::attn && s.set.attn_site(layer) == AttentionSite::z; }
-  [[nodiscard]] bool reads_output() const {
-    return module == Module::attn || s.set.mlp_site(layer) == MlpSite::mlp_out;
-  }
-  [[nodiscard]] const DictionaryWeights& dictionary() const {
-    return module == Module::attn ? *s.set.attn(layer) : *s.set.mlp(layer);
-  }
+  [[nodiscard]] bool reads_output() const { return module != Module::mlp || s.set.mlp_site(layer) == MlpSite::mlp_out; }
+  [[nodiscard]] const DictionaryWeights& dictionary() const { return *dictionary_of(s.set, module, layer); }
   [[nodiscard]] at::Tensor encode(const at::Tensor& x) const {
+    if (module == Module::stream) return s.set.encode_stream(layer, x);
     return module == Module::attn ? s.set.encode_attn(layer, x) : s.set.encode_mlp(layer, x);
   }
   [[nodiscard]] at::Tensor decode(const at::Tensor& acts) const {
@@ -62,19 +79,28 @@ struct Site {
   }
   [[nodiscard]] Described describe(const at::Tensor& tokens) const {
     const auto cache =
-        s.model.run(tokens, record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out>()).cache;
-    const auto out = module == Module::mlp ? cache.template get<hook::mlp_out>(layer)
-                     : reads_z()           ? cache.template get<hook::attn::z>(layer).flatten(2)
-                                           : cache.template get<hook::attn_out>(layer);
+        s.model
+            .run(tokens,
+                 record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out, hook::resid_post>())
+            .cache;
+    const auto out = module == Module::stream ? cache.template get<hook::resid_post>(Layer{layer.value - 1})
+                     : module == Module::mlp  ? cache.template get<hook::mlp_out>(layer)
+                     : reads_z()              ? cache.template get<hook::attn::z>(layer).flatten(2)
+                                              : cache.template get<hook::attn_out>(layer);
     const auto in = reads_output() ? out : cache.template get<hook::ln2::normalized>(layer);
     const auto acts = encode(in);
     return {acts, out.sub(decode(acts))};
   }
+  [[nodiscard]] Node error(std::int32_t p) const { return {error_kind(module), layer, Position{p}, Feature{0}}; }
+  [[nodiscard]] Node feature(std::int32_t p, std::int32_t f) const {
+    return {feature_kind(module), layer, Position{p}, Feature{f}};
+  }
   /// The metric of each prompt with this module's output replaced.
   [[nodiscard]] at::Tensor metric_with(const at::Tensor& output) const {
     const auto put = [&](const at::Tensor& value, Layer) { return output.view(value.sizes()); };
-    const Where where{.layers = {layer}};
+    const Where where{.layers = {module == Module::stream ? Layer{layer.value - 1} : layer}};
     const auto run = [&](auto attachment) { return s.metric.per_prompt(s.model.forward(s.clean, attachment)); };
+    if (module == Module::stream) return run(edit<hook::resid_post>(put, where));
     if (module == Module::mlp) return run(edit<hook::mlp_out>(put, where));
     return reads_z() ? run(edit<hook::attn::z>(put, where)) : run(edit<hook::attn_out>(put, where));
   }
@@ -85,6 +111,9 @@ std::vector<Site<A>> sites(const Setup<A>& s) {
   std::vector<Site<A>> out;
   for (std::int32_t l = 0; l < s.model.config().n_layers; ++l) {
     for (const auto module : {Module::attn, Module::mlp}) out.push_back({s, module, Layer{l}});
+  }
+  for (std::int32_t l = 0; l <= s.model.config().n_layers; ++l) {
+    if (s.set.stream(Layer{l}) != nullptr) out.push_back({s, Module::stream, Layer{l}});
   }
   return out;
 }
@@ -111,8 +140,11 @@ std::pair<at::Tensor, at::Tensor> line_gradients(const Site<A>& site, int steps)
 /// An attachment: everything a module or the embedding writes is a leaf, so gradients take direct paths alone. What
 /// each module reads and truly writes is kept with its graph.
 struct Cut {
-  std::map<std::pair<int, std::int32_t>, at::Tensor> leaf;  // 0 embedding, 1 attention, 2 MLP
-  std::map<std::int32_t, at::Tensor> z, attn_out, mlp_in, mlp_out;
+  explicit Cut(const DictionarySet& dictionaries) : set{&dictionaries} {}
+
+  const DictionarySet* set;
+  std::map<std::pair<int, std::int32_t>, at::Tensor> leaf;  // 0 embedding, 1 attention, 2 MLP, 3 the stream
+  std::map<std::int32_t, at::Tensor> z, attn_out, mlp_in, mlp_out, stream;
 
   at::Tensor cut(int kind, Layer layer, const at::Tensor& value) {
     return leaf[{kind, layer.value}] = value.detach().requires_grad_(true);
@@ -122,6 +154,12 @@ struct Cut {
   void visit(hook::attn_out, Layer layer, at::Tensor& value) {
     attn_out[layer.value] = value;
     value = cut(1, layer, value);
+  }
+  void visit(hook::resid_post, Layer layer, at::Tensor& value) {
+    const Layer behind{layer.value + 1};
+    if (set->stream(behind) == nullptr) return;
+    stream[behind.value] = value;
+    value = cut(3, behind, value);
   }
   void visit(hook::ln2::normalized, Layer layer, at::Tensor& value) { mlp_in[layer.value] = value; }
   void visit(hook::mlp_out, Layer layer, at::Tensor& value) {
@@ -143,7 +181,7 @@ double edge_sum(const Circuit& found, const Node& up, const Node& down) {
 
 TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved together, a module at a time", "", Gpt2,
                    Llama, GptNeox) {
-  const Setup<TestType> s{GENERATE(false, true)};
+  const Setup<TestType> s{GENERATE(Kinds::transcoders, Kinds::streams)};
   const SparseFeatureCircuit search{.node_threshold = 0, .keep = keep::All{}, .steps = 4};
   const auto found = search(s.model, s.set, {s.clean, s.corrupt}, s.metric);
   int checked = 0;
@@ -153,15 +191,13 @@ TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved tog
     const auto corrupt = site.describe(s.corrupt);
     const auto acts = on_acts.mul(clean.acts.sub(corrupt.acts)).mean(0);
     const auto errors = on_error.mul(clean.error.sub(corrupt.error)).sum(-1).mean(0);
-    const bool attn = site.module == Module::attn;
     for (std::int32_t p = 0; p < s.clean.size(1); ++p) {
-      const auto error = attn ? Node::attn_error(site.layer, Position{p}) : Node::mlp_error(site.layer, Position{p});
+      const auto error = site.error(p);
       INFO(error);
       const auto effect = found.contains(error) ? found.bundle(error).attribution : 0.0;
       REQUIRE(effect == Approx(errors[p].template item<double>()).epsilon(1e-9).margin(1e-11));
       for (std::int32_t f = 0; f < acts.size(1); ++f) {
-        const auto node = attn ? Node::attn_feature(site.layer, Position{p}, Feature{f})
-                               : Node::mlp_feature(site.layer, Position{p}, Feature{f});
+        const auto node = site.feature(p, f);
         const auto expected = acts[p][f].template item<double>();
         INFO(node);
         if (!found.contains(node)) {
@@ -178,11 +214,11 @@ TEMPLATE_TEST_CASE("a node's effect is the paper's: features and error moved tog
 
 TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian and change", "", Gpt2, Llama,
                    GptNeox) {
-  const Setup<TestType> s{GENERATE(false, true)};
+  const Setup<TestType> s{GENERATE(Kinds::transcoders, Kinds::streams)};
   const SparseFeatureCircuit search{.node_threshold = 0, .keep = keep::All{}, .steps = 4};
   const auto found = search(s.model, s.set, {s.clean, s.corrupt}, s.metric);
   const c10::AutoGradMode with_gradient{true};
-  Cut cut;
+  Cut cut{s.set};
   (void)s.model.forward(s.clean, cut);
   std::vector<at::Tensor> leaves;
   for (const auto& [key, leaf] : cut.leaf) leaves.push_back(leaf);
@@ -191,9 +227,11 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
       changes;  // by node: what it writes on the clean run less what it writes on the corrupt one
   for (const auto& site : sites(s)) {
     const auto l = site.layer.value;
-    const bool attn = site.module == Module::attn;
     const auto [on_acts, on_error] = line_gradients(site, 4);
-    const auto out = !attn ? cut.mlp_out[l] : site.reads_z() ? cut.z[l].flatten(2) : cut.attn_out[l];
+    const auto out = site.module == Module::stream ? cut.stream[l]
+                     : site.module == Module::mlp  ? cut.mlp_out[l]
+                     : site.reads_z()              ? cut.z[l].flatten(2)
+                                                   : cut.attn_out[l];
     const auto acts = site.encode(site.reads_output() ? out : cut.mlp_in[l]);
     const auto through_features = on_acts.mul(acts);                              // [batch, pos, d_sae]
     const auto through_error = on_error.mul(out.sub(site.decode(acts))).sum(-1);  // [batch, pos]
@@ -209,7 +247,8 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
         const auto of_run = [&](const at::Tensor& tokens) -> at::Tensor {  // what the node writes, [batch, d_model]
           if (is_embedding(up.kind))
             return s.model.run(tokens, record<hook::embed>()).cache.template get<hook::embed>().select(1, p);
-          const Site<TestType> at{s, is_attention(up.kind) ? Module::attn : Module::mlp, up.layer};
+          const auto module = is_stream(up.kind) ? Module::stream : is_attention(up.kind) ? Module::attn : Module::mlp;
+          const Site<TestType> at{s, module, up.layer};
           const auto described = at.describe(tokens);
           const auto written = is_feature(up.kind) ? described.acts.select(1, p)
                                                          .select(1, up.feature.value)
@@ -222,7 +261,7 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
         };
         auto& change = changes[up];
         if (!change.defined()) change = of_run(s.clean).sub(of_run(s.corrupt));
-        const int kind = is_embedding(up.kind) ? 0 : is_attention(up.kind) ? 1 : 2;
+        const int kind = is_embedding(up.kind) ? 0 : is_stream(up.kind) ? 3 : is_attention(up.kind) ? 1 : 2;
         const auto expected =
             grad[std::pair{kind, up.layer.value}].select(1, p).mul(change).sum(-1).mean().template item<double>();
         INFO(up << " -> " << target);
@@ -231,11 +270,9 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
       }
     };
     for (std::int32_t p = 0; p < s.clean.size(1); ++p) {
-      check(attn ? Node::attn_error(site.layer, Position{p}) : Node::mlp_error(site.layer, Position{p}),
-            through_error.select(1, p));
+      check(site.error(p), through_error.select(1, p));
       for (std::int32_t f = 0; f < 6; ++f) {
-        const auto node = attn ? Node::attn_feature(site.layer, Position{p}, Feature{f})
-                               : Node::mlp_feature(site.layer, Position{p}, Feature{f});
+        const auto node = site.feature(p, f);
         check(node, through_features.select(1, p).select(1, f));
       }
     }
@@ -244,10 +281,13 @@ TEMPLATE_TEST_CASE("an edge is the product of gradient, the model's own Jacobian
     INFO(kind);
     REQUIRE(checked[kind] > 20);
   }
+  if (s.kinds == Kinds::streams) {
+    for (const auto kind : {NodeKind::resid_feature, NodeKind::resid_error}) REQUIRE(checked[kind] > 5);
+  }
 }
 
 TEST_CASE("thresholds choose nodes, and edges between them") {
-  const Setup<Gpt2> s;
+  const Setup<Gpt2> s{};
   const auto all = SparseFeatureCircuit{.node_threshold = 0, .keep = keep::All{}, .steps = 3}(
       s.model, s.set, {s.clean, s.corrupt}, s.metric);
   const auto some =
@@ -264,7 +304,7 @@ TEST_CASE("thresholds choose nodes, and edges between them") {
 }
 
 TEST_CASE("without a corrupt run activations are taken to 0") {
-  const Setup<Gpt2> s;
+  const Setup<Gpt2> s{};
   const SparseFeatureCircuit search{.node_threshold = 0, .keep = keep::All{}, .contrast = contrast::None{}, .steps = 1};
   const auto found = search(s.model, s.set, {s.clean, {}}, s.metric);
   const Site<Gpt2> site{s, Module::mlp, Layer{1}};
@@ -281,7 +321,7 @@ TEST_CASE("without a corrupt run activations are taken to 0") {
 }
 
 TEST_CASE("bad settings of sparse feature circuits are one clear error") {
-  const Setup<Gpt2> s;
+  const Setup<Gpt2> s{};
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{.steps = 0}(s.model, s.set, {s.clean, s.corrupt}, s.metric)), ValueError);
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, s.set, {s.clean, {}}, s.metric)), ValueError);
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, s.set, {s.clean, s.corrupt.narrow(1, 0, 3)}, s.metric)),

@@ -53,12 +53,18 @@ class BasicDictionarySet {
     mlp_sites_[slot] = site;
   }
 
+  /// An SAE of the residual stream before a layer: hook_resid_pre of that layer, hook_resid_post of the one before;
+  /// layer n_layers is the stream behind the last. Its features and error stand for the stream: what lies before it
+  /// reaches what lies behind it through them alone.
+  void set_stream(Layer layer, Dictionary dictionary) { put(stream_, layer, std::move(dictionary)); }
+
   /// The weight processing that the dictionaries were trained under, where they say so; `check` holds a model to it.
   void expect(weights::Processing processing) { expected_ = processing; }
 
   /// The dictionary's weights, or nullptr where the layer has none.
   [[nodiscard]] const DictionaryWeights* attn(Layer layer) const { return weights_of(find(attn_, layer)); }
   [[nodiscard]] const DictionaryWeights* mlp(Layer layer) const { return weights_of(find(mlp_, layer)); }
+  [[nodiscard]] const DictionaryWeights* stream(Layer layer) const { return weights_of(find(stream_, layer)); }
   /// The layers whose MLP has a dictionary.
   [[nodiscard]] std::vector<Layer> mlp_layers() const {
     std::vector<Layer> layers;
@@ -76,6 +82,7 @@ class BasicDictionarySet {
   /// The activations [..., d_sae] of the layer's dictionary, which must be there.
   [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x) const { return encode(attn_, layer, x); }
   [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x) const { return encode(mlp_, layer, x); }
+  [[nodiscard]] at::Tensor encode_stream(Layer layer, const at::Tensor& x) const { return encode(stream_, layer, x); }
   /// The activations [..., n] of some features alone. features [n] int64
   [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
     return encode(attn_, layer, x, features);
@@ -83,9 +90,15 @@ class BasicDictionarySet {
   [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
     return encode(mlp_, layer, x, features);
   }
+  [[nodiscard]] at::Tensor encode_stream(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
+    return encode(stream_, layer, x, features);
+  }
   /// The same, keeping only what is active. x [batch, pos, d_in]
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return active(attn_, layer, x); }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
+  [[nodiscard]] ActiveFeatures active_stream(Layer layer, const at::Tensor& x) const {
+    return active(stream_, layer, x);
+  }
 
   /// throws  ShapeError   naming the dictionary that does not fit the model's sizes
   /// throws  ConfigError  for a layer or MLP the model lacks, or a weight processing other than the expected one
@@ -133,6 +146,7 @@ class BasicDictionarySet {
 
   Slots attn_;
   Slots mlp_;
+  Slots stream_;  // by the layer behind
   std::vector<AttentionSite> sites_;
   std::vector<MlpSite> mlp_sites_;
   std::optional<weights::Processing> expected_;
@@ -148,6 +162,16 @@ template <class Set>
   }
 }
 
+/// The dictionary of the residual stream before a layer, or nullptr; sets need not know any.
+template <class Set>
+[[nodiscard]] const DictionaryWeights* stream_dictionary(const Set& set, Layer layer) {
+  if constexpr (requires { set.stream(layer); }) {
+    return set.stream(layer);
+  } else {
+    return nullptr;
+  }
+}
+
 /// The kinds this library brings: each dictionary's nonlinearity was chosen when it was read.
 using DictionarySet = BasicDictionarySet<SparseDictionary<>>;
 
@@ -160,10 +184,11 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                        .hint = "load the model with the processing they expect"}};
   }
   const auto layers = static_cast<std::int32_t>(std::max(attn_.size(), mlp_.size()));
-  if (layers > config.n_layers) {
+  const auto streams = static_cast<std::int32_t>(stream_.size());  // one more: behind the last layer
+  if (layers > config.n_layers || streams > config.n_layers + 1) {
     throw ConfigError{{.tensor = "dictionaries",
                        .expected = "at most " + std::to_string(config.n_layers) + " layers",
-                       .got = std::to_string(layers)}};
+                       .got = std::to_string(std::max(layers, streams - 1))}};
   }
   const auto fits = [&](const DictionaryWeights* d, std::int64_t d_in, std::int64_t d_out) {
     if (d == nullptr) return;
@@ -204,6 +229,20 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                          .problem = "writes into layers that the model does not have",
                          .expected = "at most " + std::to_string(config.n_layers - l - 1) + " later layers",
                          .got = std::to_string(mlp(layer)->later_layers())}};
+    }
+  }
+  for (std::int32_t l = 0; l < streams; ++l) {
+    const auto* dictionary = stream(Layer{l});
+    if (dictionary == nullptr) continue;
+    fits(dictionary, config.d_model, config.d_model);
+    refuse_paths(*dictionary);
+    for (std::int32_t before = 0; before < l; ++before) {
+      const auto* across = mlp(Layer{before});
+      if (across == nullptr || before + across->later_layers() < l) continue;
+      throw ConfigError{{.file = across->name,
+                         .tensor = "W_later",
+                         .problem = "writes past a dictionary of the residual stream, which stands for all before it",
+                         .got = "a dictionary before layer " + std::to_string(l)}};
     }
   }
 }

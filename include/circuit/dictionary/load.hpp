@@ -108,10 +108,11 @@ struct DictionaryFound {
 
 /// A dictionary's place in a DictionarySet.
 struct DictionaryPlace {
-  bool mlp;
-  Layer layer;
+  bool mlp = false;
+  Layer layer{};
   AttentionSite site = AttentionSite::z;
   MlpSite mlp_site = MlpSite::normalized;
+  bool stream = false;  ///< neither: the residual stream before the layer
 };
 
 /// throws  ConfigError  for hooks that a DictionarySet has no place for
@@ -129,6 +130,10 @@ struct DictionaryPlace {
     if (in->second == hook::attn_out::name && out->second == in->second) {
       return {false, in->first, AttentionSite::attn_out};
     }
+    if (in->second == out->second && in->second == hook::resid_pre::name) return {.layer = in->first, .stream = true};
+    if (in->second == out->second && in->second == hook::resid_post::name) {
+      return {.layer = Layer{in->first.value + 1}, .stream = true};
+    }
     if (out->second == hook::mlp_out::name) {
       if (in->second == hook::ln2::normalized::name) return {true, in->first};
       if (in->second == hook::resid_mid::name) return {true, in->first, AttentionSite::z, MlpSite::resid_mid};
@@ -138,7 +143,7 @@ struct DictionaryPlace {
   throw ConfigError{{.file = found.path,
                      .tensor = "hook",
                      .problem = "there is no place for this dictionary",
-                     .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, or ln2.hook_normalized or hook_resid_mid to "
+                     .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_pre, hook_resid_post, or ln2.hook_normalized or hook_resid_mid to "
                                  "hook_mlp_out of one layer",
                      .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
 }
@@ -159,6 +164,12 @@ struct DictionaryPlace {
     const auto found = recognize(path);
     if (!found) continue;
     const auto place = place_of(*found);
+    if (place.stream) {
+      throw ConfigError{{.file = path,
+                         .problem = "is of the residual stream, not of a module",
+                         .got = found->hooks.in,
+                         .hint = "use dictionary::load_set"}};
+    }
     if (place.mlp != mlp) continue;
     const auto [other, added] = by_layer.emplace(place.layer, *found);
     if (!added) {

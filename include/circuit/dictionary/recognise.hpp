@@ -142,14 +142,17 @@ class SetOfFiles {
  public:
   void add(const std::filesystem::path& path, LoadedDictionary loaded) {
     const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
-    if ((place.mlp ? set_.mlp(place.layer) : set_.attn(place.layer)) != nullptr) {
+    if ((place.stream ? set_.stream(place.layer) : place.mlp ? set_.mlp(place.layer) : set_.attn(place.layer)) !=
+        nullptr) {
       throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
     }
     if (expected_ && loaded.expects && *expected_ != *loaded.expects) {
       throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
     }
     if (loaded.expects) expected_ = loaded.expects;
-    if (place.mlp) {
+    if (place.stream) {
+      set_.set_stream(place.layer, std::move(loaded.dictionary));
+    } else if (place.mlp) {
       set_.set_mlp(place.layer, std::move(loaded.dictionary), place.mlp_site);
     } else {
       set_.set_attn(place.layer, std::move(loaded.dictionary), place.site);

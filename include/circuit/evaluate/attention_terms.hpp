@@ -87,9 +87,9 @@ template <Architecture A, Dictionaries Set>
 auto AttentionTerms<A, Set>::stream_before(Layer layer, Position position) const -> Stream {
   const auto depth = attn_depth(layer);
   const auto& here = sources_.at(position);
-  const auto before = static_cast<std::size_t>(depth);
-  const auto features = here.features_before[before];
-  const auto rest = here.rest_before[before];
+  const Upstream before{.to = depth};
+  const auto features = before.count(here.features_before);
+  const auto rest = before.count(here.rest_before);
   Stream out;
   for (std::int64_t i = 0; i < features + rest; ++i) out.nodes.push_back(here.node(i, before));
   std::vector<double> activation(here.activation.begin(), here.activation.begin() + features);

@@ -13,6 +13,7 @@
 #include "circuit/intervene/delete_at.hpp"
 #include "circuit/intervene/freeze_norms.hpp"
 #include "circuit/intervene/module_values.hpp"
+#include "circuit/search/module_nodes.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
@@ -110,8 +111,6 @@ inline void check_writes_features(const DictionaryWeights* dictionary) {
                      .tensor = scaled ? "input norm" : "W_skip",
                      .problem = "writes what no edge of a feature carries"}};
 }
-
-[[nodiscard]] inline Module module_of(const Node& node) { return is_attention(node.kind) ? Module::attn : Module::mlp; }
 
 }  // namespace circuit::detail
 

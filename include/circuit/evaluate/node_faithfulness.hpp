@@ -17,6 +17,7 @@
 #include "circuit/intervene/keep_circuit.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/search/for_each_node.hpp"
+#include "circuit/search/module_nodes.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
 namespace circuit {
@@ -142,12 +143,11 @@ void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean, const Cache& co
   const auto& clean_errors = *outside_.options.kept_errors;
   for_each_module(
       *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
-        const bool attn = module == Module::attn;
         const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
         const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt, module, l)));
-        add_changes(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l, change.abs().mean(0));
+        add_changes(detail::feature_kind(module), l, change.abs().mean(0));
         const auto missed = clean_errors.get(module, l).sub(corrupt_errors.get(module, l));
-        add_changes(attn ? NodeKind::attn_error : NodeKind::mlp_error, l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
+        add_changes(detail::error_kind(module), l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
       });
   const auto& table = model_->weights().W_E;
   const auto moved = widened(table.index_select(0, prompts_.clean.flatten()))
@@ -170,7 +170,7 @@ void NodeEvaluation<A, Set, M>::add_all_errors(KeptNodes& kept) const {
   for (const auto& change : changes_) {
     if (!is_error(change.node.kind)) continue;
     kept.errors.push_back(
-        {is_attention(change.node.kind) ? Module::attn : Module::mlp, change.node.layer, change.node.position});
+        {detail::module_of(change.node), change.node.layer, change.node.position});
   }
 }
 
@@ -180,7 +180,7 @@ at::Tensor NodeEvaluation<A, Set, M>::per_prompt(std::span<const Node> kept) con
   KeptNodes nodes;
   auto tokens = prompts_.corrupt.clone();
   for (const auto& node : kept) {
-    const auto module = is_attention(node.kind) ? Module::attn : Module::mlp;
+    const auto module = detail::module_of(node);
     if (is_feature(node.kind)) nodes.features.push_back({{module, node.layer, node.feature}, node.position});
     if (is_error(node.kind)) nodes.errors.push_back({module, node.layer, node.position});
     if (node.kind == NodeKind::embedding) {

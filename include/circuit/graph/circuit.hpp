@@ -242,7 +242,8 @@ class Circuit {
   CircuitInfo info_;
 };
 
-/// How many edges there are of each type. Prints as `ov 312  q 40  k 77  mlp 128  metric 25`.
+/// How many edges there are of each type. Prints as `ov 312  q 40  k 77  mlp 128  metric 25`, and resid where there are
+/// any.
 struct EdgeCounts {
   std::array<std::size_t, all_edge_types.size()> by_type{};
 
@@ -262,6 +263,7 @@ struct EdgeCounts {
   friend std::ostream& operator<<(std::ostream& out, const EdgeCounts& counts) {
     std::string_view separator;
     for (const auto type : all_edge_types) {
+      if (type == EdgeType::resid && counts[type] == 0) continue;
       out << std::exchange(separator, "  ") << name(type) << ' ' << counts[type];
     }
     return out;

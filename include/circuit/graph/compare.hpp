@@ -33,7 +33,7 @@ struct CircuitComparison {
   std::vector<Node> common_nodes{};  ///< in the first circuit's order
   Overlap nodes{};
   Overlap edges{};                               ///< over all types
-  std::array<Overlap, 5> edges_by_type{};        ///< indexed by EdgeType
+  std::array<Overlap, all_edge_types.size()> edges_by_type{};  ///< indexed by EdgeType
 
   [[nodiscard]] const Overlap& operator[](EdgeType type) const {
     return edges_by_type[static_cast<std::size_t>(type)];
@@ -43,6 +43,7 @@ struct CircuitComparison {
     out << "Jaccard: nodes " << c.nodes.jaccard() << ", edges " << c.edges.jaccard() << " (";
     std::string_view separator;
     for (const auto type : all_edge_types) {
+      if (type == EdgeType::resid && c[type] == Overlap{}) continue;
       out << separator << name(type) << ' ' << c[type].jaccard();
       separator = ", ";
     }

@@ -20,12 +20,14 @@ enum class EdgeType : std::uint8_t {
   k,       ///< an attention feature or head, through keys and the softmax
   mlp,     ///< an MLP feature, at its own position, or a whole MLP
   metric,  ///< the metric or a logit, through the last residual stream
+  resid,   ///< a feature of the residual stream itself
 };
 
-inline constexpr std::array all_edge_types{EdgeType::ov, EdgeType::q, EdgeType::k, EdgeType::mlp, EdgeType::metric};
+inline constexpr std::array all_edge_types{EdgeType::ov, EdgeType::q, EdgeType::k, EdgeType::mlp, EdgeType::metric,
+                                            EdgeType::resid};
 
 [[nodiscard]] constexpr std::string_view name(EdgeType type) {
-  constexpr std::array<std::string_view, 5> names{"ov", "q", "k", "mlp", "metric"};
+  constexpr std::array<std::string_view, 6> names{"ov", "q", "k", "mlp", "metric", "resid"};
   return names[static_cast<std::size_t>(type)];
 }
 
@@ -38,7 +40,7 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
     if (name(type) == text) return type;
   }
   throw NameError{{.problem = "no such type of edge",
-                   .expected = "ov, q, k, mlp or metric",
+                   .expected = "ov, q, k, mlp, metric or resid",
                    .got = '"' + std::string{text} + '"'}};
 }
 
@@ -46,6 +48,7 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
 [[nodiscard]] constexpr bool reads_by(NodeKind target, EdgeType type) {
   switch (type) {
     case EdgeType::metric: return is_output(target);
+    case EdgeType::resid: return target == NodeKind::resid_feature;
     case EdgeType::mlp: return is_mlp(target) && target != NodeKind::mlp_error;
     default: return is_attention(target) && target != NodeKind::attn_error;
   }
@@ -54,6 +57,7 @@ inline std::ostream& operator<<(std::ostream& out, EdgeType type) { return out <
 /// Whether an edge of this type may enter such a target: its readers, or those of an error where a search follows it down.
 [[nodiscard]] constexpr bool may_enter(NodeKind target, EdgeType type) {
   if (target == NodeKind::mlp_error) return type == EdgeType::mlp;
+  if (target == NodeKind::resid_error) return type == EdgeType::resid;
   if (target == NodeKind::attn_error) return type == EdgeType::ov || type == EdgeType::q || type == EdgeType::k;
   return reads_by(target, type);
 }

@@ -35,13 +35,15 @@ enum class NodeKind : std::uint8_t {
   head,       ///< a whole attention head, at all positions
   mlp_block,  ///< a whole MLP, at all positions
   remainder,  ///< what a module that is not linear does beyond its derivative; only in tables, as bias and map
+  resid_feature,  ///< feature of a dictionary of the residual stream before a layer (behind the last: layer n_layers)
+  resid_error,    ///< what such a dictionary misses
 };
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 16> node_kind_names{
+inline constexpr std::array<std::string_view, 18> node_kind_names{
     "embed", "pos_embed", "attn",   "attn_error", "attn_out", "mlp",  "mlp_error", "mlp_out",
-    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block", "remainder"};
+    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block", "remainder", "resid", "resid_error"};
 
 }  // namespace detail
 
@@ -71,14 +73,18 @@ inline constexpr std::array<std::string_view, 16> node_kind_names{
          kind == NodeKind::mlp_block;
 }
 [[nodiscard]] constexpr bool is_feature(NodeKind kind) {
-  return kind == NodeKind::attn_feature || kind == NodeKind::mlp_feature;
+  return kind == NodeKind::attn_feature || kind == NodeKind::mlp_feature || kind == NodeKind::resid_feature;
 }
 /// Whether `Node::feature` says something: the number of a feature or of a head, or a token.
 [[nodiscard]] constexpr bool has_feature(NodeKind kind) {
   return is_feature(kind) || kind == NodeKind::head || kind == NodeKind::logit;
 }
 [[nodiscard]] constexpr bool is_error(NodeKind kind) {
-  return kind == NodeKind::attn_error || kind == NodeKind::mlp_error;
+  return kind == NodeKind::attn_error || kind == NodeKind::mlp_error || kind == NodeKind::resid_error;
+}
+/// Whether a kind is part of the residual stream itself, not of what a module adds to it.
+[[nodiscard]] constexpr bool is_stream(NodeKind kind) {
+  return kind == NodeKind::resid_feature || kind == NodeKind::resid_error;
 }
 [[nodiscard]] constexpr bool is_attention(NodeKind kind) {
   return kind == NodeKind::attn_feature || kind == NodeKind::attn_error || kind == NodeKind::attn_output ||
@@ -120,6 +126,12 @@ struct Node {
   [[nodiscard]] static constexpr Node mlp_output(Layer l, Position p) {
     return {NodeKind::mlp_output, l, p, Feature{0}};
   }
+  [[nodiscard]] static constexpr Node resid_feature(Layer l, Position p, Feature f) {
+    return {NodeKind::resid_feature, l, p, f};
+  }
+  [[nodiscard]] static constexpr Node resid_error(Layer l, Position p) {
+    return {NodeKind::resid_error, l, p, Feature{0}};
+  }
   [[nodiscard]] static constexpr Node input() { return {NodeKind::input, Layer{0}, Position{0}, Feature{0}}; }
   [[nodiscard]] static constexpr Node head(Layer l, Head h) {
     return {NodeKind::head, l, Position{0}, Feature{h.value}};
@@ -132,13 +144,13 @@ struct Node {
 };
 static_assert(sizeof(Node) == 16);
 
-/// Place along the residual stream of sequential blocks: embeddings 0, attention of layer l at 2l+1, its MLP at 2l+2,
-/// the metric and logits after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit
+/// Place along the residual stream of sequential blocks: embeddings 0, the stream before layer l at 3l+1, the layer's
+/// attention at 3l+2, its MLP at 3l+3, the metric and logits after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit
 /// acyclic.
 [[nodiscard]] constexpr std::int32_t depth(const Node& node) {
   if (is_output(node.kind)) return std::numeric_limits<std::int32_t>::max();
   if (!has_layer(node.kind)) return 0;
-  return 2 * node.layer.value + (is_attention(node.kind) ? 1 : 2);
+  return 3 * node.layer.value + (is_stream(node.kind) ? 1 : is_attention(node.kind) ? 2 : 3);
 }
 
 /// `attn.5.10.7515` (layer, position, feature), `mlp_error.3.4`, `embed.4`, `metric`, `logit.10.42` (position, token),
@@ -162,7 +174,7 @@ inline std::ostream& operator<<(std::ostream& out, const Node& node) { return ou
   }
   throw NameError{{.problem = "no such kind of node",
                    .expected = "embed, pos_embed, attn, attn_error, attn_out, mlp, mlp_error, mlp_out, bias, metric, "
-                               "logit, input, head or mlp_block",
+                               "logit, input, head, mlp_block, resid or resid_error",
                    .got = '"' + std::string{text} + '"'}};
 }
 

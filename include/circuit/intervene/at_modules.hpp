@@ -18,7 +18,8 @@ namespace circuit {
 template <class P>
 concept ModulePoint =
     std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> || std::same_as<P, hook::ln2::normalized> ||
-    std::same_as<P, hook::resid_mid> || std::same_as<P, hook::mlp_out>;
+    std::same_as<P, hook::resid_mid> || std::same_as<P, hook::mlp_out> || std::same_as<P, hook::resid_pre> ||
+    std::same_as<P, hook::resid_post>;
 
 /// What cross-layer features have written so far, in one forward pass, into MLP outputs of layers still to come.
 class LaterWrites {
@@ -45,7 +46,8 @@ class LaterWrites {
 /// Follows a forward pass to every module with a dictionary, and shows what the dictionary reads together with what it
 /// describes: the part that all interventions on features share. A transcoder's input is kept from ln2.hook_normalized
 /// (or hook_resid_mid) until hook_mlp_out, so an attachment that edits that input is named before this one. A dictionary
-/// that reads what it describes sees one tensor as both.
+/// that reads what it describes sees one tensor as both. The stream before a layer is shown where it is first complete:
+/// at the layer before's hook_resid_post, as of the layer behind.
 template <class Set>
 class AtModules {
  public:
@@ -74,6 +76,10 @@ class AtModules {
       if (reads_mlp(layer, MlpSite::normalized)) mlp_input_ = value;
     } else if constexpr (std::same_as<P, hook::resid_mid>) {
       if (reads_mlp(layer, MlpSite::resid_mid)) mlp_input_ = value;
+    } else if constexpr (std::same_as<P, hook::resid_pre>) {
+      if (layer == Layer{0}) show_stream(layer, value, replace);
+    } else if constexpr (std::same_as<P, hook::resid_post>) {
+      show_stream(Layer{layer.value + 1}, value, replace);
     } else {
       if (dictionaries_.mlp(layer) == nullptr) return;
       const auto input = reads_mlp(layer, MlpSite::mlp_out) ? value : std::exchange(mlp_input_, {});
@@ -88,6 +94,12 @@ class AtModules {
   }
 
  private:
+  template <class Replace>
+  void show_stream(Layer behind, at::Tensor& value, Replace& replace) {
+    if (stream_dictionary(dictionaries_, behind) == nullptr) return;
+    const auto stream = value;
+    put(value, replace(Module::stream, behind, stream, stream));
+  }
   void check_later_layers() const {
     for (const Layer layer : dictionaries_.mlp_layers()) {
       const auto& dictionary = *dictionaries_.mlp(layer);
@@ -119,6 +131,7 @@ class AtModules {
 template <class... Kinds>
 [[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
                                 const at::Tensor& input) {
+  if (module == Module::stream) return dictionaries.encode_stream(layer, input);
   return module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
 }
 
@@ -126,13 +139,23 @@ template <class... Kinds>
 template <class... Kinds>
 [[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
                                 const at::Tensor& input, const at::Tensor& features) {
+  if (module == Module::stream) return dictionaries.encode_stream(layer, input, features);
   return module == Module::attn ? dictionaries.encode_attn(layer, input, features)
                                 : dictionaries.encode_mlp(layer, input, features);
+}
+
+/// The features of a module's dictionary that are active. input [batch, pos, d_in]
+template <class... Kinds>
+[[nodiscard]] ActiveFeatures encode_active(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+                                           const at::Tensor& input) {
+  if (module == Module::stream) return dictionaries.active_stream(layer, input);
+  return module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
 }
 
 /// Which dictionaries somebody has a place for, besides SAEs of attention and transcoders that read behind the norm.
 struct PlaceFor {
   bool mlp_out = false;  ///< SAEs on hook_mlp_out
+  bool stream = false;   ///< SAEs of the residual stream
 };
 
 /// throws  ConfigError  for a set with a cross-layer transcoder, or a dictionary that reads where somebody has no place
@@ -158,6 +181,10 @@ void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers,
       refuse(*dictionary, hook_name(hook::mlp_out{}, layer), "SAEs of what an MLP writes");
     }
   }
+  for (std::int32_t l = 0; l <= n_layers && !place.stream; ++l) {
+    const auto* dictionary = stream_dictionary(dictionaries, Layer{l});
+    if (dictionary != nullptr) refuse(*dictionary, hook_name(hook::resid_pre{}, Layer{l}), "SAEs of the stream");
+  }
 }
 
 /// What a module's dictionary makes of its input, with what cross-layer features of earlier layers write there. Without
@@ -180,8 +207,7 @@ template <class... Kinds>
       later.add(layer, ahead, acts.matmul(widened(dictionary.W_later.select(1, ahead - 1))));
     }
   } else {
-    const auto active =
-        module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
+    const auto active = encode_active(dictionaries, module, layer, input);
     auto written = decode_active(dictionary, active);
     if (dictionary.b_out.defined()) written = written.add(dictionary.b_out);
     out = dictionary.output(shaped(written), input);

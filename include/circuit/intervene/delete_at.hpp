@@ -68,14 +68,15 @@ class DeleteAt {
   template <class Point>
     requires(ModulePoint<Point> || std::same_as<Point, P>)
   void visit(Point point, Layer layer, at::Tensor& value) {
-    if constexpr (std::same_as<Point, P>) {
-      if (layer == layer_) remove(value);
-    } else {
+    if constexpr (ModulePoint<Point>) {
       modules_.visit(point, layer, value,
                      [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*output*/) {
                        grab(module, l, input);
                        return at::Tensor{};
                      });
+    }
+    if constexpr (std::same_as<Point, P>) {
+      if (layer == layer_) remove(value);
     }
   }
 
@@ -149,6 +150,7 @@ template <ResidualPoint P>
 }
 /// The first point that holds what a module wrote.
 [[nodiscard]] constexpr std::int32_t residual_order(const FeatureId& id) {
+  if (id.module == Module::stream) return 3 * id.layer.value - 1;  // hook_resid_post of the layer before
   return id.module == Module::attn ? residual_order<hook::resid_mid>(id.layer)
                                    : residual_order<hook::resid_post>(id.layer);
 }
@@ -161,7 +163,7 @@ template <Architecture A, class... Kinds>
 at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionarySet<Kinds...>& dictionaries,
                          Module module, Layer layer, const std::vector<Feature>& features) {
   for (const auto feature : features) require_feature(dictionaries, {module, layer, feature});
-  check_index(layer, model.config().n_layers);
+  check_index(layer, model.config().n_layers + (module == Module::stream ? 1 : 0));
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   if (dictionary.later_layers() > 0) {
     throw ConfigError{{.file = dictionary.name,
@@ -170,7 +172,7 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
                        .hint = "ablate them instead"}};
   }
   const auto rows = dictionary.decoder_rows(detail::feature_index(features, dictionary));
-  if (module == Module::mlp || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
+  if (module != Module::attn || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
   if constexpr (A::Wiring::post_norms) {
     throw ConfigError{{.file = dictionary.name,
                        .tensor = hook_name(hook::attn::z{}, layer),

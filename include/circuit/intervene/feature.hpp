@@ -14,8 +14,8 @@
 
 namespace circuit {
 
-/// The part of a block that a dictionary describes.
-enum class Module : std::uint8_t { attn, mlp };
+/// The part of a block that a dictionary describes, or the residual stream before it.
+enum class Module : std::uint8_t { attn, mlp, stream };
 
 /// A feature of one layer's dictionary, at no position in particular: `attn_feature(Layer{5}, Feature{7515})`.
 struct FeatureId {
@@ -28,6 +28,11 @@ struct FeatureId {
 
 [[nodiscard]] constexpr FeatureId attn_feature(Layer layer, Feature feature) { return {Module::attn, layer, feature}; }
 [[nodiscard]] constexpr FeatureId mlp_feature(Layer layer, Feature feature) { return {Module::mlp, layer, feature}; }
+
+/// Of a dictionary of the residual stream before a layer.
+[[nodiscard]] constexpr FeatureId resid_feature(Layer layer, Feature feature) {
+  return {Module::stream, layer, feature};
+}
 
 /// The positions at which an intervention acts; none means every position.
 struct On {
@@ -48,7 +53,9 @@ template <std::same_as<Position>... More>
 }
 inline const On everywhere{};
 
-[[nodiscard]] constexpr std::string_view name(Module module) { return module == Module::attn ? "attn" : "mlp"; }
+[[nodiscard]] constexpr std::string_view name(Module module) {
+  return module == Module::attn ? "attn" : module == Module::mlp ? "mlp" : "resid";
+}
 
 /// `attn.5.7515` (layer, feature).
 [[nodiscard]] inline std::string to_string(const FeatureId& id) {
@@ -59,6 +66,7 @@ inline std::ostream& operator<<(std::ostream& out, const FeatureId& id) { return
 /// The dictionary of a module, or nullptr where the layer has none.
 template <class Set>
 [[nodiscard]] const DictionaryWeights* dictionary_of(const Set& dictionaries, Module module, Layer layer) {
+  if (module == Module::stream) return stream_dictionary(dictionaries, layer);
   return module == Module::attn ? dictionaries.attn(layer) : dictionaries.mlp(layer);
 }
 

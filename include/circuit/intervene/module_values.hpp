@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <string>
@@ -22,7 +23,8 @@ concept ModuleCache = Cache::template holds<hook::attn::z> && Cache::template ho
 
 /// An attachment that records exactly that: `model.run(tokens, record_modules()).cache`.
 [[nodiscard]] inline auto record_modules(InLayers in = {}) {
-  return record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::resid_mid, hook::mlp_out>(std::move(in));
+  return record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::resid_mid, hook::mlp_out, hook::resid_pre,
+                hook::resid_post>(std::move(in));
 }
 
 namespace detail {
@@ -36,6 +38,17 @@ template <ModuleCache Cache>
     return cache.template get<hook::resid_mid>(layer);
   } else {
     throw NameError{{.tensor = hook_name(hook::resid_mid{}, layer), .problem = "was not recorded"}};
+  }
+}
+
+/// The residual stream before a layer in a recorded run.
+template <ModuleCache Cache>
+[[nodiscard]] at::Tensor recorded_stream(const Cache& cache, Layer layer) {
+  if constexpr (Cache::template holds<hook::resid_pre> && Cache::template holds<hook::resid_post>) {
+    if (layer == Layer{0}) return cache.template get<hook::resid_pre>(layer);
+    return cache.template get<hook::resid_post>(Layer{layer.value - 1});
+  } else {
+    throw NameError{{.tensor = hook_name(hook::resid_pre{}, layer), .problem = "was not recorded"}};
   }
 }
 
@@ -54,7 +67,8 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
                          return at::Tensor{};
                        });
     };
-    if constexpr (std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out>) {
+    if constexpr (std::same_as<P, hook::attn::z> || std::same_as<P, hook::attn_out> ||
+                  std::same_as<P, hook::resid_pre> || std::same_as<P, hook::resid_post>) {
       show(point, recorded);
     } else if constexpr (std::same_as<P, hook::mlp_out>) {
       // A cache goes point by point, a forward pass layer by layer.
@@ -72,6 +86,7 @@ void for_each_module(const Set& dictionaries, const Cache& cache, Use&& use) {
 /// throws  NameError  when it was not recorded
 template <ModuleCache Cache, class Set>
 [[nodiscard]] at::Tensor input_of(const Set& dictionaries, const Cache& cache, Module module, Layer layer) {
+  if (module == Module::stream) return detail::recorded_stream(cache, layer);
   if (module == Module::mlp) return detail::mlp_dictionary_input(cache, mlp_site(dictionaries, layer), layer);
   if (dictionaries.attn_site(layer) == AttentionSite::attn_out) return cache.template get<hook::attn_out>(layer);
   return cache.template get<hook::attn::z>(layer).flatten(2);
@@ -81,7 +96,7 @@ template <ModuleCache Cache, class Set>
 class ErrorTerms {
  public:
   void put(Module module, Layer layer, at::Tensor error) {
-    auto& errors = module == Module::attn ? attn_ : mlp_;
+    auto& errors = by_module_[static_cast<std::size_t>(module)];
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= errors.size()) errors.resize(slot + 1);
     errors[slot] = std::move(error);
@@ -90,7 +105,7 @@ class ErrorTerms {
   /// return  [batch, pos, d_out]
   /// throws  NameError  when there is none of that module and layer
   [[nodiscard]] const at::Tensor& get(Module module, Layer layer) const {
-    const auto& errors = module == Module::attn ? attn_ : mlp_;
+    const auto& errors = by_module_[static_cast<std::size_t>(module)];
     const auto slot = static_cast<std::size_t>(layer.value);
     if (layer.value < 0 || slot >= errors.size() || !errors[slot].defined()) {
       throw NameError{{.tensor = "error of " + std::string{name(module)} + '.' + std::to_string(layer.value),
@@ -100,8 +115,7 @@ class ErrorTerms {
   }
 
  private:
-  std::vector<at::Tensor> attn_;
-  std::vector<at::Tensor> mlp_;
+  std::array<std::vector<at::Tensor>, 3> by_module_;
 };
 
 template <ModuleCache Cache, class... Kinds>

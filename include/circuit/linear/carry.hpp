@@ -20,11 +20,12 @@ namespace circuit::detail {
   return make::zeros({grad.size(0), length, grad.size(1)}, grad.options()).scatter(1, place, grad.unsqueeze(1));
 }
 
-/// Whether a gradient at `depth` meets transparent attention on its way down, and so spreads over positions.
+/// Whether a gradient meets transparent attention on its way down through what a target reads, and so spreads over
+/// positions.
 template <Dictionaries Set>
-[[nodiscard]] bool transparent_below(const Set& set, std::int64_t depth) {
-  for (std::int32_t l = 0; attn_depth(Layer{l}) < depth; ++l) {
-    if (has_transparent_attention(set, Layer{l})) return true;
+[[nodiscard]] bool transparent_below(const Set& set, const Upstream& range) {
+  for (std::int32_t l = 0; attn_depth(Layer{l}) < range.to; ++l) {
+    if (attn_depth(Layer{l}) > range.from && has_transparent_attention(set, Layer{l})) return true;
   }
   return false;
 }
@@ -51,27 +52,27 @@ template <Architecture A, SoftmaxJacobian Softmax, Dictionaries Set>
   return true;
 }
 
-/// The gradients of some targets at every depth below theirs: what passes on through transparent attention and skip
+/// The gradients of some targets at every depth that they read: what passes on through transparent attention and skip
 /// paths is added.
 template <Architecture A, SoftmaxJacobian Softmax, Dictionaries Set>
 [[nodiscard]] std::vector<CarriedGradients> carry(const PullBack<A, Softmax>& pull_back, const Set& set,
-                                                  std::vector<PromptGradients> gradients, std::int64_t depth,
+                                                  std::vector<PromptGradients> gradients, const Upstream& range,
                                                   const at::Tensor& positions) {
   std::vector<CarriedGradients> carried;
   const auto pass = [&](Layer layer, std::int64_t from) {
-    if (from >= depth) return;
+    if (from >= range.to || from < range.from) return;
     auto below = gradients;
     if (pass_layer(pull_back, set, below, layer, from, positions)) {
       carried.push_back({from, std::exchange(gradients, std::move(below))});
     }
   };
-  for (auto l = static_cast<std::int32_t>(depth / 2); l >= 0; --l) {
+  for (auto l = static_cast<std::int32_t>(range.to / 3); l >= 0; --l) {
     const Layer layer{l};
-    if (attn_depth(layer) >= depth) continue;
+    if (attn_depth(layer) >= range.to) continue;
     if constexpr (!A::Wiring::parallel) pass(layer, mlp_depth<A>(layer));
     pass(layer, attn_depth(layer));
   }
-  carried.push_back({0, std::move(gradients)});
+  carried.push_back({range.from, std::move(gradients)});
   return carried;
 }
 

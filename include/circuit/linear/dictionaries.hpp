@@ -5,6 +5,7 @@
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/active_features.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
+#include "circuit/linear/depth.hpp"
 #include "circuit/model/config.hpp"
 #include "circuit/model/weights.hpp"
 
@@ -37,6 +38,24 @@ template <Dictionaries Set>
 [[nodiscard]] bool has_skip(const Set& set, Layer layer) {
   const auto* dictionary = set.mlp(layer);
   return dictionary != nullptr && dictionary->has_skip();
+}
+
+/// A set that may describe the residual stream itself.
+template <class S>
+concept DescribesStream = Dictionaries<S> && requires(const S& s, Layer layer, const at::Tensor& x) {
+  { s.stream(layer) } -> std::same_as<const DictionaryWeights*>;
+  { s.active_stream(layer, x) } -> std::same_as<ActiveFeatures>;
+};
+
+/// What a target at a depth reads.
+template <Dictionaries Set>
+[[nodiscard]] Upstream upstream_of(const Set& set, std::int64_t depth) {
+  if constexpr (DescribesStream<Set>) {
+    for (Layer layer{static_cast<std::int32_t>(depth / 3)}; layer.value >= 0; --layer.value) {
+      if (stream_depth(layer) < depth && set.stream(layer) != nullptr) return {stream_depth(layer), depth};
+    }
+  }
+  return {-1, depth};
 }
 
 /// Calls use(earlier layer, how many layers it lies before this one) for every cross-layer transcoder before a layer

@@ -24,7 +24,7 @@ struct PromptGradients {
 /// Gradients on the way down: they hold for nodes from one depth on, up to the depth of those before them. Only a
 /// transparent module changes them.
 struct CarriedGradients {
-  std::int64_t from = 0;                   ///< depth; 0, embeddings included, for the last
+  std::int64_t from = -1;                  ///< depth; for the last, where what the targets read begins
   std::vector<PromptGradients> gradients;  ///< the same prompts and targets at every depth
 };
 
@@ -34,8 +34,8 @@ class DirectEffects {
  public:
   /// positions  where each target stands; must not ascend, so that the readers of a position are one run of targets
   /// spans      whether a target reads every position up to its own, or only its own
-  /// depth      nodes before this depth are upstream
-  DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans, std::int64_t depth);
+  /// range      which nodes are upstream
+  DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans, const Upstream& range);
 
   /// Multiplies. carried  by falling depth; each with at most one entry per prompt, prompts ascending
   void multiply(const std::vector<CarriedGradients>& carried);
@@ -50,7 +50,7 @@ class DirectEffects {
   };
   [[nodiscard]] Place place(std::int64_t target, std::int64_t column) const;
   [[nodiscard]] const Node& node(const Place& place) const {
-    return sources_->at(Position{static_cast<std::int32_t>(place.position)}).node(place.index, depth_);
+    return sources_->at(Position{static_cast<std::int32_t>(place.position)}).node(place.index, range_);
   }
 
   /// Calls use(prompt, target, column, effect times activation) for every product; targets in parallel, prompts in turn.
@@ -88,7 +88,7 @@ class DirectEffects {
   const Sources* sources_;
   std::vector<std::int64_t> positions_;
   bool spans_;
-  std::size_t depth_;
+  Upstream range_;
   std::vector<std::int64_t> offsets_;  // [pos]
   std::int64_t columns_ = 0;
   std::vector<Products> products_;     // [pos]
@@ -120,14 +120,14 @@ void with_elements(const at::Tensor& matrix, Use&& use) {
 namespace circuit {
 
 inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans,
-                                    std::int64_t depth)
+                                    const Upstream& range)
     : sources_{&sources},
       positions_{std::move(positions)},
       spans_{spans},
-      depth_{static_cast<std::size_t>(depth)},
+      range_{range},
       products_(static_cast<std::size_t>(sources.length())) {
   for (std::int32_t p = 0; p < sources.length(); ++p) {
-    const auto here = sources.at(Position{p}).before(depth_);
+    const auto here = sources.at(Position{p}).count(range_);
     offsets_.push_back(columns_);
     if (spans_) {
       columns_ += here;
@@ -171,15 +171,10 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
   std::vector<at::Tensor> rest;
   std::vector<at::Tensor> rest_grad;
   for (auto part = carried.rbegin(); part != carried.rend(); ++part) {  // upwards, as the nodes lie
-    const auto from = [&](const std::vector<std::int64_t>& before) {
-      return part == carried.rbegin() ? 0 : before[static_cast<std::size_t>(part->from)];
-    };
-    const auto to = [&](const std::vector<std::int64_t>& before) {
-      const auto next = std::next(part);
-      return before[next == carried.rend() ? depth_ : static_cast<std::size_t>(next->from)];
-    };
-    const auto first_rest = from(source.rest_before);
-    const auto rests = to(source.rest_before) - first_rest;
+    const auto next = std::next(part);
+    const Upstream here{part->from, next == carried.rend() ? range_.to : next->from};
+    const auto first_rest = here.first(source.rest_before);
+    const auto rests = here.count(source.rest_before);
     std::vector<at::Tensor> grads;
     std::vector<at::Tensor> on_rest;
     std::vector<at::Tensor> on_rest_grad;
@@ -195,8 +190,7 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
       on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
       grads.push_back(grad);
     }
-    const auto first_write = from(source.writes_before);
-    const auto writes = source.writes.narrow(0, first_write, to(source.writes_before) - first_write);
+    const auto writes = source.writes.narrow(0, here.first(source.writes_before), here.count(source.writes_before));
     features.push_back(make::cat(grads, 0).matmul(writes.t()));
     rest.push_back(make::cat(on_rest, 0));
     rest_grad.push_back(make::cat(on_rest_grad, 0));
@@ -205,7 +199,7 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
     return parts.size() == 1 ? parts.front() : make::cat(parts, 1);
   };
   const auto host = [](const at::Tensor& products) { return products.to(at::kCPU).contiguous(); };
-  out.features = host(source.by_feature(joined(features), depth_));
+  out.features = host(source.by_feature(joined(features), range_));
   out.rest = host(joined(rest));
   out.rest_grad = host(joined(rest_grad));
   return out;
@@ -215,7 +209,7 @@ inline DirectEffects::Place DirectEffects::place(std::int64_t target, std::int64
   auto position = positions_[static_cast<std::size_t>(target)];
   if (spans_) position = (std::upper_bound(offsets_.begin(), offsets_.end(), column) - offsets_.begin()) - 1;
   const auto index = column - offset(static_cast<std::size_t>(position));
-  const auto size = sources_->at(Position{static_cast<std::int32_t>(position)}).before(depth_);
+  const auto size = sources_->at(Position{static_cast<std::int32_t>(position)}).count(range_);
   return {position, index < size ? index : -1};
 }
 
@@ -229,7 +223,7 @@ void DirectEffects::for_each(Use&& use) const {
     const auto features = products.features.size(1);
     const auto rest = products.rest.size(1);
     for (const auto& run : products.runs) {
-      const auto* activation = source.activation.data() + source.slot(run.prompt, 0);
+      const auto* activation = source.activation.data() + source.slot(run.prompt, range_.first(source.features_before));
       at::parallel_for(0, static_cast<std::int64_t>(run.target.size()), 4, [&](std::int64_t from, std::int64_t to) {
         for (auto r = from; r < to; ++r) {
           const auto target = run.target[static_cast<std::size_t>(r)];
@@ -261,7 +255,8 @@ inline std::vector<DirectEffects::Effect> DirectEffects::effects(std::int64_t ta
     const auto rest = place.index - products.features.size(1);
     if (rest >= 0) {
       out.push_back({run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
-    } else if (const auto slot = source.slot(run.prompt, place.index); source.present[slot] != 0) {
+    } else if (const auto slot = source.slot(run.prompt, range_.first(source.features_before) + place.index);
+               source.present[slot] != 0) {
       const auto grad = detail::element(products.features, row, place.index);
       out.push_back({run.prompt, grad * source.unit_at(slot), grad * source.activation[slot]});
     }

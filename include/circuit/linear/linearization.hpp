@@ -25,6 +25,13 @@ struct OutputGradients {
   std::vector<at::Tensor> attn_out;  ///< by layer
   std::vector<at::Tensor> mlp_out;
   at::Tensor last;                   ///< at the residual stream after the last block
+  std::vector<at::Tensor> stream;    ///< before each layer and behind the last; undefined where no dictionary is
+
+  /// On what lies at a depth.
+  [[nodiscard]] const at::Tensor& at_depth(std::int64_t depth) const {
+    const auto layer = static_cast<std::size_t>(depth / 3);
+    return depth % 3 == 0 ? stream[layer] : depth % 3 == 1 ? attn_out[layer] : mlp_out[layer];
+  }
 };
 
 /// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant (+ the linear part of a
@@ -43,6 +50,7 @@ struct DescribedRun {
   at::Tensor pos_embed;          ///< the same for positions; undefined where the model adds none
   std::vector<ModuleState> attn;  ///< by layer
   std::vector<ModuleState> mlp;
+  std::vector<ModuleState> stream;  ///< before each layer and behind the last; empty where no dictionary describes it
 };
 
 /// Everything a linear search reads, from one clean run with its gradient and, for contrast, one corrupt run.
@@ -177,6 +185,7 @@ template <Architecture A, Dictionaries Set>
     if constexpr (A::Positions::adds_embedding) out[r].pos_embed = runs[r]->get<hook::pos_embed>();
     out[r].attn.resize(layers);
     out[r].mlp.resize(layers);
+    out[r].stream.resize(layers + 1);
   }
   const auto values = [&]<HookPoint P>(P, Layer layer) {
     std::vector<at::Tensor> of_runs;
@@ -196,6 +205,20 @@ template <Architecture A, Dictionaries Set>
       modules[r]->rest = outputs[r];
     }
   };
+  if constexpr (DescribesStream<Set>) {
+    for (std::size_t slot = 0; slot <= layers; ++slot) {
+      const Layer layer{static_cast<std::int32_t>(slot)};
+      const auto* dictionary = dictionaries.stream(layer);
+      if (dictionary == nullptr) continue;
+      std::vector<at::Tensor> values_before;
+      for (const auto* run : runs) values_before.push_back(stream_before<A>(*run, layer));
+      const auto stream_states = states(&DescribedRun::stream, slot);
+      for (auto* state : stream_states) state->constant = dictionary->b_out;
+      describe_module<false>(
+          values_before, values_before, [&](const at::Tensor& x) { return dictionaries.active_stream(layer, x); },
+          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, stream_states);
+    }
+  }
   for (std::size_t slot = 0; slot < layers; ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
     const auto attn_outs = values(hook::attn_out{}, layer);
@@ -249,7 +272,7 @@ template <Architecture A, Dictionaries Set>
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<at::Tensor> map_changes(const HookedTransformer<A>& model, const Set& dictionaries,
                                                   const Linearization& lin, const FrozenRun& corrupt) {
-  std::vector<at::Tensor> changes(2 * lin.corrupt.attn.size());
+  std::vector<at::Tensor> changes(3 * lin.corrupt.attn.size());
   const auto add = [&](std::int64_t depth, const at::Tensor& change) {
     auto& sum = changes[static_cast<std::size_t>(depth)];
     sum = sum.defined() ? sum.add(change) : change;
@@ -317,6 +340,10 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
       keep(hook::attn_out{}, Layer{l}, out.gradients.attn_out);
       if constexpr (has_mlp<A>) keep(hook::mlp_out{}, Layer{l}, out.gradients.mlp_out);
     }
+    // The stream behind a module is the module's output and what was there, so they share their gradient.
+    const auto& written_last = has_mlp<A> ? out.gradients.mlp_out : out.gradients.attn_out;
+    out.gradients.stream = {out.gradients.embed};
+    out.gradients.stream.insert(out.gradients.stream.end(), written_last.begin(), written_last.end());
   }
   graph.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
     out.run.template put<P>(layer, value.detach());

@@ -51,6 +51,12 @@ class DictionariesByRole {
   [[nodiscard]] const DictionaryWeights* mlp(Layer layer) const {
     return rule_->mlp(layer) == Role::read ? set_->mlp(layer) : nullptr;
   }
+  [[nodiscard]] const DictionaryWeights* stream(Layer layer) const { return stream_dictionary(*set_, layer); }
+  [[nodiscard]] ActiveFeatures active_stream(Layer layer, const at::Tensor& x) const
+    requires DescribesStream<Set>
+  {
+    return set_->active_stream(layer, x);
+  }
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return set_->attn_site(layer); }
   [[nodiscard]] MlpSite mlp_site(Layer layer) const { return circuit::mlp_site(*set_, layer); }
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return set_->active_attn(layer, x); }

@@ -72,6 +72,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
   OutputGradients out;
   out.attn_out.resize(static_cast<std::size_t>(layers));
   out.mlp_out.resize(static_cast<std::size_t>(layers));
+  out.stream.resize(static_cast<std::size_t>(layers) + 1);
   out.last = lin.gradients.last;
   auto resid = out.last;  // gradient on the residual stream, carried downwards
   const auto by_prompt = [&](const auto& grad) {
@@ -80,6 +81,16 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     return make::stack(grads);
   };
 
+  const auto pass_stream = [&](Layer layer) {  // no path goes around a dictionary of the stream
+    const auto* d = stream_dictionary(dictionaries, layer);
+    if (d == nullptr) return;
+    const auto slot = static_cast<std::size_t>(layer.value);
+    out.stream[slot] = resid;
+    const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
+    resid = detail::combined_reader(*d, lin.clean.stream[slot].features, {resid.flatten(0, 1)}, readers)
+                .view(resid.sizes());
+  };
+  pass_stream(Layer{layers});
   for (std::int32_t l = layers - 1; l >= 0; --l) {
     const Layer layer{l};
     const auto slot = static_cast<std::size_t>(l);
@@ -127,6 +138,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       }));
     }
     resid = below;
+    pass_stream(layer);
   }
   out.embed = resid;
   return out;

@@ -28,7 +28,7 @@ struct SourceOptions {
   bool split_embedding = false;  ///< token and position embeddings as two nodes per position
 };
 
-/// The upstream nodes of one position over all prompts, in depth order, so that "before depth D" is a prefix. Features
+/// The upstream nodes of one position over all prompts, in depth order, so that what a target reads is one run of them. Features
 /// write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the prompt's own
 /// scale); the rest (errors, outputs, embeddings) writes another vector on each.
 struct PositionSources {
@@ -48,23 +48,29 @@ struct PositionSources {
   at::Tensor rest_effect;                     ///< [batch, rest, d_model]  contrasted write vectors
   at::Tensor rest_writes;                     ///< [batch, rest, d_model]  clean write vectors
 
-  /// Upstream nodes before a depth.
-  [[nodiscard]] std::int64_t before(std::size_t depth) const { return features_before[depth] + rest_before[depth]; }
+  /// How many nodes a target reads here.
+  [[nodiscard]] std::int64_t count(const Upstream& range) const {
+    return range.count(features_before) + range.count(rest_before);
+  }
   /// The i-th of them: features first, then the rest.
-  [[nodiscard]] const Node& node(std::int64_t i, std::size_t depth) const {
-    const auto of_features = features_before[depth];
-    return i < of_features ? features[static_cast<std::size_t>(i)] : rest[static_cast<std::size_t>(i - of_features)];
+  [[nodiscard]] const Node& node(std::int64_t i, const Upstream& range) const {
+    const auto of_features = range.count(features_before);
+    return i < of_features ? features[static_cast<std::size_t>(range.first(features_before) + i)]
+                           : rest[static_cast<std::size_t>(range.first(rest_before) + i - of_features)];
   }
   /// Where a prompt's value of a feature stands in `activation` and `present`.
   [[nodiscard]] std::size_t slot(Prompt b, std::int64_t feature) const {
     return static_cast<std::size_t>(b.value) * features.size() + static_cast<std::size_t>(feature);
   }
   [[nodiscard]] double unit_at(std::size_t place) const { return unit.empty() ? 1.0 : unit[place]; }
-  /// Products with the writes before a depth as products with the features before it. [rows, writes] -> [rows, features]
-  [[nodiscard]] at::Tensor by_feature(const at::Tensor& products, std::size_t depth) const {
+  /// Products with the writes that a target reads as products with the features. [rows, writes] -> [rows, features]
+  [[nodiscard]] at::Tensor by_feature(const at::Tensor& products, const Upstream& range) const {
     if (!writer.defined()) return products;
-    const auto feature = writer.narrow(0, 0, products.size(1)).to(products.device());
-    return make::zeros({products.size(0), features_before[depth]}, products.options()).index_add_(1, feature, products);
+    const auto first = range.first(features_before);
+    auto feature = writer.narrow(0, range.first(writes_before), products.size(1)).to(products.device());
+    if (first > 0) feature = feature.sub(first);
+    return make::zeros({products.size(0), range.count(features_before)}, products.options())
+        .index_add_(1, feature, products);
   }
 };
 
@@ -400,9 +406,24 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
     }
   }
   packer.close_depth();
+  const auto add_stream = [&](Layer layer) {
+    if (const auto* dictionary = stream_dictionary(dictionaries, layer)) {
+      const auto slot = static_cast<std::size_t>(layer.value);
+      const auto& clean = lin.clean.stream[slot];
+      const auto* corrupt = paired ? &lin.corrupt.stream[slot] : nullptr;
+      packer.add_features(NodeKind::resid_feature, layer, clean, corrupt, [&](const at::Tensor& ids) {
+        return dictionary->decoder_rows(ids.to(model.device()));
+      });
+      if (options.errors) {
+        packer.add_rest(NodeKind::resid_error, layer, clean.rest, paired ? corrupt->rest : at::Tensor{});
+      }
+    }
+    packer.close_depth();
+  };
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     const Layer layer{l};
     const auto slot = static_cast<std::size_t>(l);
+    add_stream(layer);
     const auto add = [&](bool read, NodeKind feature, NodeKind error, NodeKind output, const auto& clean,
                          const auto& corrupt, auto&& writes) {
       if (read) {
@@ -432,6 +453,7 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
         lin.clean.mlp, lin.corrupt.mlp,
         [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });
   }
+  add_stream(Layer{static_cast<std::int32_t>(model.config().n_layers)});
   Sources out;
   out.batch_ = static_cast<std::int32_t>(lin.batch());
   out.positions_ = std::move(packer).finish();

@@ -29,9 +29,11 @@ class StreamConstants {
       }
     };
     for (std::size_t l = 0; l < lin.clean.attn.size(); ++l) {
+      add(lin.clean.stream, lin.corrupt.stream, l);
       add(lin.clean.attn, lin.corrupt.attn, l);
       add(lin.clean.mlp, lin.corrupt.mlp, l);
     }
+    add(lin.clean.stream, lin.corrupt.stream, lin.clean.attn.size());
     sums_.push_back(sum);
   }
 
@@ -40,7 +42,7 @@ class StreamConstants {
   /// What modules at depths [from, to) write: [d_model], or [batch, pos, d_model] where it differs.
   [[nodiscard]] at::Tensor between(std::int64_t from, std::int64_t to) const {
     const auto& upper = sums_[static_cast<std::size_t>(to)];
-    return from == 0 ? upper : upper.sub(sums_[static_cast<std::size_t>(from)]);
+    return from <= 0 ? upper : upper.sub(sums_[static_cast<std::size_t>(from)]);
   }
 
  private:

@@ -24,6 +24,7 @@ namespace detail {
     case EdgeType::q: return "#d96b00";
     case EdgeType::k: return "#1f9250";
     case EdgeType::mlp: return "#8d4fc7";
+    case EdgeType::resid: return "#6b7280";
     default: return "#cf2f63";
   }
 }

@@ -9,10 +9,10 @@ namespace circuit::detail {
 inline constexpr std::string_view graph_page_style = R"css(
 :root { color-scheme: light; --ground:#fff; --panel:#f6f7f9; --line:#d6dbe1; --text:#1f2429; --soft:#5b6670;
   --band:#f4f6f8; --node:#fff; --rim:#4a545e; --accent:#0b66d0; --shadow:rgba(20,30,40,.18);
-  --ov:#2b74d4; --q:#d96b00; --k:#1f9250; --mlp:#8d4fc7; --metric:#cf2f63; }
+  --ov:#2b74d4; --q:#d96b00; --k:#1f9250; --mlp:#8d4fc7; --metric:#cf2f63; --resid:#6b7280; }
 :root[data-theme=dark] { color-scheme: dark; --ground:#14171a; --panel:#1d2125; --line:#363d44; --text:#e4e8ec; --soft:#9aa5b0;
   --band:#1a1e22; --node:#23282d; --rim:#b4bec8; --accent:#6cb0ff; --shadow:rgba(0,0,0,.6);
-  --ov:#62a3f5; --q:#f59a45; --k:#4fc682; --mlp:#bd8df0; --metric:#f2668f; }
+  --ov:#62a3f5; --q:#f59a45; --k:#4fc682; --mlp:#bd8df0; --metric:#f2668f; --resid:#9ca3af; }
 * { box-sizing: border-box; }
 html, body { height: 100%; margin: 0; }
 body { display: flex; flex-direction: column; background: var(--ground); color: var(--text);
@@ -93,7 +93,7 @@ inline constexpr std::string_view graph_page_script = R"js(
 'use strict';
 (() => {
 const data = JSON.parse(document.getElementById('circuit-data').textContent);
-const types = ['ov', 'q', 'k', 'mlp', 'metric'];
+const types = ['ov', 'q', 'k', 'mlp', 'metric', 'resid'].filter(t => t !== 'resid' || data.edges.some(e => e.type === t));
 const $ = id => document.getElementById(id);
 const nodes = data.nodes, edges = data.edges;
 const state = { shown: data.shown, limit: data.threshold, types: new Set(types), first: data.first, errors: data.errors,
@@ -103,8 +103,8 @@ nodes.forEach((n, i) => {
   n.index = i; n.in = []; n.out = [];
   n.error = n.kind.endsWith('_error'); n.embed = n.kind.endsWith('embed');
   n.isMetric = n.kind === 'metric' || n.kind === 'logit';  // what is explained
-  n.family = n.isMetric ? 'metric' : n.embed ? 'embed' : n.kind.startsWith('attn') ? 'attn' : 'mlp';
-  n.row = n.isMetric ? Infinity : n.embed ? 0 : 2 * n.layer + (n.family === 'attn' ? 1 : 2);
+  n.family = n.isMetric ? 'metric' : n.embed ? 'embed' : n.kind.startsWith('attn') ? 'attn' : n.kind.startsWith('resid') ? 'resid' : 'mlp';
+  n.row = n.isMetric ? Infinity : n.embed ? 0 : 3 * n.layer + (n.family === 'resid' ? 1 : n.family === 'attn' ? 2 : 3);
   n.token = n.isMetric ? '' : (data.tokens[n.position] ?? '');
 });
 edges.forEach((e, i) => { e.index = i; e.from = nodes[e.up]; e.to = nodes[e.down]; e.from.out.push(e); e.to.in.push(e); });

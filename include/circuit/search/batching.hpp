@@ -81,7 +81,8 @@ namespace circuit::detail {
 }
 
 [[nodiscard]] inline DescribedRun mean_described(const DescribedRun& run, std::int64_t batch, std::int64_t length) {
-  DescribedRun out{.embed = mean_prompt(run.embed), .pos_embed = mean_prompt(run.pos_embed), .attn = {}, .mlp = {}};
+  DescribedRun out{
+      .embed = mean_prompt(run.embed), .pos_embed = mean_prompt(run.pos_embed), .attn = {}, .mlp = {}, .stream = {}};
   const auto mean_module = [&](const ModuleState& m) -> ModuleState {
     const bool by_prompt = m.constant.defined() && m.constant.dim() > 1;
     return {mean_features(m.features, batch, length), mean_prompt(m.rest),
@@ -89,6 +90,9 @@ namespace circuit::detail {
   };
   for (const auto& m : run.attn) out.attn.push_back(mean_module(m));
   for (const auto& m : run.mlp) out.mlp.push_back(mean_module(m));
+  for (const auto& m : run.stream) {
+    out.stream.push_back(m.features.rows() > 0 ? mean_module(m) : ModuleState{});  // where no dictionary is
+  }
   return out;
 }
 
@@ -113,6 +117,7 @@ inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
   out.gradients.last = detail::mean_prompt(lin.gradients.last);
   for (const auto& g : lin.gradients.attn_out) out.gradients.attn_out.push_back(detail::mean_prompt(g));
   for (const auto& g : lin.gradients.mlp_out) out.gradients.mlp_out.push_back(detail::mean_prompt(g));
+  for (const auto& g : lin.gradients.stream) out.gradients.stream.push_back(detail::mean_prompt(g));
   return out;
 }
 

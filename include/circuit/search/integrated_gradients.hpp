@@ -14,16 +14,21 @@ namespace circuit {
 /// Gradients of each prompt's metric on what every module writes, averaged on the straight line from the module's clean
 /// output to its corrupt one, a module at a time and everything before it clean. A dictionary's features and error
 /// moved together, as sparse feature circuits have it, are this line, since decoding is linear: gradients on features
-/// and errors are these along what they write. corrupt  undefined: the line ends at 0 steps    how many points: at (k +
-/// offset) / steps of the way, k from 0 throws   ShapeError for prompts that do not line up, ValueError for no steps
+/// and errors are these along what they write.
+/// corrupt  undefined: the line ends at 0
+/// steps    how many points: at (k + offset) / steps of the way, k from 0
+/// streams  layers before which (n_layers: behind the last) the residual stream is moved too
+/// throws   ShapeError for prompts that do not line up, ValueError for no steps
 /// source   Marks et al. 2024 (offset 0)
 template <Architecture A, Metric M>
 [[nodiscard]] OutputGradients integrated_gradients(const HookedTransformer<A>& model, const at::Tensor& clean,
                                                    const at::Tensor& corrupt, const M& metric, std::int64_t steps = 10,
-                                                   double offset = 0.0) {
+                                                   double offset = 0.0, const std::vector<Layer>& streams = {}) {
   if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
   if (corrupt.defined()) check_shape(corrupt, shape_of(clean), "corrupt tokens");
-  const auto points = [] { return record<hook::embed, hook::attn_out, hook::mlp_out, hook::resid_post>(); };
+  const auto points = [] {
+    return record<hook::embed, hook::attn_out, hook::mlp_out, hook::resid_pre, hook::resid_post>();
+  };
   const auto at_clean = model.run(clean, points()).cache;
   const auto at_corrupt = corrupt.defined() ? model.run(corrupt, points()).cache : decltype(at_clean){};
 
@@ -50,6 +55,11 @@ template <Architecture A, Metric M>
     if constexpr (has_mlp<A>) out.mlp_out.push_back(mean_gradient(hook::mlp_out{}, Layer{l}));
   }
   out.last = mean_gradient(hook::resid_post{}, Layer{layers - 1});
+  out.stream.resize(static_cast<std::size_t>(layers) + 1);
+  for (const Layer layer : streams) {
+    out.stream[static_cast<std::size_t>(layer.value)] =
+        layer.value == layers ? out.last : mean_gradient(hook::resid_pre{}, layer);
+  }
   return out;
 }
 

@@ -93,10 +93,12 @@ Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Mo
   detail::LeapRun<Policies, A, DictionariesByRole<Set, Modules>> run{policies, model, read, std::move(linearization)};
   stage("packing");
   run.metric_step();
+  run.stream_step(Layer{static_cast<std::int32_t>(model.config().n_layers)});
   for (auto l = static_cast<std::int32_t>(model.config().n_layers) - 1; l >= 0; --l) {
     if (stop.stop_requested()) throw Cancelled{"the search"};
     run.mlp_step(Layer{l});
     run.attention_steps(Layer{l});
+    run.stream_step(Layer{l});
     notify(LayerDone{Layer{l}, run.edge_count()}, observers...);
   }
   stage("edges");

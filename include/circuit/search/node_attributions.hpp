@@ -46,8 +46,7 @@ template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set
       const auto first = here.writes_before[depth];
       const auto count = here.writes_before[depth + 1] - first;
       if (count == 0) continue;
-      const auto layer = depth / 2;
-      const auto& grads = depth % 2 == 0 ? lin.gradients.attn_out[layer] : lin.gradients.mlp_out[layer];
+      const auto& grads = lin.gradients.at_depth(static_cast<std::int64_t>(depth));
       const auto on_writes = grads.select(1, p)
                                  .matmul(here.writes.narrow(0, first, count).t())
                                  .to(at::kCPU, at::kDouble)

@@ -16,6 +16,7 @@
 #include "circuit/data/contrast_batch.hpp"
 #include "circuit/search/hard_concrete.hpp"
 #include "circuit/search/mask_attributions.hpp"
+#include "circuit/search/module_nodes.hpp"
 
 namespace circuit {
 
@@ -55,7 +56,7 @@ struct NodeGates {
   /// One of the tensors, and the column of a node in it.
   [[nodiscard]] std::pair<at::Tensor*, std::int64_t> find(const Node& node) {
     if (is_embedding(node.kind)) return {&embedding, 0};
-    auto& gates = modules.at({is_attention(node.kind) ? Module::attn : Module::mlp, node.layer});
+    auto& gates = modules.at({module_of(node), node.layer});
     return {&gates, is_error(node.kind) ? gates.size(1) - 1 : node.feature.value};
   }
   /// As many with `make` of each, of an order that is always the same.

@@ -47,7 +47,7 @@ struct SparseFeatureCircuit {
   std::stop_token stop{};  ///< read between stages
 
   /// return  em numbers are shares of the metric, clean minus corrupt; no bias rows
-  /// throws  ConfigError for dictionaries across layers or of hook_resid_mid, and as Leap
+  /// throws  ConfigError for dictionaries across layers or transcoders of hook_resid_mid, and as Leap
   template <Architecture A, Dictionaries Set, Metric M>
   [[nodiscard]] Circuit operator()(const HookedTransformer<A>& model, const Set& dictionaries,
                                    const PromptPair& prompts, const M& metric) const {
@@ -58,13 +58,17 @@ struct SparseFeatureCircuit {
           {.tensor = "corrupt prompts", .problem = "there are none", .hint = "search with contrast::None"}};
     }
     refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers),
-                                "a sparse feature circuit", {.mlp_out = true});
+                                "a sparse feature circuit", {.mlp_out = true, .stream = true});
+    std::vector<Layer> streams;
+    for (std::int32_t l = 0; l <= model.config().n_layers; ++l) {
+      if (stream_dictionary(dictionaries, Layer{l}) != nullptr) streams.push_back(Layer{l});
+    }
     const modules::ReadElseOpaque rule{};
     const DictionariesByRole read{dictionaries, rule};
     const Leap<keep::AnyRule, chain::Given, Contrast, batching::Exact, score::Chained, targets::Asked, softmax::Exact,
                final_norm::Exact>
         policies{.keep = keep,
-                 .chain = {integrated_gradients(model, prompts.clean, corrupt, metric, steps, offset)},
+                 .chain = {integrated_gradients(model, prompts.clean, corrupt, metric, steps, offset, streams)},
                  .contrast = contrast,
                  .sources = sources,
                  .stop = stop,

@@ -27,15 +27,31 @@ template <Architecture A, Dictionaries Set>
     }
   }
   auto by_dictionary =
-      combined_reader(dictionary, active, {grad.flatten(0, 1)}, [&](const at::Tensor& features, const at::Tensor& rows) {
-        if constexpr (ReadsAtInput<Set>) {
-          return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;
-        } else {
-          return dictionary.readers(features);
-        }
-      }).view(grad.sizes());
+      combined_reader(
+          dictionary, active, {grad.flatten(0, 1)},
+          [&](const at::Tensor& features, const at::Tensor& rows) {
+            if constexpr (ReadsAtInput<Set>) {
+              return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;
+            } else {
+              return dictionary.readers(features);
+            }
+          })
+          .view(grad.sizes());
   if (dictionary.has_skip()) by_dictionary = by_dictionary.add(grad.matmul(dictionary.W_skip.t()));
   return by_module.sub(by_dictionary);
+}
+
+/// The same for the residual stream. grad  [batch, pos, d_model] at the stream   return  the same shape
+template <Dictionaries Set>
+[[nodiscard]] at::Tensor stream_error_readers(const Set& dictionaries, const Linearization& lin, Layer layer,
+                                              const at::Tensor& grad) {
+  const auto& dictionary = require(stream_dictionary(dictionaries, layer));
+  const auto& active = lin.clean.stream[static_cast<std::size_t>(layer.value)].features;
+  return grad.sub(combined_reader(dictionary, active, {grad.flatten(0, 1)},
+                                  [&](const at::Tensor& features, const at::Tensor& /*rows*/) {
+                                    return dictionary.readers(features);
+                                  })
+                      .view(grad.sizes()));
 }
 
 /// The same for attention.

@@ -32,23 +32,21 @@ struct NodeValues {
 
 /// The gradients along all that a feature writes, on one prompt.
 /// i  its index among its position's features
-[[nodiscard]] inline double along_writes(const PositionSources& source, std::ptrdiff_t i, const Node& node, Prompt prompt,
-                                         const OutputGradients& outputs) {
-  const auto along = [&](std::int64_t write, const std::vector<at::Tensor>& by_layer, std::size_t layer) {
-    const auto grad = by_layer[layer].select(0, prompt.value).select(0, node.position.value);
+[[nodiscard]] inline double along_writes(const PositionSources& source, std::ptrdiff_t i, const Node& node,
+                                         Prompt prompt, const OutputGradients& outputs) {
+  const auto along = [&](std::int64_t write, const at::Tensor& grads) {
+    const auto grad = grads.select(0, prompt.value).select(0, node.position.value);
     return source.writes.select(0, write).dot(grad).template item<double>();
   };
   if (!source.writer.defined()) {
-    return along(i, is_attention(node.kind) ? outputs.attn_out : outputs.mlp_out,
-                 static_cast<std::size_t>(node.layer.value));
+    return along(i, outputs.at_depth(depth(node) - 1));
   }
   const auto* writer = data_of<std::int64_t>(source.writer);
   double sum = 0;
   for (std::int64_t write = 0; write < source.writer.size(0); ++write) {
     if (writer[write] != i) continue;
     const auto after = std::ranges::upper_bound(source.writes_before, write) - source.writes_before.begin();
-    const auto module = static_cast<std::size_t>(after - 1);  // attention of layer l is 2 l, its MLP 2 l + 1
-    sum += along(write, module % 2 == 0 ? outputs.attn_out : outputs.mlp_out, module / 2);
+    sum += along(write, outputs.at_depth(after - 1));
   }
   return sum;
 }
@@ -57,10 +55,7 @@ struct NodeValues {
 [[nodiscard]] inline NodeValues values_by_gradient(const Node& node, const OutputGradients& outputs,
                                                    const Sources& sources) {
   NodeValues out{sources.batch()};
-  const auto layer = static_cast<std::size_t>(node.layer.value);
-  const auto& grads = is_embedding(node.kind)   ? outputs.embed
-                      : is_attention(node.kind) ? outputs.attn_out[layer]
-                                                : outputs.mlp_out[layer];
+  const auto& grads = is_embedding(node.kind) ? outputs.embed : outputs.at_depth(depth(node) - 1);
   const auto& source = sources.at(node.position);
   const bool feature = is_feature(node.kind);
   const auto i = index_of(feature ? source.features : source.rest, node);
@@ -83,7 +78,7 @@ struct NodeValues {
 /// A feature's activation on one run, mean over prompts.
 [[nodiscard]] inline double mean_activation(const DescribedRun& run, const Node& node, std::int32_t batch,
                                             std::int64_t length) {
-  const auto& modules = is_attention(node.kind) ? run.attn : run.mlp;
+  const auto& modules = is_stream(node.kind) ? run.stream : is_attention(node.kind) ? run.attn : run.mlp;
   const auto& features = modules[static_cast<std::size_t>(node.layer.value)].features;
   double sum = 0;
   for (std::int32_t b = 0; b < batch; ++b) {

@@ -68,6 +68,7 @@ class LeapRun {
                    const std::vector<std::vector<double>>& constants);
   void mlp_step(Layer layer);
   void attention_steps(Layer layer);
+  void stream_step(Layer layer);
 
   /// The edges into some features of any modules, none of which was a target before.
   void expand(const std::vector<Node>& features);
@@ -123,7 +124,7 @@ class LeapRun {
   }
   void steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
-  void sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth, const StepTargets& targets,
+  void sum_constants(const std::vector<CarriedGradients>& carried, const Upstream& range, const StepTargets& targets,
                      ConstantSums& sums) const;
   void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
   void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
@@ -163,10 +164,10 @@ void LeapRun<Policies, A, Set>::metric_step() {
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::output_step(StepTargets targets, std::vector<PromptGradients> gradients,
                                             const std::vector<std::vector<double>>& constants) {
-  const auto depth = 2 * model_.config().n_layers;
+  const auto range = upstream_of(dictionaries_, end_depth(model_.config().n_layers));
   const auto positions = targets.position_tensor();
-  const bool spans = gradients.front().grad.dim() == 3 || transparent_below(dictionaries_, depth);
-  DirectEffects effects{sources_, targets.positions(), spans, depth};
+  const bool spans = gradients.front().grad.dim() == 3 || transparent_below(dictionaries_, range);
+  DirectEffects effects{sources_, targets.positions(), spans, range};
   ConstantSums sums{targets.size()};
   for (auto& g : gradients) {
     if (spans && g.grad.dim() == 2) g.grad = at_positions(g.grad, positions.to(g.grad.device()), lin_.length());
@@ -184,8 +185,8 @@ void LeapRun<Policies, A, Set>::output_step(StepTargets targets, std::vector<Pro
     }
     explained_.emplace_back(targets.node(t), mean);
   }
-  const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, positions);
-  sum_constants(carried, depth, targets, sums);
+  const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, positions);
+  sum_constants(carried, range, targets, sums);
   effects.multiply(carried);
   keep(EdgeType::metric, targets, effects);
   add_bias(EdgeType::metric, targets, sums);
@@ -194,9 +195,12 @@ void LeapRun<Policies, A, Set>::output_step(StepTargets targets, std::vector<Pro
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::expand(const std::vector<Node>& features) {
   for (const auto& node : features) frontier_.insert(node);
-  for (auto l = static_cast<std::int32_t>(model_.config().n_layers) - 1; l >= 0; --l) {
+  const auto layers = static_cast<std::int32_t>(model_.config().n_layers);
+  stream_step(Layer{layers});
+  for (auto l = layers - 1; l >= 0; --l) {
     mlp_step(Layer{l});
     attention_steps(Layer{l});
+    stream_step(Layer{l});
   }
 }
 
@@ -272,6 +276,23 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::stream_step(Layer layer) {
+  const auto* dictionary = stream_dictionary(dictionaries_, layer);
+  if (dictionary == nullptr) return;
+  const auto slot = static_cast<std::size_t>(layer.value);
+  auto targets = targets_of(NodeKind::resid_feature, layer, lin_.clean.stream[slot].features,
+                            [&](const at::Tensor& ids, const StepTargets& of) {
+                              return along(outputs_.stream[slot], dictionary->decoder_rows(ids), of);
+                            });
+  if (targets.size() == 0) return;
+  const auto ids = targets.features().to(model_.device());
+  targets.set_constant(dictionary_constant(*dictionary, ids));
+  using P = decltype(pull_back_);
+  steps(std::move(targets), by_row(dictionary->readers(ids)), layer, stream_depth(layer),
+        {{EdgeType::resid, &P::stream}});
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std::vector<Position>& positions) {
   std::vector<Node> nodes;
   for (const auto position : positions) nodes.push_back({kind, layer, position, Feature{0}});
@@ -291,6 +312,9 @@ void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std
   if (kind == NodeKind::mlp_error) {
     steps(std::move(targets), read_from(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])),
           layer, mlp_depth<A>(layer), {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
+  } else if (kind == NodeKind::resid_error) {
+    steps(std::move(targets), read_from(stream_error_readers(dictionaries_, lin_, layer, outputs_.stream[slot])),
+          layer, stream_depth(layer), {{EdgeType::resid, &P::stream}});
   } else {
     steps(std::move(targets),
           read_from(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,
@@ -350,8 +374,9 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
                                       std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
   for (const auto& [type, pull] : pulls) {
     const bool spreads = type == EdgeType::ov || type == EdgeType::k;
-    const bool spans = spreads || transparent_below(dictionaries_, depth);
-    DirectEffects effects{sources_, targets.positions(), spans, depth};
+    const auto range = upstream_of(dictionaries_, depth);
+    const bool spans = spreads || transparent_below(dictionaries_, range);
+    DirectEffects effects{sources_, targets.positions(), spans, range};
     ConstantSums sums{targets.size()};
     std::vector<PromptGradients> gradients;
     for (std::int32_t b = 0; b < batch(); ++b) {
@@ -365,7 +390,7 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
       gradients.push_back({Prompt{b}, active, pulled.grad});
       if constexpr (!contrasts) {
         // The dictionary's own bias, and what stands between it and hook_z, is read once, with the values.
-        const bool with_bias = type == EdgeType::ov || type == EdgeType::mlp;
+        const bool with_bias = type != EdgeType::q && type != EdgeType::k;
         if (with_bias && readers.constant.defined()) pulled.constant = pulled.constant.add(readers.constant);
         const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& values, bool with_own) {
           const auto host = values.to(at::kCPU, at::kDouble).contiguous();
@@ -380,8 +405,8 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
       }
     }
     if (gradients.empty()) continue;
-    const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), depth, targets.position_tensor());
-    sum_constants(carried, depth, targets, sums);
+    const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, targets.position_tensor());
+    sum_constants(carried, range, targets, sums);
     effects.multiply(carried);
     keep(type, targets, effects);
     add_bias(type, targets, sums);
@@ -390,14 +415,14 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
 
 /// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
 template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, std::int64_t depth,
+void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, const Upstream& range,
                                               const StepTargets& targets, ConstantSums& sums) const {
   const auto positions = targets.position_tensor();
-  auto above = depth;
+  auto above = range.to;
   for (std::size_t part = 0; part < carried.size(); ++part) {
     const auto from = carried[part].from;
     const bool last = part + 1 == carried.size();  // below the lowest transparent module
-    const auto constant = constants_.between(last ? 0 : from, above);
+    const auto constant = constants_.between(from, above);
     for (const auto& g : carried[part].gradients) {
       const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& on_targets) {
         const auto values = on_targets.to(at::kCPU, at::kDouble).contiguous();
