@@ -212,6 +212,61 @@ TEST_CASE("an SAE of one head describes that head, and leaves the others to the 
   REQUIRE_THROWS_AS(over_all_heads(normalised, Head{0}, 4), ConfigError);
 }
 
+TEST_CASE("SAEs of several heads of one layer describe a head each") {
+  const auto model = random_model::make<Gpt2>(3, at::kFloat);
+  const auto d_head = model.config().d_head;
+  const Folder folder;
+  const auto write_head = [&](const std::string& name, int head, int features) {
+    const auto path = folder.path / name;
+    std::filesystem::create_directories(path);
+    write(path / "sae_weights.safetensors", Tensors{{"W_enc", counted({d_head, features}, 0)},
+                                                    {"b_enc", counted({features}, head)},
+                                                    {"W_dec", counted({features, d_head}, 2)},
+                                                    {"b_dec", counted({d_head}, 3)}});
+    write_text(path / "cfg.json",
+               nlohmann::json{{"architecture", "standard"},
+                              {"d_in", d_head},
+                              {"d_sae", features},
+                              {"apply_b_dec_to_input", true},
+                              {"normalize_activations", "none"},
+                              {"metadata", {{"hook_name", "blocks.1.attn.hook_z"}, {"hook_head_index", head}}}}
+                   .dump());
+    return path;
+  };
+  const auto paths = std::vector{write_head("a", 2, 9), write_head("b", 0, 7)};
+  const auto set = dictionary::load_set(paths, model);
+  set.check(model.config(), model.processing(), at::kFloat);
+  const auto z = counted({1, 5, model.config().n_heads * d_head}, 5);
+  const auto acts = set.encode_attn(Layer{1}, z);
+  const auto out = set.attn(Layer{1})->decode(acts);
+  REQUIRE(acts.size(-1) == 16);
+  std::int64_t first = 0;
+  for (const auto& path : paths) {
+    const auto own = dictionary::load(path);
+    const auto d = own.dictionary;
+    const auto x = z.narrow(-1, *own.hooks.head * d_head, d_head);
+    REQUIRE_CLOSE(acts.narrow(-1, first, d.d_sae()), d.encode(x), 1e-6);
+    REQUIRE_CLOSE(out.narrow(-1, *own.hooks.head * d_head, d_head), d.reconstruct(x), 1e-5);
+    first += d.d_sae();
+  }
+  REQUIRE(out.narrow(-1, d_head, d_head).abs().sum().item<double>() == 0);  // of a head without an SAE
+
+  const auto refused = [&](const std::vector<std::filesystem::path>& of) {
+    return said<ConfigError>([&] { (void)dictionary::load_set(of, model); });
+  };
+  REQUIRE_THAT(refused({paths[0], write_head("c", 2, 5)}), ContainsSubstring("two dictionaries of head 2"));
+  auto selects = dictionary::load(paths[0]).dictionary;
+  selects.activation.chosen = activation::TopK{.k = 3};
+  REQUIRE_THROWS_AS(over_all_heads({{Head{0}, selects}, {Head{1}, selects}}, 4), ConfigError);
+  auto jumps = dictionary::load(paths[1]).dictionary;
+  jumps.activation.chosen = activation::JumpRelu{at::full({7}, 0.5, at::kFloat)};
+  const auto mixed = over_all_heads({{Head{3}, dictionary::load(paths[0]).dictionary}, {Head{1}, jumps}}, 4);
+  REQUIRE_CLOSE(mixed.encode(z).narrow(-1, 9, 7), jumps.encode(z.narrow(-1, d_head, d_head)), 1e-6);
+  auto wide = jumps;
+  wide.W_enc = wide.W_enc.to(at::kDouble);
+  REQUIRE_THROWS_AS(over_all_heads({{Head{3}, jumps}, {Head{1}, wide}}, 4), DTypeError);
+}
+
 TEST_CASE("transcoders of hook_resid_mid have a place of their own") {
   const Folder folder;
   const auto path = write_cross_layers(folder);

@@ -81,7 +81,7 @@ DictionarySet load_listed(const std::filesystem::path& list, const HookedTransfo
                           const DictionaryOptions& options) {
   detail::SetOfFiles set;
   detail::for_each_listed(list, options, [&](const auto& path, LoadedDictionary loaded) {
-    set.add(path, detail::for_model(std::move(loaded), model));
+    set.add(path, std::move(loaded), model);
   });
   return std::move(set).finish();
 }

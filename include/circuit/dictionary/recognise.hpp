@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -137,13 +138,53 @@ struct FolderMark {
   return {};
 }
 
+/// A transcoder of an MLP's own input as one of ln2.hook_normalized; any other as it is.
+template <Architecture A>
+[[nodiscard]] LoadedDictionary for_model(LoadedDictionary loaded, const HookedTransformer<A>& model) {
+  const auto in = circuit::detail::split_hook(loaded.hooks.in);
+  if (!in || in->second != "mlp.hook_in") return loaded;
+  const auto layer = in->first;
+  loaded.dictionary = read_before_gain(std::move(loaded.dictionary), model, layer);
+  loaded.hooks.in = circuit::detail::hook_in_block(layer.value, hook::ln2::normalized::name);
+  // Without a post-norm, what the MLP gives is what it adds.
+  if (!A::Wiring::post_norms && loaded.hooks.out == circuit::detail::hook_in_block(layer.value, "mlp.hook_out")) {
+    loaded.hooks.out = circuit::detail::hook_in_block(layer.value, hook::mlp_out::name);
+  }
+  return loaded;
+}
+
 /// A set in the making, each dictionary placed by its hooks.
 class SetOfFiles {
  public:
   void add(const std::filesystem::path& path, LoadedDictionary loaded) {
     const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
-    if ((place.stream ? set_.stream(place.layer) : place.mlp ? set_.mlp(place.layer) : set_.attn(place.layer)) !=
-        nullptr) {
+    put(path, std::move(loaded), place, /*again=*/false);
+  }
+  /// The same for a model's, whose heads are counted: an SAE of one head joins those of the layer's other heads.
+  template <Architecture A>
+  void add(const std::filesystem::path& path, LoadedDictionary loaded, const HookedTransformer<A>& model) {
+    const auto head = std::exchange(loaded.hooks.head, {});
+    if (!head) return add(path, for_model(std::move(loaded), model));
+    check_shape(loaded.dictionary.W_enc, {model.config().d_head, -1}, "W_enc", loaded.dictionary.name,
+                "this dictionary does not fit the model's heads");
+    const auto place = circuit::detail::place_of({path, circuit::detail::DictionaryFormat::bare, loaded.hooks});
+    auto& others = heads_[place.layer];
+    others.push_back({Head{*head}, loaded.dictionary});
+    loaded.dictionary = over_all_heads(others, model.config().n_heads);
+    put(path, std::move(loaded), place, /*again=*/others.size() > 1);
+  }
+  [[nodiscard]] DictionarySet finish() && {
+    if (expected_) set_.expect(*expected_);
+    return std::move(set_);
+  }
+
+ private:
+  /// again  whether a dictionary that is there already is part of the new one
+  void put(const std::filesystem::path& path, LoadedDictionary loaded, const circuit::detail::DictionaryPlace& place,
+           bool again) {
+    if (!again && (place.stream ? set_.stream(place.layer)
+                   : place.mlp  ? set_.mlp(place.layer)
+                                : set_.attn(place.layer)) != nullptr) {
       throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
     }
     if (expected_ && loaded.expects && *expected_ != *loaded.expects) {
@@ -158,36 +199,11 @@ class SetOfFiles {
       set_.set_attn(place.layer, std::move(loaded.dictionary), place.site);
     }
   }
-  [[nodiscard]] DictionarySet finish() && {
-    if (expected_) set_.expect(*expected_);
-    return std::move(set_);
-  }
 
- private:
   DictionarySet set_;
+  std::map<Layer, std::vector<HeadDictionary>> heads_;
   std::optional<weights::Processing> expected_;
 };
-
-/// A transcoder of an MLP's own input as one of ln2.hook_normalized, an SAE of one head as one of all; any other as it is.
-template <Architecture A>
-[[nodiscard]] LoadedDictionary for_model(LoadedDictionary loaded, const HookedTransformer<A>& model) {
-  if (const auto head = std::exchange(loaded.hooks.head, {})) {
-    check_shape(loaded.dictionary.W_enc, {model.config().d_head, -1}, "W_enc", loaded.dictionary.name,
-                "this dictionary does not fit the model's heads");
-    loaded.dictionary = over_all_heads(std::move(loaded.dictionary), Head{*head}, model.config().n_heads);
-    return loaded;
-  }
-  const auto in = circuit::detail::split_hook(loaded.hooks.in);
-  if (!in || in->second != "mlp.hook_in") return loaded;
-  const auto layer = in->first;
-  loaded.dictionary = read_before_gain(std::move(loaded.dictionary), model, layer);
-  loaded.hooks.in = circuit::detail::hook_in_block(layer.value, hook::ln2::normalized::name);
-  // Without a post-norm, what the MLP gives is what it adds.
-  if (!A::Wiring::post_norms && loaded.hooks.out == circuit::detail::hook_in_block(layer.value, "mlp.hook_out")) {
-    loaded.hooks.out = circuit::detail::hook_in_block(layer.value, hook::mlp_out::name);
-  }
-  return loaded;
-}
 
 /// Calls use(path, loaded) for every dictionary of some paths.
 template <class Use>
@@ -254,9 +270,8 @@ template <Architecture A>
 DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const HookedTransformer<A>& model,
                        const DictionaryOptions& options) {
   detail::SetOfFiles set;
-  detail::load_each(paths, options, [&](const auto& path, LoadedDictionary loaded) {
-    set.add(path, detail::for_model(std::move(loaded), model));
-  });
+  detail::load_each(paths, options,
+                    [&](const auto& path, LoadedDictionary loaded) { set.add(path, std::move(loaded), model); });
   return std::move(set).finish();
 }
 
