@@ -62,6 +62,25 @@ TEST_CASE("a line chart has a line per series with a point per label, larger val
   CHECK(y[3] < y[1]);
 }
 
+TEST_CASE("a line chart of many steps stays narrow and writes some of their labels") {
+  for (const std::size_t points : {50U, 400U}) {
+    std::vector<std::string> steps;
+    Series series{"one", {}};
+    for (std::size_t i = 0; i < points; ++i) {
+      steps.push_back(std::to_string(1000 + i));
+      series.values.push_back(static_cast<double>(i));
+    }
+    const auto svg = line_chart(steps, {series});
+    CHECK(attributes(svg, "width").front() <= 900);
+    CHECK(count(svg, "<circle") == points);
+    CHECK(count(svg, ">1000</text>") == 1);
+    const auto written = count(svg, "text-anchor=\"middle\"");
+    CHECK(written >= 10);
+    CHECK(written <= 24);
+    CHECK(count(svg, "rotate(") == 0);
+  }
+}
+
 TEST_CASE("title, axis titles, legend and guide lines are there") {
   const auto svg = line_chart(abc, {{"first", {1, 2, 3}}, {"second", {2, 2, 2}}},
                               {.title = "A title", .x_title = "layer", .y_title = "logits", .guides = {{"clean", 2.5}}});

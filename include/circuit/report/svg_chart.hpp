@@ -92,7 +92,8 @@ class ChartWriter {
   }
 
   [[nodiscard]] std::string lines() {
-    frame(/*zero=*/false, 54);
+    thinned_ = labels_.size() > 20 && text_width(std::ranges::max(labels_, {}, text_width)) <= 8;
+    frame(/*zero=*/false, thinned_ ? 16 : 54);
     for (std::size_t s = 0; s < series_.size(); ++s) {
       std::string points;
       for (std::size_t i = 0; i < labels_.size(); ++i) {
@@ -186,17 +187,17 @@ class ChartWriter {
     choose_scale(zero);
     const std::size_t longest = text_width(std::ranges::max(labels_, {}, text_width));
     const std::size_t shown = std::min<std::size_t>(longest, 18);
-    least_slot = std::max(least_slot, 22.0);
+    if (!thinned_) least_slot = std::max(least_slot, 22.0);
     const auto count = static_cast<double>(labels_.size());
     std::size_t tick_width = 0;
     for (int i = 0; i <= scale_.steps(); ++i) tick_width = std::max(tick_width, text_width(tick(i)));
     left_ = 20 + static_cast<double>(tick_width) * character + (options_.y_title.empty() ? 0 : 24);
     if (options_.width == 0) {
       const double wanted = std::max(least_slot * count, title_width());
-      options_.width = static_cast<int>(std::clamp(left_ + 20 + wanted, 560.0, 1600.0));
+      options_.width = static_cast<int>(std::clamp(left_ + 20 + wanted, 560.0, thinned_ ? 900.0 : 1600.0));
     }
     right_ = std::max(options_.width - 20.0, left_ + 40);
-    slanted_ = static_cast<double>(longest) * character > slot() - 6;
+    slanted_ = !thinned_ && static_cast<double>(longest) * character > slot() - 6;
     if (slanted_) {  // the first label reaches to the left of its slot
       left_ = std::max(left_, static_cast<double>(std::min<std::size_t>(text_width(labels_.front()), 18)) * character *
                                       0.76 - slot() / 2 + 6);
@@ -221,7 +222,8 @@ class ChartWriter {
     }
     svg_ += "<line class=\"axis\" x1=\"" + px(left_) + "\" x2=\"" + px(left_) + "\" y1=\"" + px(top_) + "\" y2=\"" +
             px(bottom_) + "\"/>\n";
-    const auto every = static_cast<std::size_t>(std::ceil(15.0 / slot()));  // slanted labels need 15 px each
+    const double room = thinned_ ? static_cast<double>(shown) * character + 12 : 15;  // slanted labels need 15 px
+    const auto every = static_cast<std::size_t>(std::ceil(room / slot()));
     for (std::size_t i = 0; i < labels_.size(); i += std::max<std::size_t>(every, 1)) {
       const auto label = clipped(labels_[i], 18);
       if (slanted_) {
@@ -304,6 +306,7 @@ class ChartWriter {
   Scale scale_{0, 1, 1, 0};
   double left_ = 0, right_ = 0, top_ = 0, bottom_ = 0;
   bool slanted_ = false;
+  bool thinned_ = false;
   std::string svg_;
 };
 
@@ -317,7 +320,8 @@ class ChartWriter {
   return detail::ChartWriter{labels, series, std::move(options)}.bars();
 }
 
-/// One line per series over the labels, as a stand-alone SVG document; the axis need not include zero.
+/// One line per series over the labels, as a stand-alone SVG document; the axis need not include zero. Of more than 20
+/// short labels, such as steps, only as many are written as have room.
 /// throws  ValueError  as bar_chart
 [[nodiscard]] inline std::string line_chart(const std::vector<std::string>& labels, const std::vector<Series>& series,
                                             ChartOptions options = {}) {
