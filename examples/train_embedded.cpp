@@ -24,6 +24,7 @@
 #include "train/language_model.hpp"
 #include "train/save.hpp"
 #include "train/text.hpp"
+#include "train/together.hpp"
 
 namespace {
 
@@ -47,6 +48,8 @@ struct Settings {
   double answer_weight = 5.0;
   LanguageModelOptions model{};
   DictionaryOptions dictionary{};
+  TogetherOptions together{};
+  std::filesystem::path dictionary_folder{};
   std::size_t exam_size = 2000;
   std::size_t demo_prompts = 128;
 };
@@ -91,6 +94,17 @@ Settings parse(int argc, char** argv, CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--dictionary-rate", s.dictionary.rate)->capture_default_str();
+  app.add_option("--together-steps", s.together.steps, "in which all dictionaries are trained on together")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--together-rate", s.together.rate, "of each tensor's typical entry")->capture_default_str();
+  app.add_option("--together-price", s.together.first_price, "of an active feature at first")
+      ->capture_default_str();
+  app.add_option("--together-active", s.together.active, "wished active features per token there")
+      ->capture_default_str();
+  app.add_option("--together-local", s.together.local, "weight of each dictionary's own loss there")
+      ->capture_default_str();
+  app.add_option("--dictionaries", s.dictionary_folder, "a folder that --out wrote, whose dictionaries are trained on");
   app.add_option("--active", s.dictionary.active, "wished active features per token")->capture_default_str();
   app.add_option("--exam-size", s.exam_size, "prompts per task")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--demo-prompts", s.demo_prompts, "prompts per prompt file")
@@ -144,9 +158,9 @@ void print_dictionaries(const DictionaryFigures& figures) {
 
 /// The bars of the dictionaries: what they keep with all of them spliced in, how sparse they are, and how many fire.
 bool meets_bars(const DictionaryFigures& figures) {
-  bool good = figures.recovered(figures.ce_spliced) > 0.9 && figures.ce_spliced < figures.ce_pca;
+  bool good = figures.recovered(figures.ce_spliced) > 0.95 && figures.ce_spliced < figures.ce_pca;
   for (const auto* sites : {&figures.attn, &figures.mlp}) {
-    for (const auto& site : *sites) good = good && site.active <= 16.0 && site.dead < 0.2;
+    for (const auto& site : *sites) good = good && site.active <= 12.0 && site.dead < 0.1;
   }
   return good;
 }
@@ -235,27 +249,54 @@ void make_model(const Settings& s, const std::vector<Exam>& exams, at::Generator
   save_gpt2(folder, config, weights, *tokenizer.bos_id());
 }
 
-std::filesystem::path attn_folder(const Settings& s, std::size_t layer) {
-  return s.out / "attn-saes" / ("blocks." + std::to_string(layer) + ".attn.hook_z");
+std::filesystem::path attn_folder(const std::filesystem::path& folder, std::size_t layer) {
+  return folder / "attn-saes" / ("blocks." + std::to_string(layer) + ".attn.hook_z");
 }
-std::filesystem::path mlp_folder(const Settings& s, std::size_t layer) {
-  return s.out / "transcoders" / ("blocks." + std::to_string(layer) + ".ln2.hook_normalized");
+std::filesystem::path mlp_folder(const std::filesystem::path& folder, std::size_t layer) {
+  return folder / "transcoders" / ("blocks." + std::to_string(layer) + ".ln2.hook_normalized");
 }
 
-/// Stage 2: a dictionary for every module of a model, written as SAELens folders.
-void make_dictionaries(const Settings& s, const Model& model) {
+Dictionaries load_dictionaries(const std::filesystem::path& folder, std::int64_t n_layers) {
+  Dictionaries dictionaries;
+  for (std::size_t l = 0; l < static_cast<std::size_t>(n_layers); ++l) {
+    dictionaries.attn.push_back(circuit::load_sae_lens(attn_folder(folder, l)).dictionary);
+    dictionaries.mlp.push_back(circuit::load_sae_lens(mlp_folder(folder, l)).dictionary);
+  }
+  return dictionaries;
+}
+
+/// Stage 2: a dictionary for every module of a model, each by itself.
+Dictionaries make_dictionaries(const Settings& s, const Model& model) {
   const Stopwatch time;
   TextStream text{model.tokenizer(), s.seed + 5000, s.dictionary_batch, 1.0};
-  const auto dictionaries = train_dictionaries(model, text, s.dictionary, s.seed + 7000, [&](int step, double active) {
+  return train_dictionaries(model, text, s.dictionary, s.seed + 7000, [&](int step, double active) {
     if (step % 200 != 0) return;
     std::cout << "dictionaries: step " << step << "  active " << active << "  " << time.seconds() << " s\n"
               << std::flush;
   });
+}
+
+/// Stage 3: all of them together, each in the company of the others.
+void train_together(const Settings& s, const Model& model, Dictionaries& dictionaries) {
+  const Stopwatch time;
+  TextStream text{model.tokenizer(), s.seed + 5500, s.dictionary_batch, 1.0};
+  TogetherTrainer trainer{model, dictionaries, record_modules(model, next_batches(text, 8)), s.together};
+  for (int step = 0; step < s.together.steps; ++step) {
+    const auto report = trainer.step(text.next());
+    if ((step + 1) % 25 != 0) continue;
+    std::cout << "together: step " << step + 1 << "  divergence " << report.divergence << "  error " << report.error
+              << "  active " << report.active << "  " << time.seconds() << " s\n"
+              << std::flush;
+  }
+  trainer.finish();
+}
+
+void save_dictionaries(const Settings& s, const Dictionaries& dictionaries) {
   for (std::size_t l = 0; l < dictionaries.attn.size(); ++l) {
     const auto block = "blocks." + std::to_string(l) + '.';
     const auto z = block + "attn.hook_z";
-    save_dictionary(attn_folder(s, l), dictionaries.attn[l], {z, z}, s.context);
-    save_dictionary(mlp_folder(s, l), dictionaries.mlp[l], {block + "ln2.hook_normalized", block + "hook_mlp_out"},
+    save_dictionary(attn_folder(s.out, l), dictionaries.attn[l], {z, z}, s.context);
+    save_dictionary(mlp_folder(s.out, l), dictionaries.mlp[l], {block + "ln2.hook_normalized", block + "hook_mlp_out"},
                     s.context);
   }
 }
@@ -265,17 +306,9 @@ void make_dictionaries(const Settings& s, const Model& model) {
 bool measure(const Settings& s, const Model& model, const std::vector<Exam>& exams) {
   bool good = print_exams(model, model.tokenizer(), exams) > 0.0;
   good = print_circuits(model, model.tokenizer(), s) && good;
-  Dictionaries dictionaries;
-  for (std::size_t l = 0; l < static_cast<std::size_t>(model.config().n_layers); ++l) {
-    dictionaries.attn.push_back(circuit::load_sae_lens(attn_folder(s, l)).dictionary);
-    dictionaries.mlp.push_back(circuit::load_sae_lens(mlp_folder(s, l)).dictionary);
-  }
+  const auto dictionaries = load_dictionaries(s.out, model.config().n_layers);
   TextStream fresh{model.tokenizer(), s.seed + 6000, 64, 1.0};
-  std::vector<Batch> batches;
-  for (int i = 0; i < 64; ++i) {
-    for (auto& part : fresh.next()) batches.push_back(std::move(part));
-  }
-  const auto figures = measure_dictionaries(model, dictionaries, batches);
+  const auto figures = measure_dictionaries(model, dictionaries, next_batches(fresh, 64));
   print_dictionaries(figures);
   std::cout << "tasks with all dictionaries in place of their modules:\n";
   for (const auto& exam : exams) {
@@ -294,7 +327,12 @@ bool run(const Settings& s) {
   const auto folder = s.model_folder.empty() ? s.out / "model" : s.model_folder;
   if (s.model_folder.empty() && !s.only_measure) make_model(s, exams, random, folder);
   const auto model = circuit::load_model<circuit::Gpt2>(folder);
-  if (!s.only_measure) make_dictionaries(s, model);
+  if (!s.only_measure) {
+    auto dictionaries = s.dictionary_folder.empty() ? make_dictionaries(s, model)
+                                                    : load_dictionaries(s.dictionary_folder, model.config().n_layers);
+    if (s.together.steps > 0) train_together(s, model, dictionaries);
+    save_dictionaries(s, dictionaries);
+  }
   std::cout << "as read back from " << s.out.string() << ", after " << total.seconds() << " s:\n";
   return measure(s, model, exams);
 }

@@ -23,7 +23,7 @@ struct DictionaryOptions {
   std::int64_t mlp_features = 512;   ///< of a transcoder
   int steps = 1800;
   double rate = 3e-3;
-  double active = 13.0;      ///< wished mean number of active features per token
+  double active = 11.6;      ///< wished mean number of active features per token
   std::int64_t free = 10;    ///< the strongest features per token, which pay no price for being active
   int resample_every = 200;  ///< steps between looks for features that never fire
 };
@@ -95,6 +95,15 @@ struct ModuleActivations {
   return all;
 }
 
+/// The parts of the next `count` batches.
+[[nodiscard]] inline std::vector<Batch> next_batches(TextStream& text, int count) {
+  std::vector<Batch> batches;
+  for (int i = 0; i < count; ++i) {
+    for (auto& part : text.next()) batches.push_back(std::move(part));
+  }
+  return batches;
+}
+
 /// A dictionary per module of every layer.
 struct Dictionaries {
   std::vector<Dictionary> attn;
@@ -106,11 +115,7 @@ template <class Report>
                                               std::uint64_t seed, Report&& report) {
   std::vector<DictionaryTrainer> attn;
   std::vector<DictionaryTrainer> mlp;
-  std::vector<Batch> first;
-  for (int i = 0; i < 8; ++i) {
-    for (auto& part : text.next()) first.push_back(std::move(part));
-  }
-  const auto sample = record_modules(model, first);
+  const auto sample = record_modules(model, next_batches(text, 8));
   for (std::size_t l = 0; l < sample.z.size(); ++l) {
     attn.push_back(make_trainer(sample.z[l], sample.z[l], options.attn_features, options, seed++));
     mlp.push_back(make_trainer(sample.mlp_in[l], sample.mlp_out[l], options.mlp_features, options, seed++));
