@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "circuit/core/atomic_file.hpp"
+#include "circuit/dictionary/load/sae_lens.hpp"
 #include "circuit/dictionary/save/sae_lens.hpp"
 #include "circuit/dictionary/train/activation/batch_top_k.hpp"
 #include "circuit/dictionary/train/activation/jump_relu.hpp"
@@ -139,6 +140,22 @@ void save(const Options& o, const Activations& activations, const std::vector<Pl
   }
 }
 
+/// Some tokens of each site, what is described there, and what the dictionary as it is on disk makes of them, for other
+/// programs to compare with (tests/data/dictionaries/trained.py).
+void write_probes(const Options& o, const Activations& activations) {
+  const auto sample = activations.sample();
+  for (std::size_t i = 0; i < sample.size(); ++i) {
+    const auto folder = o.out / activations.sites[i].in;
+    const auto dictionary = load_sae_lens(folder).dictionary;
+    const auto few = std::min<std::int64_t>(256, sample[i].x.size(0));
+    const auto x = sample[i].x.narrow(0, 0, few);
+    const auto acts = dictionary.encode(x);
+    write_safetensors(folder / "probe.safetensors",
+                      std::vector{to_view("x", x), to_view("y", sample[i].y.narrow(0, 0, few)), to_view("acts", acts),
+                                  to_view("out", dictionary.output(dictionary.decode(acts), x))});
+  }
+}
+
 nlohmann::json to_json(const DictionaryQuality& quality, const History& history) {
   nlohmann::json json{{"tokens", quality.tokens},
                       {"loss",
@@ -189,6 +206,7 @@ void run(const Options& o) {
       const auto dictionaries = learn(o, activations, history);
       if (dictionaries.empty()) return;
       save(o, activations, dictionaries);
+      if (o.probe) write_probes(o, activations);
       show(o, activations.measure(dictionaries), history);
     });
   });

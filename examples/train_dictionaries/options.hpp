@@ -40,6 +40,7 @@ struct Options {
   std::int64_t checkpoint_every = 500;
   std::int64_t stop_after = 0;
   bool half = false;
+  bool probe = false;
   int threads = 0;
   std::optional<std::filesystem::path> json{};
 
@@ -116,6 +117,7 @@ inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--checkpoint-every", o.checkpoint_every, "steps")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--stop-after", o.stop_after, "stop at this step with a checkpoint, to go on later");
   app.add_flag("--half", o.half, "save float16");
+  app.add_flag("--probe", o.probe, "write probe.safetensors beside each: some tokens and what becomes of them");
   app.add_option("--threads", o.threads, "0: as many as there are cores")->capture_default_str();
   app.add_option("--json", o.json, "write every figure to this file");
 }
