@@ -163,7 +163,22 @@ TEST_CASE("lists ask for what they said, and no held-out pair are friends") {
 TEST_CASE("a subordinate opening cannot carry a distractor") {
   Random random{7};
   CHECK_THROWS_AS(make_ioi(random, {.distractor = IoiDistractor::equal_mentions, .opening = 16}), ConfigError);
+}
+
+TEST_CASE("stories of few names tell of the first women and men alone") {
+  Random random{9};
+  std::set<std::string> told;
+  for (int i = 0; i < 200; ++i) {
+    const auto prompt = make_ioi(random, {.names = 4, .pairs = Split::training});
+    for (const auto role : {"S1", "IO", "S2"}) told.insert(piece(prompt, role).substr(1));
+  }
+  std::set<std::string> first{words::women.begin(), words::women.begin() + 4};
+  first.insert(words::men.begin(), words::men.begin() + 4);
+  CHECK(told == first);
   CHECK_THROWS_AS(make_ioi(random, {.names = 3}), ValueError);  // a story needs eight names
+  // Their two pairs that are held out share a man, and a story needs two pairs.
+  CHECK(ioi::is_held_out_pair("Anna", "Alan"));
+  CHECK_THROWS_AS(make_ioi(random, {.names = 4, .pairs = Split::held_out}), ConfigError);
 }
 
 TEST_CASE("induction: the answer followed the asked word before") {
