@@ -98,8 +98,7 @@ Settings parse(int argc, char** argv, CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--together-rate", s.together.rate, "of each tensor's typical entry")->capture_default_str();
-  app.add_option("--together-price", s.together.first_price, "of an active feature at first")
-      ->capture_default_str();
+  app.add_option("--together-price", s.together.first_price, "of an active feature at first")->capture_default_str();
   app.add_option("--together-active", s.together.active, "wished active features per token there")
       ->capture_default_str();
   app.add_option("--together-local", s.together.local, "weight of each dictionary's own loss there")

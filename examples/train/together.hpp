@@ -17,10 +17,10 @@ namespace train {
 
 struct TogetherOptions {
   int steps = 250;
-  double rate = 0.007;       ///< of each tensor's typical entry
-  double local = 0.3;        ///< what a site's own error and price count beside what the model's output loses
-  double active = 11.2;      ///< wished mean number of active features per token
-  std::int64_t free = 10;    ///< as in DictionaryOptions
+  double rate = 0.007;        ///< of each tensor's typical entry
+  double local = 0.3;         ///< what a site's own error and price count beside what the model's output loses
+  double active = 11.2;       ///< wished mean number of active features per token
+  std::int64_t free = 10;     ///< as in DictionaryOptions
   double first_price = 0.03;  ///< before it follows the number of active features
   double least_fired = 5.0;   ///< features that fire less often over the last 30 % of the steps are left out
 };
@@ -132,8 +132,8 @@ class TogetherTrainer {
       const auto l = i / 2;
       const auto& x = i % 2 == 0 ? seen.z[l] : seen.mlp_in[l];
       const auto& y = i % 2 == 0 ? seen.z[l] : seen.mlp_out[l];
-      total = total.add(local_loss(sites_[i], x, y, report, share / static_cast<double>(sites_.size())),
-                        options_.local);
+      total =
+          total.add(local_loss(sites_[i], x, y, report, share / static_cast<double>(sites_.size())), options_.local);
     }
     return total.mul(share);
   }

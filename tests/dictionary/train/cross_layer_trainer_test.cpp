@@ -44,7 +44,8 @@ train::Options options_of(train::DecoderRows decoder = train::DecoderRows::free)
 }
 
 /// The trainer's parameters as leaves of a graph, and its loss spelt anew: the features of layer l write
-/// W_dec[:, (m - l) d_out : (m - l + 1) d_out] into output m. `activate(pre, own)`; `price(acts, lengths, pre, own)`, a sum.
+/// W_dec[:, (m - l) d_out : (m - l + 1) d_out] into output m. `activate(pre, own)`; `price(acts, lengths, pre, own)`, a
+/// sum.
 template <class Trainer, class Activate, class Price>
 void check_gradients(Trainer& trainer, std::int64_t own_params, Activate&& activate, Price&& price) {
   const auto data = layers_of(31);
@@ -140,8 +141,7 @@ TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
   }
   SECTION("JumpReLU, by its straight-through surrogate") {
     train::CrossLayerTrainer trainer{
-        data, options_of(),
-        train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
+        data, options_of(), train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
     const auto slope_only = [](const at::Tensor& pre, const at::Tensor& threshold) {
       const auto ramp = ((pre.detach() - threshold) / 0.3 + 0.5).clamp(0, 1);
       return ramp - ramp.detach();

@@ -32,8 +32,8 @@ class CrossLayerTrainer {
   /// throws  ShapeError;  ValueError  when the loss is not finite any more
   StepReport step(std::span<const TokenBatch> batch);
 
-  /// The gradients that `step` follows, before any clipping: per layer W_enc [d_in, d_sae], b_enc, W_dec [d_sae, later *
-  /// d_out] (its own layer's output first) and the activation's own; then b_out [L * d_out].
+  /// The gradients that `step` follows, before any clipping: per layer W_enc [d_in, d_sae], b_enc, W_dec [d_sae, later
+  /// * d_out] (its own layer's output first) and the activation's own; then b_out [L * d_out].
   [[nodiscard]] std::vector<at::Tensor> gradients(std::span<const TokenBatch> batch) { return pass(batch).grads; }
 
   /// A dictionary per layer in the activations' own units, with W_later for what it writes into later layers.
@@ -150,8 +150,8 @@ void CrossLayerTrainer<A, Dead>::start(std::span<const TokenBatch> sample) {
 template <TrainableActivation A, DeadRule Dead>
 void CrossLayerTrainer<A, Dead>::check(std::span<const TokenBatch> batch) const {
   if (batch.size() != blocks_.size()) {
-    throw ShapeError{{.tensor = "layers of a batch", .expected = {n_layers()},
-                      .got = {static_cast<std::int64_t>(batch.size())}}};
+    throw ShapeError{
+        {.tensor = "layers of a batch", .expected = {n_layers()}, .got = {static_cast<std::int64_t>(batch.size())}}};
   }
   for (std::size_t l = 0; l < batch.size(); ++l) {
     check_shape(batch[l].x, {batch.front().x.size(0), center_in_[l].size(0)}, "input");
@@ -177,8 +177,8 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
   done.report.error = done.error.square().sum().template item<double>() / n / layers;
   const auto grad_out = done.error.mul(2.0 / n);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    auto pull = blocks_[l].pull_back(done.x[l], weights(l), acts[l], from_layer(done.error, l),
-                                     from_layer(grad_out, l), step_);
+    auto pull =
+        blocks_[l].pull_back(done.x[l], weights(l), acts[l], from_layer(done.error, l), from_layer(grad_out, l), step_);
     auto& g = pull.gradients;
     done.grads.insert(done.grads.end(), {g.W_enc, g.b_enc, g.W_dec});
     for (auto& grad : pull.own) done.grads.push_back(std::move(grad));
@@ -239,7 +239,8 @@ std::vector<SparseDictionary<>> CrossLayerTrainer<A, Dead>::finish() const {
     d.W_dec = rows.select(1, 0).contiguous();
     if (l + 1 < blocks_.size()) d.W_later = rows.narrow(1, 1, rows.size(1) - 1).contiguous();
     d.b_out = b_out.select(0, own).mul(size_out_[l]).add_(center_out_[l]);
-    d.activation = blocks_[l].activation().finish(make::arange(options_.features, scale.options().dtype(at::kLong)), scale);
+    d.activation =
+        blocks_[l].activation().finish(make::arange(options_.features, scale.options().dtype(at::kLong)), scale);
     out.push_back(std::move(d));
   }
   return out;

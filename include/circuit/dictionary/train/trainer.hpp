@@ -129,8 +129,7 @@ StepReport Trainer<A, Dead>::step(const at::Tensor& x, const at::Tensor& y) {
   update(done.grads, done.report);
   if (done.report.dead > 0) {
     const auto seed = options_.seed ^ (static_cast<std::uint64_t>(step_ + 1) << 20U);
-    detail::replace_features(adam_, i_W_enc,
-                             block_.replacement(done.x, weights(), done.error, done.dead, step_, seed),
+    detail::replace_features(adam_, i_W_enc, block_.replacement(done.x, weights(), done.error, done.dead, step_, seed),
                              options_.decoder);
   }
   ++step_;
