@@ -33,7 +33,7 @@ bool starts_with(const fs::path& file, std::string_view magic) {
 }
 
 void print_tokenizer(const Tokenizer& tokenizer) {
-  std::cout << "tokenizer: " << tokenizer.vocabulary().tokens.size() << " tokens";
+  std::cout << "tokenizer: " << tokenizer.model_tokens().size() << " tokens";
   if (const auto bos = tokenizer.bos_id()) {
     std::cout << ", BOS " << one_line(tokenizer.token_text(*bos)) << " (" << *bos << ") "
               << (tokenizer.default_bos() == Bos::prepend ? "comes first" : "is not put first by default");

@@ -16,6 +16,7 @@ Needs: pip install tokenizers sentencepiece gguf, a C++20 compiler, PCRE2 and nl
   compare_tokenizers.py --write FOLDER     also stores the tokenizers and a few hundred lines for the C++ tests
 """
 import argparse
+import base64
 import json
 import pathlib
 import random
@@ -206,7 +207,42 @@ def gemma(corpus):
     return tokenizer
 
 
-FAMILIES = {"gpt2": gpt2, "llama3": llama3, "qwen2": qwen2, "smollm2": smollm2, "gpt_neox": gpt_neox, "llama2": llama2,
+def unigram(corpus, parts, fallback=False):
+    """A unigram model under NFKC as the package `sentencepiece` compiles it; `parts` replaces those of the file."""
+    pieces = SentencePiece("unigram", corpus)
+    vocab = [[text, score] for text, score, kind in pieces.pieces() if kind in (1, 2, 3)]
+    if fallback:
+        vocab += [[byte, 0.0] for byte in BYTES]
+    root = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, "added_tokens": [
+        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": True} for i, text in enumerate(["<unk>", "<s>", "</s>"])],
+        "decoder": METASPACE, "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": fallback}}
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(pieces.charsmap()).decode()}
+    parts = json.loads(json.dumps(parts).replace('"CHARSMAP"', json.dumps(charsmap)))
+    return Tokenizer.from_str(json.dumps(root | parts))
+
+
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+JOIN = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+
+
+def t5(corpus):
+    return unigram(corpus, {"pre_tokenizer": METASPACE, "normalizer": {"type": "Sequence", "normalizers": [
+        "CHARSMAP", {"type": "Strip", "strip_left": False, "strip_right": True}, JOIN | {"content": "\u2581"}]}})
+
+
+def xlm_roberta(corpus):
+    return unigram(corpus, {"normalizer": {"type": "Sequence", "normalizers": ["CHARSMAP", JOIN]}, "pre_tokenizer": {
+        "type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}})
+
+
+def unigram_bytes(corpus):
+    """Without rules, falling back on bytes."""
+    return unigram(corpus, {"pre_tokenizer": METASPACE, "normalizer": None, "decoder": {
+        "type": "Sequence", "decoders": FROM_MARK + [STRIP]}}, fallback=True)
+
+
+FAMILIES = {"t5": t5, "xlm_roberta": xlm_roberta, "unigram_bytes": unigram_bytes, "gpt2": gpt2, "llama3": llama3, "qwen2": qwen2, "smollm2": smollm2, "gpt_neox": gpt_neox, "llama2": llama2,
             "mistral": mistral, "gemma": gemma}
 
 
@@ -256,18 +292,24 @@ class SentencePiece:
     KINDS = {  # as Llama 2's and Gemma's
         "sentencepiece": {"add_dummy_prefix": True},
         "sentencepiece_symbols": {"add_dummy_prefix": False, "user_defined_symbols": [
-            "\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<mask>", "<|im_start|>"]}}
+            "\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<mask>", "<|im_start|>"]},
+        "unigram": {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True, "byte_fallback": False},
+        "unigram_lower": {"normalization_rule_name": "nfkc_cf", "remove_extra_whitespaces": True, "vocab_size": 1000},
+        "unigram_plain": {"add_dummy_prefix": False}}
 
     def __init__(self, kind, corpus):
         import io
 
         import sentencepiece
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(corpus[:6000]), model_writer=model, model_type="bpe", vocab_size=1200, byte_fallback=True,
-            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
-            allow_whitespace_only_pieces=True, minloglevel=2, character_coverage=0.98, **self.KINDS[kind])
-        self.prefix = self.KINDS[kind]["add_dummy_prefix"]
+        self.unigram = kind.startswith("unigram")
+        settings = {"model_type": "unigram" if self.unigram else "bpe", "vocab_size": 1200, "byte_fallback": True,
+                    "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "split_digits": True,
+                    "allow_whitespace_only_pieces": True, "minloglevel": 2, "unk_surface": "<unk>",
+                    "character_coverage": 0.98}
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus[:6000]), model_writer=model,
+                                                 **(settings | self.KINDS[kind]))
+        self.prefix = self.KINDS[kind].get("add_dummy_prefix", True)
         self.symbols = self.KINDS[kind].get("user_defined_symbols", [])
         self.model = model.getvalue()
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
@@ -279,10 +321,17 @@ class SentencePiece:
                           else 4 if p.IdToPiece(i) in self.symbols else 1)
         return [[p.IdToPiece(i), p.GetScore(i), kind(i)] for i in range(p.GetPieceSize())]
 
+    def charsmap(self):
+        """The compiled rules."""
+        from sentencepiece import sentencepiece_model_pb2
+        return sentencepiece_model_pb2.ModelProto.FromString(self.model).normalizer_spec.precompiled_charsmap
+
     def save(self, path):
-        """As GGUF, and as a model of its own beside that."""
-        import gguf
+        """As GGUF, and as a model of its own beside that; a unigram model as that alone."""
         path.with_suffix(".model").write_bytes(self.model)
+        if self.unigram:
+            return
+        import gguf
         writer = gguf.GGUFWriter(path, "llama")
         tokens, scores, types = zip(*self.pieces())
         writer.add_tokenizer_model("llama")
@@ -368,14 +417,20 @@ def main():
             if family in SentencePiece.KINDS:  # that package does not look for control tokens in text
                 lines = [line for line in lines if not re.search("<s>|</s>|<unk>", line)]
                 tokenizer = SentencePiece(family, corpus)
+                if family == "unigram_lower":  # it decodes marks that begin a text to nothing
+                    lines = [line for line in lines if not re.match("\\s*\u2581", line)]
+            elif family == "unigram_bytes":  # there a byte token is found by its spelling too
+                lines = [line for line in lines if "<0x" not in line]
+                tokenizer = Plain(unigram_bytes(corpus))
             elif options.gguf:
                 tokenizer = Plain(from_gguf(options.gguf))
             else:
                 tokenizer = Plain(Tokenizer.from_file(given) if given else FAMILIES[family](corpus))
             if not given:
                 tokenizer.save(file)
-            wrong, ids = disagreements(tool, folder, tokenizer, file, lines)
-            if family in SentencePiece.KINDS:
+            unigram = family in SentencePiece.KINDS and tokenizer.unigram
+            wrong, ids = disagreements(tool, folder, tokenizer, file.with_suffix(".model") if unigram else file, lines)
+            if family in SentencePiece.KINDS and not unigram:
                 wrong += disagreements(tool, folder, tokenizer, file.with_suffix(".model"), lines)[0]
             total += wrong
             print(f"{family}: {len(lines)} lines, {sum(map(len, ids))} tokens; {wrong} lines disagree")

@@ -82,8 +82,8 @@ TEST_CASE("sentencepiece_model: settings that would change the tokens are refuse
   const auto refused = [](const std::string& trainer_spec, const std::string& normalizer_spec) {
     return error<ConfigError>(model(trainer_spec, normalizer_spec));
   };
-  CHECK_THAT(refused(number(3, 1) + wide_number(35, 1), normalizer), ContainsSubstring("unigram"));
-  CHECK_THAT(refused(wide_number(35, 1), normalizer), ContainsSubstring("unigram"));  // the library's default
+  CHECK_THAT(refused(number(3, 3), normalizer), ContainsSubstring("word"));
+  CHECK_THAT(refused(number(3, 1) + wide_number(24, 1), normalizer), ContainsSubstring("treat_whitespace_as_suffix"));
   CHECK_THAT(refused(number(3, 9), normalizer), ContainsSubstring("model_type"));
   CHECK_THAT(refused(number(3, 2), normalizer), ContainsSubstring("byte_fallback"));
   CHECK_THAT(refused(trainer + wide_number(24, 1), normalizer), ContainsSubstring("treat_whitespace_as_suffix"));

@@ -2,11 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "circuit/text/charsmap.hpp"
 #include "circuit/text/nfc.hpp"
 
 namespace circuit {
@@ -15,11 +18,26 @@ namespace circuit {
 /// added tokens.
 enum class PrefixSpace : std::uint8_t { none, always, unless_there, at_start_unless_there };
 
-/// What is changed in text before it is split into words: NFC or marks, no published tokenizer wants both.
+/// Compiled rules, and what is done with spaces behind them; unigram models have these.
+struct CharsmapRules {
+  std::shared_ptr<const Charsmap> map{};  ///< or nothing: characters stay
+  bool as_tokenizers = false;   ///< the Python package, not the SentencePiece library: of the map, of trimming
+  bool join_spaces = false;     ///< several become one
+  bool trim_left = false;       ///< none begins a text
+  bool trim_right = false;      ///< none ends one
+  bool all_whitespace = false;  ///< what Unicode calls white space counts as a space
+
+  [[nodiscard]] bool any() const { return map || join_spaces || trim_left || trim_right || all_whitespace; }
+  friend bool operator==(const CharsmapRules&, const CharsmapRules&) = default;
+};
+
+/// What is changed in text before it is split into words: NFC, or marks, perhaps behind rules; no published tokenizer
+/// wants NFC and marks.
 struct Normalization {
   bool nfc = false;            ///< Unicode's normalisation form C
   bool mark_is_space = false;  ///< U+2581, SentencePiece's sign for a space, is read as one
   PrefixSpace prefix = PrefixSpace::none;
+  CharsmapRules rules{};
 
   friend bool operator==(const Normalization&, const Normalization&) = default;
 };
@@ -60,13 +78,97 @@ inline void append_change(std::string_view from, std::string_view to, std::strin
   result += to;
 }
 
+using Piece = std::pair<std::size_t, std::string>;  // bytes of the text, and what they become
+
+/// Unicode's White_Space.
+[[nodiscard]] inline bool is_white_space(std::string_view c) {
+  if (c.size() == 1) return c[0] == ' ' || (c[0] >= '\t' && c[0] <= '\r');
+  for (const std::string_view space : {"\xC2\x85", "\xC2\xA0", "\xE1\x9A\x80", "\xE2\x80\xA8", "\xE2\x80\xA9",
+                                       "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"}) {
+    if (c == space) return true;
+  }
+  return c.size() == 3 && c.starts_with("\xE2\x80") && static_cast<std::uint8_t>(c[2]) >= 0x80 &&
+         static_cast<std::uint8_t>(c[2]) <= 0x8A;
+}
+
+/// What the rules make of text, piece by piece.
+[[nodiscard]] inline std::vector<Piece> pieces_by_rules(const CharsmapRules& rules, std::string_view text) {
+  std::vector<Piece> pieces;
+  const auto add = [&](std::string_view from, std::string_view to) {
+    pieces.emplace_back(from.size(), rules.all_whitespace && is_white_space(to) ? " " : to);
+  };
+  if (rules.map && rules.as_tokenizers) {
+    rules.map->for_each_grapheme_piece(text, add);
+  } else if (rules.map) {
+    rules.map->for_each_piece(text, add);
+  } else {
+    for (; !text.empty(); text.remove_prefix(utf8_step(text).length)) {
+      const auto character = text.substr(0, utf8_step(text).length);
+      add(character, character);
+    }
+  }
+  return pieces;
+}
+
+/// Whether the SentencePiece library, or `tokenizers`, takes this from the end of a text.
+[[nodiscard]] inline bool is_trimmed(const CharsmapRules& rules, std::string_view piece) {
+  return piece.empty() || is_white_space(piece) ? rules.as_tokenizers || piece.empty() || piece == " "
+                                                : !rules.as_tokenizers && piece == space_mark;
+}
+
+/// Takes away spaces that the rules do not want. What is left of marks are spaces if `marks`.
+inline void drop_spaces(const CharsmapRules& rules, bool marks, std::vector<Piece>& pieces) {
+  bool after_space = rules.trim_left;
+  for (auto& [was, piece] : pieces) {
+    std::string kept;
+    for (const char c : piece) {
+      if (c != ' ' || !after_space) kept += c;
+      if (c != ' ') after_space = false;
+      if (c == ' ' && (rules.join_spaces || (after_space && rules.trim_left))) after_space = true;
+    }
+    piece = std::move(kept);
+  }
+  for (auto i = pieces.size(); rules.trim_right && i-- > 0;) {
+    auto& piece = pieces[i].second;
+    while (piece.size() > 1 && piece.ends_with(' ')) piece.pop_back();
+    if (!is_trimmed(rules, piece)) break;
+    piece.clear();
+  }
+  // A mark behind a space begins the next word as it is: the space goes.
+  for (std::size_t i = 0; marks && rules.all_whitespace && i + 1 < pieces.size(); ++i) {
+    if (pieces[i].second == " " && pieces[i + 1].second.starts_with(space_mark)) pieces[i].second.clear();
+  }
+  for (auto& [was, piece] : pieces) {
+    if (marks) piece = marks_to_spaces(piece);
+  }
+}
+
 }  // namespace detail
+
+/// As normalize, by rules.
+inline void normalize_by_rules(const Normalization& how, std::string_view text, bool at_start, std::string& buffer,
+                               std::vector<TextChange>& changes) {
+  buffer.clear();
+  auto pieces = detail::pieces_by_rules(how.rules, text);
+  detail::drop_spaces(how.rules, how.mark_is_space, pieces);
+  std::string joined;
+  for (const auto& [was, piece] : pieces) joined += piece;
+  if (detail::wants_prefix(how.prefix, joined, at_start)) detail::append_change("", " ", buffer, changes);
+  for (const auto& [was, piece] : pieces) {
+    detail::append_change(text.substr(0, was), piece, buffer, changes);
+    text.remove_prefix(was);
+  }
+}
 
 /// `text` (valid UTF-8) normalised, in `buffer` where something changed; `changes` gets the changed stretches in order.
 /// at_start  whether nothing stands before `text`
 [[nodiscard]] inline std::string_view normalize(const Normalization& how, std::string_view text, bool at_start,
                                                 std::string& buffer, std::vector<TextChange>& changes) {
   changes.clear();
+  if (how.rules.any()) {
+    normalize_by_rules(how, text, at_start, buffer, changes);
+    return buffer;
+  }
   const bool begins_with_mark = how.mark_is_space && text.starts_with(space_mark);
   const bool prefix =
       detail::wants_prefix(how.prefix, begins_with_mark && how.prefix != PrefixSpace::always ? " " : text, at_start);

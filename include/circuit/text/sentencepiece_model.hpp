@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,11 +20,12 @@
 namespace circuit {
 
 /// Reads a tokenizer.model of the SentencePiece library: BPE with byte fallback and no rules of normalisation, which is
-/// what Llama 2, Mistral and Gemma have. The BOS is prepended by default unless a tokenizer_config.json beside it says
+/// what Llama 2, Mistral and Gemma have, or a unigram model with any rules. The BOS is prepended by default unless a tokenizer_config.json beside it says
 /// otherwise.
 /// throws  FileError    when `path` cannot be read
 /// throws  FormatError  not such a file, truncated, or pieces and scores that contradict each other
-/// throws  ConfigError  unigram, word and character models, normalisation rules and other settings not supported, named
+/// throws  ConfigError  word and character models, rules of a BPE's and other settings not supported, named; a unigram
+///                      model without an unknown piece
 /// source  sentencepiece_model.proto of the library, and protocol buffers' wire format
 [[nodiscard]] Tokenizer read_sentencepiece_model(const std::filesystem::path& path,
                                                  const TokenizerOptions& options = {});
@@ -105,6 +107,10 @@ class Reader {
  public:
   Reader(std::string_view bytes, const std::filesystem::path& file) : bytes_{bytes}, file_{file} {}
 
+  /// A unigram model, once it is read; its pieces are those of `read`.
+  [[nodiscard]] bool is_unigram() const { return model_type_ == 1; }
+  [[nodiscard]] TokenizerParts unigram_parts(const GgufVocabulary& pieces) const;
+
   [[nodiscard]] GgufVocabulary read() {
     result_.model = "llama";
     result_.bos = 1;
@@ -117,15 +123,18 @@ class Reader {
     if (result_.tokens.empty()) {
       throw FormatError{{.file = file_, .problem = "no pieces", .hint = "not a SentencePiece model"}};
     }
+    if (!has_trainer_ || !has_normalizer_) {
+      throw FormatError{{.file = file_, .problem = "no trainer_spec or normalizer_spec", .hint = "truncated"}};
+    }
     const std::string_view kinds[] = {"", "unigram", "BPE", "word", "char"};
     const auto kind = model_type_ < 5 ? std::string{kinds[model_type_]} : std::to_string(model_type_);
-    need(model_type_ == 2, "trainer_spec.model_type", "BPE", kind);
-    need(byte_fallback_, "trainer_spec.byte_fallback", "true", "false");
+    need(model_type_ == 1 || model_type_ == 2, "trainer_spec.model_type", "unigram or BPE", kind);
+    need(is_unigram() || byte_fallback_, "trainer_spec.byte_fallback", "true", "false");
     need(!spaces_end_words_, "trainer_spec.treat_whitespace_as_suffix", "false", "true");
-    need(!rules_, "normalizer_spec.precompiled_charsmap", "none, as of the rule \"identity\"", rule_);
-    need(!trims_, "normalizer_spec.remove_extra_whitespaces", "false", "true");
+    need(is_unigram() || charsmap_.empty(), "normalizer_spec.precompiled_charsmap", "none, as of the rule \"identity\"", rule_);
+    need(is_unigram() || !trims_, "normalizer_spec.remove_extra_whitespaces", "false", "true");
     need(escapes_, "normalizer_spec.escape_whitespaces", "true", "false");
-    if (*result_.bos < 0) result_.bos = {};
+    if (static_cast<std::int32_t>(*result_.bos) < 0) result_.bos = {};
     return std::move(result_);
   }
 
@@ -156,6 +165,7 @@ class Reader {
   }
 
   void trainer(std::string_view bytes) {
+    has_trainer_ = true;
     Message message{bytes, file_};
     while (const auto field = message.next()) {
       if (field->number == 3) model_type_ = field->value;
@@ -166,10 +176,11 @@ class Reader {
   }
 
   void normalizer(std::string_view bytes) {
+    has_normalizer_ = true;
     Message message{bytes, file_};
     while (const auto field = message.next()) {
       if (field->number == 1) rule_ = std::string{field->bytes};
-      if (field->number == 2) rules_ = !field->bytes.empty();
+      if (field->number == 2) charsmap_ = field->bytes;
       if (field->number == 3) result_.add_space_prefix = field->value != 0;
       if (field->number == 4) trims_ = field->value != 0;
       if (field->number == 5) escapes_ = field->value != 0;
@@ -180,28 +191,72 @@ class Reader {
   const std::filesystem::path& file_;
   GgufVocabulary result_{};
   std::uint64_t model_type_ = 1;
+  bool has_trainer_ = false;
+  bool has_normalizer_ = false;
   bool byte_fallback_ = false;
   bool spaces_end_words_ = false;
   std::string rule_{};
-  bool rules_ = false;
+  std::string_view charsmap_{};
   bool trims_ = true;
   bool escapes_ = true;
 };
+
+inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const {
+  enum class Type : std::int32_t { normal = 1, unknown, control, user_defined, unused, byte };
+  TokenizerParts parts;
+  UnigramVocabulary v;
+  v.single_precision = true;
+  if (byte_fallback_) v.byte_tokens.assign(256, -1);
+  for (std::size_t i = 0; i < pieces.tokens.size(); ++i) {
+    const auto type = static_cast<Type>(pieces.types[i]);
+    const auto id = static_cast<std::int32_t>(i);
+    const auto byte = byte_of_token(pieces.tokens[i]);
+    need(type != Type::user_defined, "trainer_spec.user_defined_symbols", "none", std::string{pieces.tokens[i]});
+    if (type == Type::unknown) v.unknown = id;
+    if (type == Type::byte && byte && byte_fallback_) v.byte_tokens[*byte] = id;
+    if (type == Type::control && !pieces.tokens[i].empty()) {
+      parts.added.push_back({.text = std::string{pieces.tokens[i]}, .id = id});
+    }
+    v.tokens.push_back(type == Type::control        ? std::string{}
+                       : type == Type::byte && byte ? std::string(1, static_cast<char>(*byte))
+                                                    : marks_to_spaces(pieces.tokens[i]));
+    v.scores.push_back(static_cast<double>(pieces.scores[i]));
+    v.in_text.push_back(type == Type::normal);
+  }
+  parts.unigram = std::move(v);
+  parts.words = Splitter{};
+  auto& how = parts.normalization;
+  how.mark_is_space = true;
+  if (pieces.add_space_prefix) how.prefix = PrefixSpace::always;
+  if (!charsmap_.empty()) how.rules.map = std::make_shared<const Charsmap>(charsmap_, file_);
+  how.rules.join_spaces = how.rules.trim_left = how.rules.trim_right = trims_;
+  parts.decode_drops_space = pieces.add_space_prefix;
+  parts.default_bos = pieces.bos && pieces.add_bos.value_or(true) ? Bos::prepend : Bos::none;
+  const auto bos = pieces.bos.value_or(-1);
+  if (bos >= 0 && static_cast<std::size_t>(bos) < pieces.tokens.size()) {
+    parts.bos = pieces.tokens[static_cast<std::size_t>(bos)];
+  }
+  return parts;
+}
 
 }  // namespace detail::sentencepiece
 
 inline Tokenizer read_sentencepiece_model(const std::filesystem::path& path, const TokenizerOptions& options) {
   const auto mapping = Mapping::open(path);
   const auto bytes = mapping->bytes();
-  auto vocabulary =
-      detail::sentencepiece::Reader{{reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path}.read();
+  detail::sentencepiece::Reader reader{{reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path};
+  auto vocabulary = reader.read();
   const auto config = path.parent_path() / "tokenizer_config.json";
   std::error_code ignored;
   if (std::filesystem::exists(config, ignored)) {
     const auto root = read_json(config);
     if (root.is_object()) vocabulary.add_bos = value_or(root, "add_bos_token", config, true);
   }
-  return make_tokenizer(vocabulary, path, options);
+  if (!reader.is_unigram()) return make_tokenizer(vocabulary, path, options);
+  auto parts = reader.unigram_parts(vocabulary);
+  if (options.bos) parts.bos = *options.bos;
+  if (parts.bos.empty()) parts.default_bos = Bos::none;
+  return Tokenizer{std::move(parts), path};
 }
 
 }  // namespace circuit

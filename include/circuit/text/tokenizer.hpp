@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "circuit/core/error.hpp"
@@ -18,6 +19,7 @@
 #include "circuit/text/bpe.hpp"
 #include "circuit/text/normalization.hpp"
 #include "circuit/text/spelling.hpp"
+#include "circuit/text/unigram.hpp"
 #include "circuit/text/words.hpp"
 
 namespace circuit {
@@ -42,6 +44,7 @@ struct Encoding {
 /// What a tokenizer is made of; the defaults are GPT-2's.
 struct TokenizerParts {
   BpeVocabulary vocabulary{};
+  std::optional<UnigramVocabulary> unigram{};  ///< instead of `vocabulary`
   Splitter words = gpt2_words();
   Normalization normalization{};
   std::vector<AddedToken> added{};
@@ -50,7 +53,8 @@ struct TokenizerParts {
   bool decode_drops_space = false;  ///< decoding takes off one leading space, which encoding put there
 };
 
-/// Text to tokens and back, for BPE vocabularies: byte-level as GPT-2's, or SentencePiece's with byte tokens. A value:
+/// Text to tokens and back, for BPE vocabularies (byte-level as GPT-2's, or SentencePiece's with byte tokens) and unigram
+/// models. A value:
 /// copies share the vocabulary, and const calls are safe from several threads. Agrees with the Python package
 /// `tokenizers` token by token; Unicode tables differ between releases, so that characters assigned since PCRE2's or
 /// nfc_tables.hpp's may split differently.
@@ -115,7 +119,7 @@ class Tokenizer {
     for (const auto& added : state_->parts.added) {
       if (added.text == token) return added.id;
     }
-    return state_->bpe.find(token);
+    return state_->find(token);
   }
 
   /// The only token of `text`, for answers that are read off one position's logits. The text goes on from a prompt, so
@@ -124,6 +128,7 @@ class Tokenizer {
   [[nodiscard]] std::int32_t single_token(std::string_view text) const {
     auto continuing = state_->parts.normalization;
     continuing.prefix = PrefixSpace::none;
+    continuing.rules.trim_left = continuing.rules.trim_right = false;
     std::vector<std::int32_t> ids;
     append_ids(text, continuing, ids);
     if (ids.size() == 1) return ids.front();
@@ -141,17 +146,38 @@ class Tokenizer {
   /// tokenizer.default_bos())` gives what the model expects.
   [[nodiscard]] Bos default_bos() const noexcept { return default_bos_; }
   [[nodiscard]] std::span<const AddedToken> added_tokens() const noexcept { return state_->parts.added; }
-  [[nodiscard]] const BpeVocabulary& vocabulary() const noexcept { return state_->bpe.vocabulary(); }
+  /// throws  ConfigError  for a unigram model
+  [[nodiscard]] const BpeVocabulary& vocabulary() const {
+    if (const auto* bpe = std::get_if<Bpe>(&state_->model)) return bpe->vocabulary();
+    throw ConfigError{{.tensor = "vocabulary", .problem = "is of a unigram model, which has no merges"}};
+  }
+  /// The model's own tokens, without those added.
+  [[nodiscard]] std::span<const std::string> model_tokens() const noexcept { return tokens_of(state_->model); }
   /// One more than the largest id.
   [[nodiscard]] std::size_t size() const noexcept { return state_->texts.size(); }
 
  private:
+  using Model = std::variant<Bpe, Unigram>;
+
+  [[nodiscard]] static Model model_of(TokenizerParts& parts, const std::filesystem::path& file) {
+    if (parts.unigram) return Unigram{std::move(*parts.unigram), file};
+    return Bpe{std::move(parts.vocabulary), file};
+  }
+  [[nodiscard]] static const std::vector<std::string>& tokens_of(const Model& model) noexcept {
+    const auto* bpe = std::get_if<Bpe>(&model);
+    return bpe != nullptr ? bpe->vocabulary().tokens : std::get_if<Unigram>(&model)->vocabulary().tokens;
+  }
+
   struct State {
     State(TokenizerParts from, const std::filesystem::path& file);
     void check_added(const AddedToken& token, const std::string& text, const std::filesystem::path& file) const;
 
-    TokenizerParts parts;  // its vocabulary is bpe's
-    Bpe bpe;
+    [[nodiscard]] std::optional<std::int32_t> find(std::string_view token) const {
+      return std::visit([&](const auto& kind) { return kind.find(token); }, model);
+    }
+
+    TokenizerParts parts;  // its vocabulary is the model's
+    Model model;
     std::vector<std::string> texts;          // by id: the vocabulary's tokens and the added ones
     std::vector<detail::Sought> raw;         // added tokens looked for in the text as it is
     std::vector<detail::Sought> normalized;  // and in normalised text
@@ -165,21 +191,23 @@ class Tokenizer {
 
   void append_ids(std::string_view text, const Normalization& normalization, std::vector<std::int32_t>& ids) const {
     std::vector<TextChange> changes;
-    encode_pieces(text, normalization, changes, [&](std::string_view, std::span<const std::int32_t> piece) {
+    encode_pieces(text, normalization, changes, [&](std::string_view, std::span<const std::int32_t> piece, const auto&) {
       ids.insert(ids.end(), piece.begin(), piece.end());
     });
   }
 
-  /// Calls `visit(normal, ids)` per word or added token, from left to right; all `normal` joined are the normalised
-  /// text. `changes` gets what normalisation changed.
+  /// Calls `visit(normal, ids, ends)` per word or added token, from left to right; all `normal` joined are the normalised
+  /// text. `ends` holds where each id ends in `normal`, or nothing where its bytes say so. `changes` gets what
+  /// normalisation changed.
   template <class Visit>
   void encode_pieces(std::string_view text, const Normalization& normalization, std::vector<TextChange>& changes,
                      Visit&& visit) const;
 
   /// Where the token that begins at `at` of the word `normal` ends; bytes that no token has are passed over.
   [[nodiscard]] std::size_t end_of_token(std::string_view normal, std::size_t at, std::int32_t id) const {
+    const auto* const bpe = std::get_if<Bpe>(&state_->model);
     for (auto left = token_bytes(id).size(); left > 0 && at < normal.size(); ++at) {
-      if (state_->bpe.has_byte(normal[at])) --left;
+      if (bpe == nullptr || bpe->has_byte(normal[at])) --left;
     }
     return at;
   }
@@ -190,7 +218,7 @@ class Tokenizer {
 };
 
 inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path& file)
-    : parts{std::move(from)}, bpe{std::move(parts.vocabulary), file}, texts{bpe.vocabulary().tokens} {
+    : parts{std::move(from)}, model{model_of(parts, file)}, texts{tokens_of(model)} {
   auto how = parts.normalization;
   // A space that a normaliser puts first is put before the added token too, one that splitting puts first is not.
   if (how.prefix != PrefixSpace::always) how.prefix = PrefixSpace::none;
@@ -227,7 +255,7 @@ inline void Tokenizer::State::check_added(const AddedToken& token, const std::st
   const auto id = static_cast<std::size_t>(token.id);
   if (id < texts.size() && !texts[id].empty() && texts[id] != text) throw bad("an added token's id is taken");
   // A vocabulary's " " is spelt otherwise in its file, so both it and an added token " " may be there.
-  const auto known = bpe.find(text);
+  const auto known = find(text);
   const bool same_spelling = to_byte_level(token.text) == token.text;
   if (known && *known != token.id && same_spelling) throw bad("an added token has another id in the vocabulary");
 }
@@ -237,18 +265,22 @@ void Tokenizer::encode_pieces(std::string_view text, const Normalization& normal
                               std::vector<TextChange>& changes, Visit&& visit) const {
   check_utf8(text);
   Bpe::Scratch scratch;
+  Unigram::Scratch unigram_scratch;
   std::vector<std::int32_t> ids;
+  std::vector<std::size_t> ends;
   std::string buffer;
   std::vector<TextChange> changed;
   std::size_t done = 0;         // bytes of the text
   std::size_t normal_done = 0;  // bytes of the normalised text, as visited
   const auto visited = [&](std::string_view normal, std::span<const std::int32_t> piece) {
     normal_done += normal.size();
-    visit(normal, piece);
+    visit(normal, piece, std::span<const std::size_t>{ends});
+    ends.clear();
   };
   const auto on_word = [&](std::string_view word) {
     ids.clear();
-    state_->bpe.encode_word(word, ids, scratch);
+    if (const auto* bpe = std::get_if<Bpe>(&state_->model)) bpe->encode_word(word, ids, scratch);
+    if (const auto* unigram = std::get_if<Unigram>(&state_->model)) unigram->encode_word(word, ids, ends, unigram_scratch);
     visited(word, ids);
   };
   const auto on_normal_token = [&](std::int32_t id, std::string_view found) { visited(found, {&id, 1}); };
@@ -277,11 +309,12 @@ inline Encoding Tokenizer::encode_with_offsets(std::string_view text, Bos bos) c
   }
   std::size_t begin = 0;
   std::vector<TextChange> changes;
-  const auto visit = [&](std::string_view normal, std::span<const std::int32_t> ids) {
+  const auto visit = [&](std::string_view normal, std::span<const std::int32_t> ids,
+                         std::span<const std::size_t> own_ends) {
     std::size_t end = 0;
-    for (const auto id : ids) {
-      end = end_of_token(normal, end, id);
-      encoding.ids.push_back(id);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      end = own_ends.empty() ? end_of_token(normal, end, ids[i]) : own_ends[i];
+      encoding.ids.push_back(ids[i]);
       ends.push_back(begin + end);
     }
     begin += normal.size();

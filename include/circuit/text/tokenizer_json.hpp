@@ -104,7 +104,7 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 [[nodiscard]] inline BpeVocabulary read_model(const nlohmann::json& model, bool byte_level,
                                               const std::filesystem::path& file) {
   const auto type = value_or<std::string>(model, "type", file, "BPE");
-  if (type != "BPE") throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE", .got = type}};
+  if (type != "BPE") throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE or Unigram", .got = type}};
   refuse(model, {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}, file);
   const bool byte_fallback = value_or(model, "byte_fallback", file, false);
   if (byte_fallback == byte_level) {
@@ -122,6 +122,34 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   const bool lacks_bytes = byte_level && !has_all_utf8_bytes(bpe.tokens);
   if (lacks_bytes) refuse(model, {"unk_token"}, file);  // what has no token is left out, not replaced
   return bpe;
+}
+
+/// A list of [token, score]; the id is the place in it.
+[[nodiscard]] inline UnigramVocabulary read_unigram(const nlohmann::json& model, const std::filesystem::path& file) {
+  const auto& entries = require_field(model, "vocab", file);
+  const auto bad = [&](std::string name, const nlohmann::json& got) {
+    return FormatError{
+        {.file = file, .tensor = std::move(name), .expected = "a list of [token, score]", .got = short_dump(got)}};
+  };
+  if (!entries.is_array() || entries.size() > static_cast<std::size_t>(most_tokens)) throw bad("vocab", entries);
+  UnigramVocabulary v;
+  const bool byte_fallback = value_or(model, "byte_fallback", file, false);
+  if (byte_fallback) v.byte_tokens.assign(256, -1);
+  for (const auto& entry : entries) {
+    const auto id = static_cast<std::int32_t>(v.tokens.size());
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+      throw bad("token " + std::to_string(id), entry);
+    }
+    const auto text = entry[0].get<std::string>();
+    const auto byte = byte_fallback ? byte_of_token(text) : std::nullopt;
+    if (byte) v.byte_tokens[*byte] = id;
+    v.tokens.push_back(byte ? std::string(1, static_cast<char>(*byte)) : marks_to_spaces(text));
+    v.scores.push_back(entry[1].get<double>());
+    v.in_text.push_back(!byte);
+  }
+  const auto unknown = model.find("unk_id");
+  if (unknown != model.end() && !unknown->is_null()) v.unknown = require<std::int32_t>(model, "unk_id", file);
+  return v;
 }
 
 [[nodiscard]] inline std::vector<AddedToken> read_added(const nlohmann::json& root, const std::filesystem::path& file) {
@@ -187,7 +215,7 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 }  // namespace detail::tokenizer_json
 
 /// Reads a Hugging Face tokenizer.json: byte-level BPE (GPT-2, GPT-NeoX, Llama 3, Qwen, SmolLM), or BPE with byte
-/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma). Its post-processor is not applied: `Bos` says what to
+/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma), or a Unigram model (T5, XLM-R, XGLM). Its post-processor is not applied: `Bos` says what to
 /// prepend. throws  FileError    when `path` cannot be read throws  FormatError  not JSON, or a vocabulary and merges
 /// that contradict each other throws  ConfigError  a setting that would change the tokens and is not supported, named
 [[nodiscard]] inline Tokenizer read_tokenizer_json(const std::filesystem::path& path,
@@ -198,9 +226,18 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   const auto folder = path.parent_path();
   auto added = tj::read_added(root, path);
   const auto bos = tj::choose_bos(options, folder, layout.first, added);
-  TokenizerParts parts{.vocabulary = tj::read_model(require_field(root, "model", path), layout.byte_level, path),
+  const auto& model = require_field(root, "model", path);
+  const bool unigram = value_or<std::string>(model, "type", path, "") == "Unigram";
+  if (unigram && layout.byte_level) {
+    throw ConfigError{{.file = path, .tensor = "pre_tokenizer", .problem = "is ByteLevel, of a Unigram model"}};
+  }
+  if (!unigram && layout.normalization.rules.any()) {
+    throw ConfigError{{.file = path, .tensor = "normalizer", .problem = "is of a Unigram model, which this is not"}};
+  }
+  TokenizerParts parts{.vocabulary = unigram ? BpeVocabulary{} : tj::read_model(model, layout.byte_level, path),
+                       .unigram = unigram ? std::optional{tj::read_unigram(model, path)} : std::nullopt,
                        .words = Splitter{std::move(layout.steps)},
-                       .normalization = layout.normalization,
+                       .normalization = std::move(layout.normalization),
                        .added = std::move(added),
                        .bos = bos,
                        .default_bos = tj::choose_default_bos(folder, layout.first, bos),

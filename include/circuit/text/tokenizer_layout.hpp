@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -26,6 +28,26 @@ struct Layout {
   bool decode_drops_space = false;
   std::optional<std::string> first{};  ///< special token that the post-processor puts first
 };
+
+/// The bytes that base64 text spells; nothing when it is none.
+[[nodiscard]] inline std::optional<std::string> from_base64(std::string_view text) {
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  if (text.size() % 4 != 0) return {};
+  for (int padding = 0; padding < 2 && text.ends_with('='); ++padding) text.remove_suffix(1);
+  std::string bytes;
+  std::uint32_t bits = 0;
+  int held = 0;
+  for (const char c : text) {
+    const auto digit = digits.find(c);
+    if (digit == digits.npos) return {};
+    bits = ((bits << 6U) | static_cast<std::uint32_t>(digit)) & 0xFFFU;
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    bytes += static_cast<char>((bits >> static_cast<unsigned>(held)) & 0xFFU);
+  }
+  return bytes;
+}
 
 [[nodiscard]] inline bool is_empty(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
@@ -53,11 +75,18 @@ class LayoutReader {
   explicit LayoutReader(const std::filesystem::path& file) : file_{file} {}
 
   [[nodiscard]] Layout read(const nlohmann::json& root) {
+    layout_.normalization.rules.as_tokenizers = true;
     each("normalizer", root, "normalizers", [&](const auto& step) { normalizer(step); });
     (void)require_field(root, "pre_tokenizer", file_);
     each("pre_tokenizer", root, "pretokenizers", [&](const auto& step) { pre_tokenizer(step); });
     each("decoder", root, "decoders", [&](const auto& step) { decoder(step); });
     each("post_processor", root, "processors", [&](const auto& step) { post_processor(step); });
+    if (layout_.byte_level && layout_.normalization.rules.any()) {
+      fail("normalizer", root.at("normalizer"), "no Precompiled, Strip or joined spaces beside ByteLevel");
+    }
+    if (layout_.normalization.rules.all_whitespace && layout_.normalization.prefix != PrefixSpace::unless_there) {
+      fail("pre_tokenizer", root.at("pre_tokenizer"), "WhitespaceSplit with a Metaspace that begins every word");
+    }
     if (!layout_.byte_level && !layout_.normalization.mark_is_space) {
       fail("pre_tokenizer", root.at("pre_tokenizer"), "ByteLevel, or U+2581 in place of spaces");
     }
@@ -103,15 +132,36 @@ class LayoutReader {
 
   void normalizer(const nlohmann::json& step) {
     const auto kind = type(step);
+    auto& rules = layout_.normalization.rules;
     if (kind == "NFC") {
       layout_.normalization.nfc = true;
+    } else if (kind == "Precompiled" && !rules.any()) {
+      const auto bytes = from_base64(require<std::string>(step, "precompiled_charsmap", file_));
+      if (!bytes) {
+        throw FormatError{{.file = file_, .tensor = "precompiled_charsmap", .problem = "is not base64"}};
+      }
+      // A map of nothing is what a model without rules has.
+      if (!bytes->empty()) rules.map = std::make_shared<const Charsmap>(*bytes, file_);
+    } else if (kind == "Strip") {
+      refuse(step, {"strip_left"}, file_);
+      rules.trim_right = require<bool>(step, "strip_right", file_);
+    } else if (kind == "Replace" && joins_spaces(step)) {
+      rules.join_spaces = true;
     } else if (kind == "Prepend" && require<std::string>(step, "prepend", file_) == space_mark) {
       layout_.normalization.prefix = PrefixSpace::always;
     } else if (kind == "Replace" && plain(step) == " " && require<std::string>(step, "content", file_) == space_mark) {
       layout_.normalization.mark_is_space = true;
     } else {
-      fail("normalizer", step, "NFC, Prepend U+2581, Replace a space by U+2581, or a Sequence of them");
+      fail("normalizer", step, "NFC, Prepend U+2581, Replace a space by U+2581, Precompiled, Strip, Replace \" {2,}\", or a Sequence");
     }
+  }
+
+  /// Whether runs of spaces become one, or the mark of one.
+  [[nodiscard]] bool joins_spaces(const nlohmann::json& step) const {
+    const auto& pattern = require_field(step, "pattern", file_);
+    if (!pattern.is_object() || value_or<std::string>(pattern, "Regex", file_, "") != " {2,}") return false;
+    const auto content = require<std::string>(step, "content", file_);
+    return content == " " || content == space_mark;
   }
 
   void pre_tokenizer(const nlohmann::json& step) {
@@ -121,6 +171,10 @@ class LayoutReader {
       byte_level(step);
     } else if (kind == "Metaspace") {
       metaspace(step);
+    } else if (kind == "WhitespaceSplit" && layout_.steps.empty()) {
+      // Its words begin with Metaspace's mark, as if one space stood before each.
+      auto& rules = layout_.normalization.rules;
+      rules.join_spaces = rules.trim_left = rules.trim_right = rules.all_whitespace = true;
     } else if (kind == "Split") {
       split_step(step);
     } else if (kind == "Digits") {
