@@ -80,7 +80,7 @@ int main(int argc, char** argv) {
   std::string json_file;
   int rounds = 7;
   std::int64_t length = 15;
-  auto half = HalfPrecision::widened;
+  HalfPrecision half = HalfPrecision::widened;
   CLI::App app{"Opening and running a Llama in GGUF"};
   app.add_option("--model", path, "GGUF file or Hugging Face folder")->required();
   app.add_option("--rounds", rounds, "of which the best counts")->capture_default_str();
@@ -97,6 +97,7 @@ int main(int argc, char** argv) {
   Cost cloning[2];
   Cost forward;
   Cost bare;
+  use_fresh_pages(true);
   const auto model = open(path, half);
   const auto peak_open = peak_mb();
   const auto tokens = make::arange(length, at::TensorOptions{}.dtype(at::kLong)).add(100).unsqueeze(0);
@@ -126,7 +127,8 @@ int main(int argc, char** argv) {
     bare.measure([&] { bare_products(floats, x, z, post); });
   }
 
-  std::cout << path.filename().string() << ", " << count << " weights, " << at::get_num_threads()
+  std::cout << path.filename().string() << ", " << count << " weights, the embedding as "
+            << at::toString(model.weights().W_E.scalar_type()) << ", " << at::get_num_threads()
             << " threads, prompt of " << length << " tokens\n";
   TextTable table{{"", "seconds", "beside", "seconds of it", "ratio", "ratio of processor time", "bar"}};
   const auto row = [&](const char* what, const Cost& cost, const char* beside, const Cost& floor, const char* bar) {

@@ -48,8 +48,12 @@ namespace circuit::detail::gguf {
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
-  return {[=](const std::string& name) { return shared->find(gguf_name(name, *family)) != nullptr; }, get, path, dtype,
-          half};
+  return {[=](const std::string& name) { return shared->find(gguf_name(name, *family)) != nullptr; },
+          get,
+          path,
+          dtype,
+          half,
+          [=](const std::string& name) { shared->release(shared->get(gguf_name(name, *family))); }};
 }
 
 /// Divides the speeds of rotary positions by the file's factors, where it has them (Llama 3.1).

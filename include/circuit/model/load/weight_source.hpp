@@ -20,13 +20,20 @@ class WeightSource {
  public:
   using Contains = std::function<bool(const std::string& name)>;
   using Get = std::function<at::Tensor(const std::string& name)>;
+  using Release = std::function<void(const std::string& name)>;
 
   /// get    any floating type; what it gives as `dtype` is not copied
   /// file   only named in errors
   /// dtype  what every tensor is read as, save that `half` may leave matrices of half precision as they are
+  /// release  gives back a tensor's pages, which are read again when they are used
   WeightSource(Contains contains, Get get, std::filesystem::path file, at::ScalarType dtype,
-               HalfPrecision half = HalfPrecision::widened)
-      : contains_{std::move(contains)}, get_{std::move(get)}, file_{std::move(file)}, dtype_{dtype}, half_{half} {}
+               HalfPrecision half = HalfPrecision::widened, Release release = {})
+      : contains_{std::move(contains)},
+        get_{std::move(get)},
+        file_{std::move(file)},
+        dtype_{dtype},
+        half_{half},
+        release_{std::move(release)} {}
   WeightSource(TensorFile file, at::ScalarType dtype, HalfPrecision half = HalfPrecision::widened);
 
   /// `values` as a source gives them: as `dtype`, or left as they are.
@@ -61,6 +68,7 @@ class WeightSource {
   std::filesystem::path file_;
   at::ScalarType dtype_;
   HalfPrecision half_;
+  Release release_{};
 };
 
 namespace detail {
@@ -68,7 +76,8 @@ namespace detail {
 /// As check_finite; of half precision a few rows at a time, since sums of it would overflow.
 inline void check_finite_matrix(const at::Tensor& W, const std::string& name, const std::filesystem::path& file) {
   if (!is_half(W)) return check_finite(W, name, file);
-  const auto step = columns_per_widened_block(W.size(1));
+  constexpr std::int64_t elements = std::int64_t{1} << 18;  // small, so that the C library keeps no memory from it
+  const auto step = std::max<std::int64_t>(1, elements / std::max<std::int64_t>(1, W.size(1)));
   for (std::int64_t first = 0; first < W.size(0); first += step) {
     check_finite(widened(W.narrow(0, first, std::min(step, W.size(0) - first))), name, file);
   }
@@ -79,6 +88,7 @@ inline void check_finite_matrix(const at::Tensor& W, const std::string& name, co
 inline WeightSource::WeightSource(TensorFile file, at::ScalarType dtype, HalfPrecision half)
     : file_{file.path()}, dtype_{dtype}, half_{half} {
   const auto shared = std::make_shared<const TensorFile>(std::move(file));
+  release_ = [shared](const std::string& name) { shared->release(shared->get(name)); };
   contains_ = [shared](const std::string& name) { return shared->find(name) != nullptr; };
   get_ = [shared, dtype, half](const std::string& name) {
     const auto& stored = shared->get(name);
@@ -97,6 +107,7 @@ inline at::Tensor WeightSource::read(const std::string& name, const std::vector<
   check_shape(stored, shape, name, file_);
   auto weight = kept_or_as(stored, dtype_, half_);
   detail::check_finite_matrix(weight, name, file_);
+  if (release_ && is_half(weight)) release_(name);
   return weight;
 }
 
