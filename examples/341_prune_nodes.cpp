@@ -9,6 +9,8 @@
 #include <circuit/search/node_pruning.hpp>
 #include <cstdlib>
 #include <iostream>
+#include <set>
+#include <span>
 
 using namespace circuit;
 
@@ -31,6 +33,23 @@ ContrastBatch stories(const Tokenizer& tokenizer, std::size_t count, std::size_t
                                               .aside_clause = 3}));
   }
   return make_contrast_batch(prompts, tokenizer);
+}
+
+/// How many nodes differ on one prompt alone, and how many of those are among the first of a ranking; means of 16.
+template <class Judge>
+std::pair<double, double> on_one_prompt(const Judge& judge_of, const ContrastBatch& batch, std::span<const Node> kept) {
+  const std::set<Node> circuit{kept.begin(), kept.end()};
+  double differ = 0;
+  double inside = 0;
+  constexpr std::size_t prompts = 16;
+  for (std::size_t i = 0; i < prompts; ++i) {
+    const auto judge = judge_of(batch.slice(i, 1));
+    for (const auto& change : judge.changes()) {
+      differ += 1.0 / prompts;
+      inside += circuit.contains(change.node) ? 1.0 / prompts : 0.0;
+    }
+  }
+  return {differ, inside};
 }
 
 }  // namespace
@@ -56,7 +75,8 @@ int main(int argc, char** argv) {
       in_order(NodePruning{.steps = static_cast<std::int64_t>(number(3, 400))}(model, dictionaries, batches, metric_of),
                ByValue{});
 
-  for (const auto& batch : {searched.slice(0, judged), held_out}) {
+  const std::vector<ContrastBatch> shown{searched.slice(0, judged), held_out};
+  for (const auto& batch : shown) {
     for (const auto errors : {ErrorsOutside::corrupt, ErrorsOutside::clean}) {
       const NodeEvaluation judge{model, dictionaries, batch, LogitDifference{batch}, errors};
       const auto [full, empty] = judge.range();
@@ -64,15 +84,25 @@ int main(int argc, char** argv) {
                 << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "
                 << fixed(full, 2) << ", empty circuit " << fixed(empty, 2)
                 << "\nshare of nodes  pruned  by mask  by mask, signed  largest change  random\n";
+      const std::vector<std::vector<Node>> rankings{pruned, in_order(masks), in_order(masks, ByValue{}),
+                                                    ranked_by_change(judge.changes()),
+                                                    drawn_at_random(judge.changes(), 1)};
       for (const double share : {0.02, 0.05, 0.1, 0.2}) {
         const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};
         std::cout << fixed(100 * share, 0) << '%';
-        for (const auto& ranked : {pruned, in_order(masks), in_order(masks, ByValue{}),
-                                   ranked_by_change(judge.changes()), drawn_at_random(judge.changes(), 1)}) {
+        for (const auto& ranked : rankings) {
           std::cout << "  " << fixed(judge.curve(ranked, sizes).front().faithfulness, 2);
         }
         std::cout << std::endl;
       }
     }
   }
+  const auto judge_of = [&](const ContrastBatch& batch) {
+    return NodeEvaluation{model, dictionaries, batch, LogitDifference{batch}};
+  };
+  const auto size = judge_of(held_out).changes().size() / 20;
+  const auto [differ, inside] =
+      on_one_prompt(judge_of, held_out, std::span{pruned}.first(std::min(size, pruned.size())));
+  std::cout << "on one held-out prompt " << fixed(differ, 0) << " nodes differ, " << fixed(inside, 0)
+            << " of them in the " << size << " of the circuit\n";
 }
