@@ -73,7 +73,7 @@ class Tokenizer {
   /// GPT-2's kind with this vocabulary.
   explicit Tokenizer(BpeVocabulary vocabulary, std::vector<AddedToken> added = {}, const std::string& bos = {},
                      const std::filesystem::path& file = {})
-      : Tokenizer{TokenizerParts{.vocabulary = std::move(vocabulary), .added = std::move(added), .bos = bos}, file} {}
+      : Tokenizer{parts_of(std::move(vocabulary), std::move(added), bos), file} {}
 
   /// Tokens of `text`.
   /// throws  ValueError   when `text` is not UTF-8
@@ -159,6 +159,14 @@ class Tokenizer {
  private:
   using Model = std::variant<Bpe, Unigram>;
 
+  [[nodiscard]] static TokenizerParts parts_of(BpeVocabulary&& vocabulary, std::vector<AddedToken>&& added,
+                                               const std::string& bos) {
+    TokenizerParts parts;
+    parts.vocabulary = std::move(vocabulary);
+    parts.added = std::move(added);
+    parts.bos = bos;
+    return parts;
+  }
   [[nodiscard]] static Model model_of(TokenizerParts& parts, const std::filesystem::path& file) {
     if (parts.unigram) return Unigram{std::move(*parts.unigram), file};
     return Bpe{std::move(parts.vocabulary), file};

@@ -234,14 +234,15 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   if (!unigram && layout.normalization.rules.any()) {
     throw ConfigError{{.file = path, .tensor = "normalizer", .problem = "is of a Unigram model, which this is not"}};
   }
-  TokenizerParts parts{.vocabulary = unigram ? BpeVocabulary{} : tj::read_model(model, layout.byte_level, path),
-                       .unigram = unigram ? std::optional{tj::read_unigram(model, path)} : std::nullopt,
-                       .words = Splitter{std::move(layout.steps)},
-                       .normalization = std::move(layout.normalization),
-                       .added = std::move(added),
-                       .bos = bos,
-                       .default_bos = tj::choose_default_bos(folder, layout.first, bos),
-                       .decode_drops_space = layout.decode_drops_space};
+  TokenizerParts parts;
+  if (unigram) parts.unigram = tj::read_unigram(model, path);
+  if (!unigram) parts.vocabulary = tj::read_model(model, layout.byte_level, path);
+  parts.words = Splitter{std::move(layout.steps)};
+  parts.normalization = std::move(layout.normalization);
+  parts.added = std::move(added);
+  parts.bos = bos;
+  parts.default_bos = tj::choose_default_bos(folder, layout.first, bos);
+  parts.decode_drops_space = layout.decode_drops_space;
   return Tokenizer{std::move(parts), path};
 }
 
