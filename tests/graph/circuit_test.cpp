@@ -136,8 +136,8 @@ TEST_CASE("edges are counted by type, with mlp and metric together too") {
 TEST_CASE("edges are counted by the target's layer, metric edges by the writer's") {
   auto by_layer = edge_counts_by_layer(chain());
   REQUIRE(by_layer.size() == 2);
-  CHECK(by_layer[Layer{0}].by_type == std::array<std::size_t, 5>{1, 0, 0, 1, 0});
-  CHECK(by_layer[Layer{1}].by_type == std::array<std::size_t, 5>{1, 1, 1, 0, 1});
+  CHECK(by_layer[Layer{0}].by_type == std::array<std::size_t, 6>{1, 0, 0, 1, 0, 0});
+  CHECK(by_layer[Layer{1}].by_type == std::array<std::size_t, 6>{1, 1, 1, 0, 1, 0});
 }
 
 TEST_CASE("a circuit prints a one-line summary") {
