@@ -281,18 +281,22 @@ class Replacement {
   };
   /// d hook_mlp_out / d ln2.hook_normalized at every position, a post-norm's scale held. [pos, d_model, d_model]
   at::Tensor mlp_jacobian(circuit::Layer l, const at::Tensor& read) const {
-    const c10::AutoGradMode with_gradient{true};
-    const auto x = leaf(read);
-    auto out = A::Mlp::forward(A::Norm::output(x, block(l).ln2), block(l).mlp, [](auto, at::Tensor&) {});
-    if constexpr (A::Wiring::post_norms) {
-      const auto scale = A::Norm::scale(out, config_.norm_eps).detach();
-      out = normalize(out, scale, block(l).ln2_post);
+    if constexpr (circuit::has_mlp<A>) {
+      const c10::AutoGradMode with_gradient{true};
+      const auto x = leaf(read);
+      auto out = A::Mlp::forward(A::Norm::output(x, block(l).ln2), block(l).mlp, [](auto, at::Tensor&) {});
+      if constexpr (A::Wiring::post_norms) {
+        const auto scale = A::Norm::scale(out, config_.norm_eps).detach();
+        out = normalize(out, scale, block(l).ln2_post);
+      }
+      std::vector<at::Tensor> rows;
+      for (std::int64_t i = 0; i < out.size(1); ++i) {
+        rows.push_back(circuit::gradient_of(out.select(1, i).sum(), {x}, /*keep_graph=*/true)[0]);
+      }
+      return at::stack(rows, 1);
+    } else {
+      return {};
     }
-    std::vector<at::Tensor> rows;
-    for (std::int64_t i = 0; i < out.size(1); ++i) {
-      rows.push_back(circuit::gradient_of(out.select(1, i).sum(), {x}, /*keep_graph=*/true)[0]);
-    }
-    return at::stack(rows, 1);
   }
   /// change(activations, layer, attention or not)  what every feature's activations become before they are written
   template <class Change>
