@@ -242,8 +242,8 @@ def unigram_bytes(corpus):
         "type": "Sequence", "decoders": FROM_MARK + [STRIP]}}, fallback=True)
 
 
-FAMILIES = {"t5": t5, "xlm_roberta": xlm_roberta, "unigram_bytes": unigram_bytes, "gpt2": gpt2, "llama3": llama3, "qwen2": qwen2, "smollm2": smollm2, "gpt_neox": gpt_neox, "llama2": llama2,
-            "mistral": mistral, "gemma": gemma}
+FAMILIES = {family.__name__: family for family in (t5, xlm_roberta, unigram_bytes, gpt2, llama3, qwen2, smollm2, gpt_neox,
+                                                   llama2, mistral, gemma)}
 
 
 def make_lines(points):
