@@ -12,6 +12,8 @@
 #include <set>
 #include <span>
 
+#include "train/demo_story.hpp"
+
 using namespace circuit;
 
 namespace {
@@ -19,19 +21,12 @@ namespace {
 /// Stories of the file ioi_BABA.json's template.
 ContrastBatch stories(const Tokenizer& tokenizer, std::size_t count, std::size_t names, data::Split pairs) {
   data::Random random{pairs == data::Split::training ? 77U : 99U};
+  auto story = train::demo_story;
+  story.names = names;
+  story.order = data::IoiOrder::baba;
+  story.pairs = pairs;
   std::vector<data::TaskPrompt> prompts;
-  for (std::size_t i = 0; i < count; ++i) {
-    prompts.push_back(data::make_ioi(random, {.names = names,
-                                              .order = data::IoiOrder::baba,
-                                              .distractor = data::IoiDistractor::none,
-                                              .pairs = pairs,
-                                              .opening = 0,
-                                              .adverb = 0,
-                                              .action = 1,
-                                              .connective = 1,
-                                              .aside = true,
-                                              .aside_clause = 3}));
-  }
+  for (std::size_t i = 0; i < count; ++i) prompts.push_back(data::make_ioi(random, story));
   return make_contrast_batch(prompts, tokenizer);
 }
 

@@ -19,6 +19,7 @@
 #include "circuit/data/ioi.hpp"
 #include "circuit/dictionary/load/sae_lens.hpp"
 #include "circuit/model/load/gpt2.hpp"
+#include "train/demo_story.hpp"
 #include "train/dictionaries.hpp"
 #include "train/evaluation.hpp"
 #include "train/language_model.hpp"
@@ -164,22 +165,14 @@ bool meets_bars(const DictionaryFigures& figures) {
   return good;
 }
 
-/// Prompts of one template, with held-out pairs of names: "Then, Alice and Bob went to the store. Then Bob, not Carol,
-/// handed the ring to". The third name keeps the last position from just looking at the name before the verb.
+/// Prompts of one template, with held-out pairs of names.
 std::vector<TaskPrompt> demo_prompts(circuit::data::IoiOrder order, std::size_t count, std::uint64_t seed) {
   circuit::data::Random random{seed};
+  auto story = demo_story;
+  story.order = order;
+  story.pairs = Split::held_out;
   std::vector<TaskPrompt> prompts;
-  for (std::size_t i = 0; i < count; ++i) {
-    prompts.push_back(circuit::data::make_ioi(random, {.order = order,
-                                                       .distractor = circuit::data::IoiDistractor::none,
-                                                       .pairs = Split::held_out,
-                                                       .opening = 0,
-                                                       .adverb = 0,
-                                                       .action = 1,
-                                                       .connective = 1,
-                                                       .aside = true,
-                                                       .aside_clause = 3}));
-  }
+  for (std::size_t i = 0; i < count; ++i) prompts.push_back(circuit::data::make_ioi(random, story));
   return prompts;
 }
 
