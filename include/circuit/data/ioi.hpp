@@ -139,8 +139,7 @@ struct IoiOptions {
   std::optional<bool> other_pair_first{};   ///< with IoiDistractor::other_pair
   std::optional<std::size_t> other_opening{};
   std::optional<std::size_t> other_adverb{};
-  std::optional<bool>
-      aside{};  ///< a clause with another name right behind the giver; default: a quarter of the prompts
+  std::optional<bool> aside{};  ///< a clause with another name behind the giver; default: a quarter of the prompts
   std::optional<std::size_t> aside_clause{};  ///< one entry of ioi::asides
   std::size_t filler_in_ten = 0;              ///< how often, out of ten, a filler sentence comes first
 };

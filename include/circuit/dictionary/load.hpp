@@ -143,8 +143,8 @@ struct DictionaryPlace {
   throw ConfigError{{.file = found.path,
                      .tensor = "hook",
                      .problem = "there is no place for this dictionary",
-                     .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_pre, hook_resid_post, or ln2.hook_normalized or hook_resid_mid to "
-                                 "hook_mlp_out of one layer",
+                     .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_pre, hook_resid_post, or "
+                                 "ln2.hook_normalized or hook_resid_mid to hook_mlp_out of one layer",
                      .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
 }
 

@@ -27,9 +27,9 @@ struct HeadDictionary {
 };
 
 /// SAEs of several heads of one layer as one of all heads: features are numbered through, in the order given. Each
-/// reads and describes its own head alone. In memory of its own. throws  ConfigError  for two of one head, or a
-/// nonlinearity that selects among features, which would choose among all throws  DTypeError   when they are of several
-/// dtypes;  as for one
+/// reads and describes its own head alone. In memory of its own.
+/// throws  ConfigError  for two of one head, or a nonlinearity that selects among features, which would choose among all
+/// throws  DTypeError   when they are of several dtypes;  as for one
 [[nodiscard]] SparseDictionary<> over_all_heads(const std::vector<HeadDictionary>& of_heads, std::int64_t n_heads);
 
 }  // namespace circuit

@@ -145,8 +145,8 @@ struct Node {
 static_assert(sizeof(Node) == 16);
 
 /// Place along the residual stream of sequential blocks: embeddings 0, the stream before layer l at 3l+1, the layer's
-/// attention at 3l+2, its MLP at 3l+3, the metric and logits after all. An edge runs from a smaller depth to a larger one, which is what makes a circuit
-/// acyclic.
+/// attention at 3l+2, its MLP at 3l+3, the metric and logits after all. An edge runs from a smaller depth to a larger
+/// one, which is what makes a circuit acyclic.
 [[nodiscard]] constexpr std::int32_t depth(const Node& node) {
   if (is_output(node.kind)) return std::numeric_limits<std::int32_t>::max();
   if (!has_layer(node.kind)) return 0;

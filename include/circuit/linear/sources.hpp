@@ -28,8 +28,8 @@ struct SourceOptions {
   bool split_embedding = false;  ///< token and position embeddings as two nodes per position
 };
 
-/// The upstream nodes of one position over all prompts, in depth order, so that what a target reads is one run of them. Features
-/// write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the prompt's own
+/// The upstream nodes of one position over all prompts, in depth order, so that what a target reads is one run of
+/// them. Features write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the prompt's own
 /// scale); the rest (errors, outputs, embeddings) writes another vector on each.
 struct PositionSources {
   std::vector<Node> features;

@@ -39,8 +39,9 @@ concept ModelVisitor =
 /// GGUF file. `visit` is called once, with the model as `HookedTransformer<A>` of the right A, and its result returned:
 /// `open_model(path, [](const auto& model) { return model.config().n_layers; })`. Everything that `visit` does is
 /// compiled once for each of the architectures; `open_model<Llama, Gpt2>(path, visit)` names fewer, or ones of your
-/// own. throws  FileError    when there is no model at `path` throws  ConfigError  for a model of another architecture,
-/// named with those that are known;  as load_model and load_gguf
+/// own.
+/// throws  FileError    when there is no model at `path`
+/// throws  ConfigError  for a model of another architecture, named with those that are known;  as load_model and load_gguf
 template <LoadableArchitecture First, LoadableArchitecture... Rest, class Visit>
   requires ModelVisitor<Visit, First, Rest...>
 decltype(auto) open_model(const std::filesystem::path& path, Visit&& visit, const LoadOptions& options = {});

@@ -215,9 +215,11 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 }  // namespace detail::tokenizer_json
 
 /// Reads a Hugging Face tokenizer.json: byte-level BPE (GPT-2, GPT-NeoX, Llama 3, Qwen, SmolLM), or BPE with byte
-/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma), or a Unigram model (T5, XLM-R, XGLM). Its post-processor is not applied: `Bos` says what to
-/// prepend. throws  FileError    when `path` cannot be read throws  FormatError  not JSON, or a vocabulary and merges
-/// that contradict each other throws  ConfigError  a setting that would change the tokens and is not supported, named
+/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma), or a Unigram model (T5, XLM-R, XGLM). Its post-processor is
+/// not applied: `Bos` says what to prepend.
+/// throws  FileError    when `path` cannot be read
+/// throws  FormatError  not JSON, or a vocabulary and merges that contradict each other
+/// throws  ConfigError  a setting that would change the tokens and is not supported, named
 [[nodiscard]] inline Tokenizer read_tokenizer_json(const std::filesystem::path& path,
                                                    const TokenizerOptions& options = {}) {
   namespace tj = detail::tokenizer_json;

@@ -27,10 +27,10 @@ struct CircuitTracerMetadata {
 };
 
 /// Writes a cross-layer transcoder, one dictionary per layer of the model, as circuit-tracer keeps it: config.yaml and
-/// of every layer W_enc_{l}.safetensors and W_dec_{l}.safetensors. `load_circuit_tracer_set` reads it back. throws
-/// FileError throws  ConfigError  for what that layout has no place for: no layer, a nonlinearity but ReLU and
-/// JumpReLU, an input bias,
-///                      a skip path, a normalisation, another dtype
+/// of every layer W_enc_{l}.safetensors and W_dec_{l}.safetensors. `load_circuit_tracer_set` reads it back.
+/// throws  FileError
+/// throws  ConfigError  for what that layout has no place for: no layer, a nonlinearity but ReLU and JumpReLU, an input
+///                      bias, a skip path, a normalisation, another dtype
 /// throws  ShapeError   unless layer l of L writes into L - l - 1 later ones, and all have equally many features
 void save_circuit_tracer_cross_layer(const std::filesystem::path& folder, std::span<const SparseDictionary<>> layers,
                                      const CircuitTracerMetadata& metadata = {});
