@@ -2,6 +2,7 @@
 
 #include <ATen/ops/eye.h>
 
+#include "circuit/intervene/splice.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/model/record.hpp"
 #include "random_model.hpp"
@@ -112,6 +113,69 @@ TEST_CASE("the figures are those of dictionaries put in place by hand") {
   CHECK(site.frequency[3] == Approx(fires.mean(0)[3].item<double>()));
   const auto error = y.sub(transcoder.reconstruct(x)).square().sum().item<double>();
   CHECK(site.explained == Approx(1.0 - error / y.sub(y.mean(0)).square().sum().item<double>()));
+}
+
+namespace {
+
+/// A cross-layer transcoder of a model's two layers.
+std::vector<PlacedDictionary> cross_layer(random_model::Source& random) {
+  auto first = random_dictionary(random, 16, 16, false);
+  first.W_later = random({40, 1, 16}, 0.3);
+  return {{{"blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out"}, first},
+          {{"blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"}, random_dictionary(random, 16, 16, false)}};
+}
+
+}  // namespace
+
+TEST_CASE("what a cross-layer transcoder writes into later layers counts there") {
+  const auto model = random_model::make<Gpt2>(57);
+  random_model::Source random{58};
+  const auto placed = cross_layer(random);
+  const auto quality = measure_quality(model, placed, rows, {.rows_per_run = 2, .each_alone = true});
+
+  DictionarySet set;
+  set.set_mlp(Layer{0}, placed[0].dictionary);
+  set.set_mlp(Layer{1}, placed[1].dictionary);
+  CHECK(quality.loss.spliced == Approx(loss_of(model, splice(set, error::Dropped{}))).epsilon(1e-10));
+  auto within = placed;
+  within[0].dictionary.W_later = at::Tensor{};
+  const auto cut = measure_quality(model, within, rows);
+  CHECK(std::abs(cut.loss.spliced - quality.loss.spliced) > 1e-3);
+
+  at::Tensor read;
+  at::Tensor written;
+  const auto& first = placed[0].dictionary;
+  const auto keep = edit<hook::ln2::normalized>([&](const at::Tensor& value, Layer) { return read = value; });
+  const auto second_alone = edit<hook::mlp_out>(
+      [&](const at::Tensor& value, Layer layer) {
+        if (layer == Layer{0}) {
+          written = first.encode(read).matmul(first.W_later.select(1, 0));
+          return value;
+        }
+        return placed[1].dictionary.reconstruct(read).add(written);
+      });
+  CHECK(quality.sites[1].alone.spliced == Approx(loss_of(model, keep, second_alone)).epsilon(1e-10));
+  const auto zero = edit<hook::mlp_out>([](const at::Tensor& value, Layer) { return value.mul(0.0); },
+                                        {.layers = {Layer{1}}});
+  CHECK(quality.sites[1].alone.zero == Approx(loss_of(model, zero)).epsilon(1e-10));
+
+  double error = 0.0;
+  std::vector<at::Tensor> outputs;
+  for (const auto& row : rows) {
+    const std::vector<std::vector<std::int32_t>> one{row};
+    const auto cache = model.run(to_tokens(one), record<hook::ln2::normalized, hook::mlp_out>()).cache;
+    const auto x = [&](int layer) { return cache.get<hook::ln2::normalized>(Layer{layer})[0]; };
+    outputs.push_back(cache.get<hook::mlp_out>(Layer{1})[0]);
+    const auto y_hat =
+        placed[1].dictionary.reconstruct(x(1)).add(first.encode(x(0)).matmul(first.W_later.select(1, 0)));
+    error += outputs.back().sub(y_hat).square().sum().item<double>();
+  }
+  const auto y = make::cat(outputs);
+  CHECK(quality.sites[1].explained == Approx(1.0 - error / y.sub(y.mean(0)).square().sum().item<double>()));
+  CHECK(quality.sites[0].explained == Approx(cut.sites[0].explained));
+
+  CHECK_THROWS_WITH(measure_quality(model, std::span{placed}.subspan(0, 1), rows),
+                    circuit_test::ContainsSubstring("blocks.1.hook_mlp_out, which has no dictionary"));
 }
 
 TEST_CASE("positions that are skipped stay as they are") {
