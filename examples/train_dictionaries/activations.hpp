@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -66,28 +67,58 @@ struct Split {
   return {[shared](std::int64_t first, std::int64_t count) { return shared->rows(first, count); }};
 }
 
-/// The text that the flags name.
+[[nodiscard]] inline Split split(circuit::data::TextRows rows, std::int64_t held_out) {
+  auto taken = rows.hold_out(held_out);
+  return {any_rows(std::move(rows)), std::move(taken)};
+}
+
+/// Rows without end, and others of the same kind. rows_by(seed) gives a source.
+[[nodiscard]] Split split_by_seed(std::uint64_t seed, std::int64_t held_out, auto&& rows_by) {
+  return {any_rows(rows_by(seed)), rows_by(seed + 1'000'000).rows(0, held_out)};
+}
+
+/// What the model writes itself.
+template <circuit::Architecture A>
+[[nodiscard]] Split split_written(const Options& o, const circuit::HookedTransformer<A>& model, std::int64_t held_out) {
+  const auto rows_by = [&](std::uint64_t seed) {
+    return circuit::WrittenRows<A>{model,
+                                   {.first = o.written_first.value_or(model.tokenizer().bos_id().value_or(0)),
+                                    .length = static_cast<std::int64_t>(o.length),
+                                    .seed = seed,
+                                    .rows_per_run = o.stream.rows_per_run}};
+  };
+  if (o.written_rows == 0) return split_by_seed(o.training.seed, held_out, rows_by);
+  std::cerr << "the model writes " << o.written_rows << " rows\n";
+  return split(circuit::data::TextRows{rows_by(o.training.seed).rows(0, o.written_rows), o.training.seed}, held_out);
+}
+
+/// The text that the flags name; of several kinds, one row of each in turn.
 template <circuit::Architecture A>
 [[nodiscard]] Split split_rows(const Options& o, const circuit::HookedTransformer<A>& model) {
   const auto& tokenizer = model.tokenizer();
-  const circuit::data::RowOptions options{.length = o.length,
-                                          .cut = o.lines ? circuit::data::Cut::lines : circuit::data::Cut::packed,
-                                          .seed = o.training.seed};
-  if (!o.text.empty()) {
-    circuit::data::TextRows text{tokenizer, o.text, options};
-    auto held_out = text.hold_out(o.held_out);
-    return {any_rows(std::move(text)), std::move(held_out)};
-  }
   const auto by_seed = [&](std::uint64_t seed) {
-    if (!o.written) {
-      auto other = options;
-      other.seed = seed;
-      return any_rows(circuit::data::TaskRows{tokenizer, other});
-    }
-    return any_rows(circuit::WrittenRows<A>{
-        model, {.first = tokenizer.bos_id().value_or(0), .length = static_cast<std::int64_t>(o.length), .seed = seed}});
+    return circuit::data::RowOptions{.length = o.length,
+                                     .cut = o.lines ? circuit::data::Cut::lines : circuit::data::Cut::packed,
+                                     .bos = o.bos ? circuit::Bos::prepend : circuit::Bos::none,
+                                     .seed = seed};
   };
-  return {by_seed(o.training.seed), by_seed(o.training.seed + 1'000'000).rows(0, o.held_out)};
+  const auto kinds = (o.text.empty() ? 0 : 1) + (o.written ? 1 : 0) + (o.uses_tasks() ? 1 : 0);
+  const auto held_out = (o.held_out + kinds - 1) / kinds;
+  std::vector<Split> parts;
+  if (!o.text.empty()) parts.push_back(split(circuit::data::TextRows{tokenizer, o.text, by_seed(o.training.seed)}, held_out));
+  if (o.written) parts.push_back(split_written(o, model, held_out));
+  if (o.uses_tasks()) {
+    parts.push_back(split_by_seed(o.training.seed, held_out, [&](std::uint64_t seed) {
+      return circuit::data::TaskRows{tokenizer, by_seed(seed)};
+    }));
+  }
+  std::vector<AnyRows> sources;
+  Rows rest;
+  for (auto& part : parts) {
+    sources.push_back(std::move(part.training));
+    rest.insert(rest.end(), part.held_out.begin(), part.held_out.end());
+  }
+  return {any_rows(circuit::data::RowsInTurn{std::move(sources)}), std::move(rest)};
 }
 
 /// Calls use(activations) with all that training needs of a model.

@@ -25,6 +25,10 @@ struct Options {
   std::vector<std::filesystem::path> text{};
   bool lines = false;
   bool written = false;
+  std::int64_t written_rows = 0;
+  std::optional<std::int32_t> written_first{};
+  bool tasks = false;
+  bool bos = true;
   std::size_t length = 48;
   std::int64_t held_out = 128;
 
@@ -44,6 +48,8 @@ struct Options {
   int threads = 0;
   std::optional<std::filesystem::path> json{};
 
+  [[nodiscard]] bool uses_tasks() const { return tasks || (text.empty() && !written); }
+
   /// What a run that is resumed must have in common with the one that was stopped.
   [[nodiscard]] std::map<std::string, std::string> settings() const {
     std::map<std::string, std::string> s{{"model", model.string()},
@@ -58,11 +64,10 @@ struct Options {
                                          {"length", std::to_string(length)},
                                          {"start", training.start == circuit::train::Start::tokens ? "tokens" : ""},
                                          {"seed", std::to_string(training.seed)},
-                                         {"text", written        ? "written"
-                                                  : text.empty() ? "tasks"
-                                                  : lines        ? "lines"
-                                                                 : ""}};
-    for (const auto& file : text) s["text"] += ' ' + file.string();
+                                         {"bos", bos ? "yes" : "no"}};
+    if (written) s["written"] = std::to_string(written_rows) + " from " + std::to_string(written_first.value_or(-1));
+    if (uses_tasks()) s["tasks"] = "yes";
+    for (const auto& file : text) s["text"] += (lines ? " lines of " : " ") + file.string();
     return s;
   }
 };
@@ -77,9 +82,15 @@ inline void add_flags(CLI::App& app, Options& o) {
                  "for a transcoder; no site at all: every layer's attention and MLP");
   app.add_flag("--skip-path", o.skip_path, "transcoders have a linear path beside their features");
 
-  app.add_option("--text", o.text, "text files; none: lines of the library's own tasks");
+  app.add_option("--text", o.text, "text files; no text of any kind: lines of the library's own tasks");
   app.add_flag("--lines", o.lines, "each line of the text is a row of its own");
   app.add_flag("--written", o.written, "text that the model writes itself");
+  app.add_option("--written-rows", o.written_rows, "so many, again and again; 0: new ones always")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--written-first", o.written_first, "the token that they begin with; none: the BOS");
+  app.add_flag("--tasks", o.tasks, "lines of the library's own tasks, beside other text");
+  app.add_flag("!--no-bos", o.bos, "no BOS before the rows of files and tasks");
   app.add_option("--length", o.length, "most tokens of a row")->check(CLI::Range(2, 1 << 16))->capture_default_str();
   app.add_option("--held-out", o.held_out, "rows on which the dictionaries are measured")
       ->check(CLI::PositiveNumber)

@@ -78,6 +78,33 @@ TEST_CASE("rows held out do not come back") {
   CHECK_THROWS_WITH(rows.hold_out(4), ContainsSubstring("too short to hold out 4 rows"));
 }
 
+TEST_CASE("rows that are there already come as those of a text do") {
+  const Rows given{{1, 2}, {3}, {4, 5, 6}};
+  TextRows rows{given, 3};
+  CHECK(rows.size() == 3);
+  CHECK(rows.tokens() == 6);
+  CHECK(sorted(rows.rows(0, 3)) == given);
+  CHECK(sorted(rows.rows(3, 3)) == given);
+  CHECK_THROWS_AS(TextRows{Rows{}}, ValueError);
+}
+
+TEST_CASE("sources in turn give each its own rows, from wherever one begins to read") {
+  struct Counted {
+    std::int32_t source;
+    [[nodiscard]] Rows rows(std::int64_t first, std::int64_t count) const {
+      Rows out;
+      for (auto i = first; i < first + count; ++i) out.push_back({source, static_cast<std::int32_t>(i)});
+      return out;
+    }
+  };
+  data::RowsInTurn rows{std::vector<Counted>{{7}, {8}, {9}}};
+  CHECK(rows.rows(0, 5) == Rows{{7, 0}, {8, 0}, {9, 0}, {7, 1}, {8, 1}});
+  CHECK(rows.rows(4, 4) == Rows{{8, 1}, {9, 1}, {7, 2}, {8, 2}});
+  CHECK(rows.rows(2, 1) == Rows{{9, 0}});
+  CHECK(rows.rows(3, 0).empty());
+  CHECK_THROWS_AS(data::RowsInTurn{std::vector<Counted>{}}, ValueError);
+}
+
 TEST_CASE("texts that give no rows are one clear error") {
   CHECK_THROWS_WITH((TextRows{tokenizer(), "", {.length = 3}}), ContainsSubstring("\"text\": is too short"));
   CHECK_THROWS_AS((TextRows{tokenizer(), "ab", {.length = 9}}), ValueError);

@@ -39,6 +39,9 @@ class TextRows {
   TextRows(const Tokenizer& tokenizer, std::span<const std::filesystem::path> files, const RowOptions& options);
   /// throws  ValueError  for a text that is not UTF-8, or too short for one row
   TextRows(const Tokenizer& tokenizer, std::string_view text, const RowOptions& options);
+  /// Rows that are there already, such as a model wrote.
+  /// throws  ValueError  when there is none
+  explicit TextRows(std::vector<std::vector<std::int32_t>> rows, std::uint64_t seed = 1);
 
   [[nodiscard]] std::vector<std::vector<std::int32_t>> rows(std::int64_t first, std::int64_t count);
   /// Takes rows out, spread over the whole text, for measuring; `rows` never gives them.
@@ -59,6 +62,33 @@ class TextRows {
   std::vector<std::vector<std::int32_t>> rows_;
   std::vector<std::size_t> order_;
   std::uint64_t epoch_ = ~std::uint64_t{0};
+};
+
+/// Rows of several sources in turn: row i is row i / n of source i % n.
+template <class Source>
+class RowsInTurn {
+ public:
+  /// throws  ValueError  without a source
+  explicit RowsInTurn(std::vector<Source> sources) : sources_{std::move(sources)} {
+    if (sources_.empty()) throw ValueError{{.tensor = "sources", .expected = "at least one", .got = "none"}};
+  }
+
+  [[nodiscard]] std::vector<std::vector<std::int32_t>> rows(std::int64_t first, std::int64_t count) {
+    const auto n = static_cast<std::int64_t>(sources_.size());
+    std::vector<std::vector<std::int32_t>> out(static_cast<std::size_t>(count));
+    for (std::int64_t s = 0; s < n; ++s) {
+      const auto before = [&](std::int64_t row) { return (row - s + n - 1) / n; };  // its own rows before that one
+      auto some = sources_[static_cast<std::size_t>(s)].rows(before(first), before(first + count) - before(first));
+      for (std::size_t i = 0; i < some.size(); ++i) {
+        const auto row = (before(first) + static_cast<std::int64_t>(i)) * n + s;
+        out[static_cast<std::size_t>(row - first)] = std::move(some[i]);
+      }
+    }
+    return out;
+  }
+
+ private:
+  std::vector<Source> sources_;
 };
 
 /// Rows of the library's own tasks, never the same twice: names, friends, years, agreement, plain sentences (see
@@ -104,6 +134,11 @@ inline TextRows::TextRows(const Tokenizer& tokenizer, std::span<const std::files
 inline TextRows::TextRows(const Tokenizer& tokenizer, std::string_view text, const RowOptions& options)
     : options_{options} {
   add(tokenizer, text);
+  check();
+}
+
+inline TextRows::TextRows(std::vector<std::vector<std::int32_t>> rows, std::uint64_t seed)
+    : options_{.seed = seed}, rows_{std::move(rows)} {
   check();
 }
 
