@@ -15,6 +15,7 @@
 
 using namespace circuit;
 using circuit_test::ContainsSubstring;
+using train::Target;
 using training::tensors_of;
 
 namespace {
@@ -47,7 +48,8 @@ train::Options options_of(train::DecoderRows decoder = train::DecoderRows::free)
 /// W_dec[:, (m - l) d_out : (m - l + 1) d_out] into output m. `activate(pre, own)`; `price(acts, lengths, pre, own)`, a
 /// sum.
 template <class Trainer, class Activate, class Price>
-void check_gradients(Trainer& trainer, std::int64_t own_params, Activate&& activate, Price&& price) {
+void check_gradients(Trainer& trainer, std::int64_t own_params, Activate&& activate, Price&& price,
+                     Target target = Target::other) {
   const auto data = layers_of(31);
   auto state = tensors_of(trainer);
   for (auto& [name, value] : state) {  // nothing zero
@@ -58,18 +60,20 @@ void check_gradients(Trainer& trainer, std::int64_t own_params, Activate&& activ
   for (int i = 0; state.contains("param." + std::to_string(i)); ++i) {
     params.push_back(state["param." + std::to_string(i)].detach().clone().requires_grad_(true));
   }
-  const auto each = 3 + own_params;
+  const std::int64_t skips = target == Target::other_with_skip ? 1 : 0;
+  const auto each = 3 + skips + own_params;
   REQUIRE(static_cast<std::int64_t>(params.size()) == n_layers * each + 1);
   const auto param = [&](std::int64_t l, std::int64_t i) { return params[static_cast<std::size_t>(l * each + i)]; };
 
   std::vector<at::Tensor> acts;
+  std::vector<at::Tensor> inputs;
   auto loss = params.back().sum() * 0;
   for (std::int64_t l = 0; l < n_layers; ++l) {
     const auto name = "layer." + std::to_string(l);
-    const auto x = (data[static_cast<std::size_t>(l)].x - state[name + ".center_in"]) /
-                   training::number_of(trainer, name + ".size_in");
-    const auto pre = x.matmul(param(l, 0)) + param(l, 1);
-    const auto own = own_params > 0 ? param(l, 3) : at::Tensor{};
+    inputs.push_back((data[static_cast<std::size_t>(l)].x - state[name + ".center_in"]) /
+                     training::number_of(trainer, name + ".size_in"));
+    const auto pre = inputs.back().matmul(param(l, 0)) + param(l, 1);
+    const auto own = own_params > 0 ? param(l, 3 + skips) : at::Tensor{};
     acts.push_back(activate(pre, own));
     loss = loss + price(acts.back(), param(l, 2).norm(2, {-1}), pre, own) / tokens;
   }
@@ -79,6 +83,7 @@ void check_gradients(Trainer& trainer, std::int64_t own_params, Activate&& activ
     for (std::int64_t l = 0; l <= m; ++l) {
       out = out + acts[static_cast<std::size_t>(l)].matmul(param(l, 2).narrow(1, (m - l) * d_out, d_out));
     }
+    if (skips > 0) out = out + inputs[static_cast<std::size_t>(m)].matmul(param(m, 3));
     const auto y = (data[static_cast<std::size_t>(m)].y - state[name + ".center_out"]) /
                    training::number_of(trainer, name + ".size_out");
     loss = loss + (out - y).pow(2).sum() / tokens;
@@ -114,15 +119,33 @@ std::vector<at::Tensor> written(const std::vector<SparseDictionary<>>& layers,
 TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
   const auto data = layers_of(31);
   SECTION("ReLU with a price on all that a feature writes") {
-    train::CrossLayerTrainer trainer{data, options_of(), train::Relu{.price = {.price = 0.07}}};
+    train::CrossLayerTrainer trainer{data, Target::other, options_of(), train::Relu{.price = {.price = 0.07}}};
     check_gradients(
         trainer, 0, [](const at::Tensor& pre, const at::Tensor&) { return pre.relu(); },
         [](const at::Tensor& acts, const at::Tensor& lengths, const at::Tensor&, const at::Tensor&) {
           return (acts * lengths).sum() * 0.07;
         });
   }
+  SECTION("ReLU beside skip paths") {
+    train::CrossLayerTrainer trainer{data, Target::other_with_skip, options_of(), train::Relu{.price = {.price = 0}}};
+    check_gradients(
+        trainer, 0, [](const at::Tensor& pre, const at::Tensor&) { return pre.relu(); }, nothing,
+        Target::other_with_skip);
+  }
+  SECTION("JumpReLU beside skip paths, by its straight-through surrogate") {
+    train::CrossLayerTrainer trainer{data, Target::other_with_skip, options_of(),
+                                     train::JumpRelu{.price = {.price = 0}, .bandwidth = 0.3, .initial_threshold = 0.2}};
+    check_gradients(
+        trainer, 1,
+        [](const at::Tensor& pre, const at::Tensor& own) {
+          const auto threshold = own.exp();
+          const auto ramp = ((pre.detach() - threshold) / 0.3 + 0.5).clamp(0, 1);
+          return pre * pre.detach().gt(threshold.detach()) + threshold.detach() * (ramp - ramp.detach());
+        },
+        nothing, Target::other_with_skip);
+  }
   SECTION("TopK") {
-    train::CrossLayerTrainer trainer{data, options_of(), train::TopK{.k = 3}};
+    train::CrossLayerTrainer trainer{data, Target::other, options_of(), train::TopK{.k = 3}};
     check_gradients(
         trainer, 0,
         [](const at::Tensor& pre, const at::Tensor&) {
@@ -131,7 +154,7 @@ TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
         nothing);
   }
   SECTION("BatchTopK") {
-    train::CrossLayerTrainer trainer{data, options_of(), train::BatchTopK{.k = 2}};
+    train::CrossLayerTrainer trainer{data, Target::other, options_of(), train::BatchTopK{.k = 2}};
     check_gradients(
         trainer, 0,
         [](const at::Tensor& pre, const at::Tensor&) {
@@ -141,7 +164,7 @@ TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
   }
   SECTION("JumpReLU, by its straight-through surrogate") {
     train::CrossLayerTrainer trainer{
-        data, options_of(), train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
+        data, Target::other, options_of(), train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
     const auto slope_only = [](const at::Tensor& pre, const at::Tensor& threshold) {
       const auto ramp = ((pre.detach() - threshold) / 0.3 + 0.5).clamp(0, 1);
       return ramp - ramp.detach();
@@ -173,9 +196,32 @@ TEST_CASE("a finished cross-layer transcoder computes what was trained") {
     }
     CHECK(error == Approx(trainer.step(data).error).epsilon(1e-9));
   };
-  check(train::CrossLayerTrainer{data, options_of(train::DecoderRows::unit), train::TopK{.k = 3}});
-  check(train::CrossLayerTrainer{data, options_of(), train::Relu{.price = {.price = 0.01}}});
-  check(train::CrossLayerTrainer{data, options_of(), train::JumpRelu{}});
+  check(train::CrossLayerTrainer{data, Target::other, options_of(train::DecoderRows::unit), train::TopK{.k = 3}});
+  check(train::CrossLayerTrainer{data, Target::other, options_of(), train::Relu{.price = {.price = 0.01}}});
+  check(train::CrossLayerTrainer{data, Target::other, options_of(), train::JumpRelu{}});
+  check(train::CrossLayerTrainer{data, Target::other_with_skip, options_of(), train::TopK{.k = 3}});
+  check(train::CrossLayerTrainer{data, Target::other_with_skip, options_of(train::DecoderRows::unit), train::JumpRelu{}});
+}
+
+TEST_CASE("what is linear goes through the skip paths of a cross-layer transcoder") {
+  random_model::Source random{37};
+  const auto first = random({d_in, d_out});
+  const auto second = random({d_in, d_out});
+  const auto batch = [&](std::uint64_t seed) {
+    random_model::Source inputs{seed};
+    const auto a = inputs({100, d_in}, 1.0, 0.3);
+    const auto b = inputs({100, d_in}, 2.0, -0.5);
+    return std::vector<train::TokenBatch>{{a, a.matmul(first)}, {b, b.matmul(second)}};
+  };
+  auto options = options_of(train::DecoderRows::unit);
+  options.schedule = {.steps = 400, .rate = 1e-2, .warm_up = 20};
+  const auto left = [&](Target target) {
+    train::CrossLayerTrainer trainer{batch(1), target, options, train::TopK{.k = 1}};
+    for (std::uint64_t i = 0; i < 400; ++i) static_cast<void>(trainer.step(batch(100 + i)));
+    return trainer.step(batch(9999)).error;
+  };
+  CHECK(left(Target::other_with_skip) < 0.01);
+  CHECK(left(Target::other) > 0.1);
 }
 
 TEST_CASE("a cross-layer transcoder learns what a layer's features write later") {
@@ -193,7 +239,7 @@ TEST_CASE("a cross-layer transcoder learns what a layer's features write later")
   auto options = options_of(train::DecoderRows::unit);
   options.features = 16;
   options.schedule = {.steps = 400, .rate = 5e-3, .warm_up = 20};
-  train::CrossLayerTrainer trainer{batch(1), options, train::TopK{.k = 3}};
+  train::CrossLayerTrainer trainer{batch(1), Target::other, options, train::TopK{.k = 3}};
   for (std::uint64_t i = 0; i < 400; ++i) static_cast<void>(trainer.step(batch(100 + i)));
   const auto fresh = batch(9999);
   const auto out = written(trainer.finish(), fresh);
@@ -229,11 +275,11 @@ TEST_CASE("a cross-layer transcoder is saved in circuit-tracer's layout and read
       if (saved.later_layers() > 0) CHECK(dictionary.W_later.equal(saved.W_later));
     }
   };
-  check(train::CrossLayerTrainer{data, options_of(), train::Relu{.price = {.price = 0.01}}});
-  check(train::CrossLayerTrainer{data, options_of(train::DecoderRows::unit), train::BatchTopK{.k = 3}});
+  check(train::CrossLayerTrainer{data, Target::other, options_of(), train::Relu{.price = {.price = 0.01}}});
+  check(train::CrossLayerTrainer{data, Target::other, options_of(train::DecoderRows::unit), train::BatchTopK{.k = 3}});
 
   std::filesystem::remove_all(folder);
-  train::CrossLayerTrainer top_k{data, options_of(), train::TopK{.k = 3}};
+  train::CrossLayerTrainer top_k{data, Target::other, options_of(), train::TopK{.k = 3}};
   static_cast<void>(top_k.step(data));
   auto layers = top_k.finish();
   REQUIRE_THROWS_WITH(save_circuit_tracer_cross_layer(folder, layers), ContainsSubstring("nonlinearity"));
@@ -247,9 +293,9 @@ TEST_CASE("a cross-layer transcoder is saved in circuit-tracer's layout and read
 
 TEST_CASE("cross-layer training that is resumed goes on bit for bit", "[checkpoint]") {
   const auto path = std::filesystem::path{"cross_layer_trainer_test.checkpoint"};
-  const auto check = [&](auto activation, auto dead) {
+  const auto check = [&](auto activation, auto dead, Target target = Target::other) {
     const auto make = [&] {
-      return std::vector{train::CrossLayerTrainer{layers_of(35), options_of(), activation, dead}};
+      return std::vector{train::CrossLayerTrainer{layers_of(35), target, options_of(), activation, dead}};
     };
     const auto run = [&](auto& trainers, std::uint64_t from, std::uint64_t to) {
       for (auto i = from; i < to; ++i) static_cast<void>(trainers[0].step(layers_of(50 + i)));
@@ -274,12 +320,13 @@ TEST_CASE("cross-layer training that is resumed goes on bit for bit", "[checkpoi
   check(train::BatchTopK{.k = 2}, train::dead::Auxiliary{.k = 4, .after = 100});
   check(train::Relu{.price = {.price = 0.02, .wished = 3.0}}, train::dead::Resampled{.every = 10});
   check(train::JumpRelu{}, train::dead::Ignored{});
+  check(train::JumpRelu{}, train::dead::Ignored{}, Target::other_with_skip);
 }
 
 TEST_CASE("samples and batches of a cross-layer transcoder that cannot be are refused") {
   const auto data = layers_of(36);
   const auto start = [](const std::vector<train::TokenBatch>& sample, train::Options options = options_of()) {
-    return train::CrossLayerTrainer{sample, options, train::TopK{.k = 2}};
+    return train::CrossLayerTrainer{sample, Target::other, options, train::TopK{.k = 2}};
   };
   REQUIRE_THROWS_AS(start({}), ValueError);
   auto fewer = data;
@@ -292,6 +339,8 @@ TEST_CASE("samples and batches of a cross-layer transcoder that cannot be are re
   auto pruned = options_of();
   pruned.least_fired = 1.0;
   REQUIRE_THROWS_WITH(start(data, pruned), ContainsSubstring("least_fired"));
+  REQUIRE_THROWS_WITH((train::CrossLayerTrainer{data, Target::same, options_of(), train::TopK{.k = 2}}),
+                      ContainsSubstring("Target::other"));
   auto trainer = start(data);
   REQUIRE_THROWS_AS(trainer.step(std::span{data}.subspan(1)), ShapeError);
   auto narrow = data;

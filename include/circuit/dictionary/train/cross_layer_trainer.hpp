@@ -16,24 +16,27 @@
 namespace circuit::train {
 
 /// A cross-layer transcoder in training: an encoder per layer, whose features write into the outputs of their own layer
-/// and of all later ones. With L layers, output m = sum over l <= m of acts_l W_dec_l[:, m - l] + b_m; the loss is the
-/// sum over layers of the mean squared error. Every layer is centred and scaled by itself, so that all count alike.
+/// and of all later ones. With L layers, output m = sum over l <= m of acts_l W_dec_l[:, m - l] + b_m, and + x_m W_skip_m
+/// for one with skip paths; the loss is the sum over layers of the mean squared error. Every layer is centred and scaled
+/// by itself, so that all count alike.
 /// source  Ameisen et al. 2025, section on the cross-layer transcoder; sizes and start are our own
 template <TrainableActivation A, DeadRule Dead = dead::Ignored>
 class CrossLayerTrainer {
  public:
   /// sample  per layer x [tokens, d_in] and y [tokens, d_out], of the same tokens: set means, scales and starts
   /// throws  ShapeError, DTypeError, ValueError (no layer, an empty sample, NaN)
-  /// throws  ConfigError  for options that cannot be, among them leaving features out: layers have equally many
-  explicit CrossLayerTrainer(std::span<const TokenBatch> sample, const Options& options, A activation = {},
-                             Dead dead_rule = {});
+  /// throws  ConfigError  for options that cannot be, among them leaving features out: layers have equally many; for
+  ///                      Target::same
+  CrossLayerTrainer(std::span<const TokenBatch> sample, Target target, const Options& options, A activation = {},
+                    Dead dead_rule = {});
 
   /// Learns from a batch, per layer x [n, d_in] and y [n, d_out]. The report's errors and counts are means over layers.
   /// throws  ShapeError;  ValueError  when the loss is not finite any more
   StepReport step(std::span<const TokenBatch> batch);
 
   /// The gradients that `step` follows, before any clipping: per layer W_enc [d_in, d_sae], b_enc, W_dec [d_sae, later
-  /// * d_out] (its own layer's output first) and the activation's own; then b_out [L * d_out].
+  /// * d_out] (its own layer's output first), W_skip [d_in, d_out] where there is one, and the activation's own; then
+  /// b_out [L * d_out].
   [[nodiscard]] std::vector<at::Tensor> gradients(std::span<const TokenBatch> batch) { return pass(batch).grads; }
 
   /// A dictionary per layer in the activations' own units, with W_later for what it writes into later layers.
@@ -61,7 +64,11 @@ class CrossLayerTrainer {
 
   void check(std::span<const TokenBatch> batch) const;
   void start(std::span<const TokenBatch> sample);
-  [[nodiscard]] std::size_t per_layer() const { return 3 + blocks_.front().activation().params().size(); }
+  [[nodiscard]] bool has_skip() const noexcept { return target_ == Target::other_with_skip; }
+  [[nodiscard]] std::size_t per_layer() const {
+    return 3 + (has_skip() ? 1 : 0) + blocks_.front().activation().params().size();
+  }
+  [[nodiscard]] const at::Tensor& W_skip(std::size_t layer) const { return adam_.params()[layer * per_layer() + 3]; }
   [[nodiscard]] typename Block::Weights weights(std::size_t layer) const {
     const auto& p = adam_.params();
     const auto first = layer * per_layer();
@@ -71,6 +78,10 @@ class CrossLayerTrainer {
   [[nodiscard]] at::Tensor from_layer(const at::Tensor& outputs, std::size_t layer) const {
     const auto before = static_cast<std::int64_t>(layer) * d_out_;
     return outputs.narrow(1, before, outputs.size(1) - before);
+  }
+  /// The columns of a layer's own output.
+  [[nodiscard]] at::Tensor of_layer(const at::Tensor& outputs, std::size_t layer) const {
+    return outputs.narrow(1, static_cast<std::int64_t>(layer) * d_out_, d_out_);
   }
   [[nodiscard]] at::Tensor input(std::span<const TokenBatch> batch, std::size_t layer) const {
     return batch[layer].x.sub(center_in_[layer]).div_(size_in_[layer]);
@@ -84,6 +95,7 @@ class CrossLayerTrainer {
   [[nodiscard]] Pass pass(std::span<const TokenBatch> batch);
   void update(Pass& done);
 
+  Target target_;
   Options options_;
   std::vector<Block> blocks_;
   std::vector<at::Tensor> center_in_;
@@ -100,11 +112,18 @@ class CrossLayerTrainer {
 namespace circuit::train {
 
 template <TrainableActivation A, DeadRule Dead>
-CrossLayerTrainer<A, Dead>::CrossLayerTrainer(std::span<const TokenBatch> sample, const Options& options, A activation,
-                                              Dead dead_rule)
-    : options_{options}, blocks_(sample.size(), Block{options, std::move(activation), std::move(dead_rule)}) {
+CrossLayerTrainer<A, Dead>::CrossLayerTrainer(std::span<const TokenBatch> sample, Target target, const Options& options,
+                                              A activation, Dead dead_rule)
+    : target_{target},
+      options_{options},
+      blocks_(sample.size(), Block{options, std::move(activation), std::move(dead_rule)}) {
   const c10::AutoGradMode no_gradient{false};
   if (sample.empty()) throw ValueError{{.tensor = "sample", .expected = "at least one layer", .got = "none"}};
+  if (target == Target::same) {
+    throw ConfigError{{.tensor = "target",
+                       .problem = "a cross-layer transcoder does not describe what it reads",
+                       .expected = "Target::other or Target::other_with_skip"}};
+  }
   if (options_.least_fired > 0.0) {
     throw ConfigError{{.tensor = "least_fired",
                        .problem = "a cross-layer transcoder keeps all features: its layers have equally many",
@@ -141,6 +160,7 @@ void CrossLayerTrainer<A, Dead>::start(std::span<const TokenBatch> sample) {
     const auto w = blocks_[l].initial(x, from_layer(left, l), options_.seed + l);
     from_layer(left, l).sub_(blocks_[l].activate(x, w).matmul(w.W_dec));
     params.insert(params.end(), {w.W_enc, w.b_enc, w.W_dec});
+    if (has_skip()) params.push_back(make::zeros({x.size(1), d_out_}, x.options()));
     for (const auto& own : blocks_[l].activation().params()) params.push_back(own);
   }
   params.push_back(make::zeros({left.size(1)}, left.options()));
@@ -173,6 +193,7 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
     done.x.push_back(input(batch, l));
     acts.push_back(blocks_[l].activate(done.x[l], w));
     from_layer(done.error, l).addmm_(acts[l], w.W_dec);
+    if (has_skip()) of_layer(done.error, l).addmm_(done.x[l], W_skip(l));
   }
   done.report.error = done.error.square().sum().template item<double>() / n / layers;
   const auto grad_out = done.error.mul(2.0 / n);
@@ -181,6 +202,7 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
         blocks_[l].pull_back(done.x[l], weights(l), acts[l], from_layer(done.error, l), from_layer(grad_out, l), step_);
     auto& g = pull.gradients;
     done.grads.insert(done.grads.end(), {g.W_enc, g.b_enc, g.W_dec});
+    if (has_skip()) done.grads.push_back(done.x[l].t().matmul(of_layer(grad_out, l)));
     for (auto& grad : pull.own) done.grads.push_back(std::move(grad));
     done.report.price += pull.price / layers;
     done.report.revived += pull.revived / layers;
@@ -239,6 +261,10 @@ std::vector<SparseDictionary<>> CrossLayerTrainer<A, Dead>::finish() const {
     d.W_dec = rows.select(1, 0).contiguous();
     if (l + 1 < blocks_.size()) d.W_later = rows.narrow(1, 1, rows.size(1) - 1).contiguous();
     d.b_out = b_out.select(0, own).mul(size_out_[l]).add_(center_out_[l]);
+    if (has_skip()) {
+      d.W_skip = W_skip(l).mul(size_out_[l] / size_in_[l]);
+      d.b_out.sub_(center_in_[l].matmul(d.W_skip));
+    }
     d.activation =
         blocks_[l].activation().finish(make::arange(options_.features, scale.options().dtype(at::kLong)), scale);
     out.push_back(std::move(d));

@@ -15,6 +15,13 @@
 
 namespace circuit::train {
 
+/// What a dictionary in training describes.
+enum class Target {
+  same,             ///< what it reads: an SAE, whose output bias is also subtracted on the way in
+  other,            ///< something else: a transcoder
+  other_with_skip,  ///< the same beside a linear path from input to output
+};
+
 /// What is done about the lengths of decoder rows.
 enum class DecoderRows {
   unit,  ///< kept at 1: gradients along a row are taken out, and rows brought back after each step

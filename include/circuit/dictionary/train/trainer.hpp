@@ -12,13 +12,6 @@
 
 namespace circuit::train {
 
-/// What a dictionary in training describes.
-enum class Target {
-  same,             ///< what it reads: an SAE, whose output bias is also subtracted on the way in
-  other,            ///< something else: a transcoder
-  other_with_skip,  ///< the same beside a linear path from input to output
-};
-
 /// One dictionary in training. Inputs and targets are centred at a first sample's mean and scaled by its size;
 /// gradients are written out, so that a step costs five matrix products and little else.
 template <TrainableActivation A, DeadRule Dead = dead::Ignored>
