@@ -8,6 +8,7 @@
 
 #include "circuit/dictionary/load/circuit_tracer.hpp"
 #include "circuit/dictionary/save/circuit_tracer.hpp"
+#include "circuit/dictionary/save/gemma_scope.hpp"
 #include "circuit/dictionary/train/checkpoint.hpp"
 #include "circuit/model/gradient.hpp"
 #include "support.hpp"
@@ -289,6 +290,38 @@ TEST_CASE("a cross-layer transcoder is saved in circuit-tracer's layout and read
   layers[1].W_later = at::Tensor{};
   REQUIRE_THROWS_WITH(save_circuit_tracer_cross_layer(folder, layers), ContainsSubstring("W_later of layer 1"));
   CHECK_FALSE(std::filesystem::exists(folder));
+}
+
+TEST_CASE("a cross-layer transcoder with skip paths is saved in Gemma Scope 2's layout and read back equal") {
+  const std::filesystem::path folder{"cross_layer_trainer_test_files/clt"};
+  const auto data = layers_of(38, at::kFloat);
+  const auto check = [&](auto trainer, const std::filesystem::path& out) {
+    for (int i = 0; i < 5; ++i) static_cast<void>(trainer.step(data));
+    const auto layers = trainer.finish();
+    save_gemma_scope_cross_layer(out, layers, {.first_layer = 4});
+    std::vector<SparseDictionary<>> loaded;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      const auto number = std::to_string(4 + l);
+      auto [dictionary, hooks, expects] = load_gemma_scope(out / ("params_layer_" + number + ".safetensors"));
+      CHECK(hooks.in == "blocks." + number + ".ln2.hook_normalized");
+      CHECK(hooks.out == "blocks." + number + ".hook_mlp_out");
+      CHECK(dictionary.has_skip() == layers[l].has_skip());
+      CHECK(dictionary.encode(data[l].x).ne(0).equal(layers[l].encode(data[l].x).ne(0)));
+      loaded.push_back(std::move(dictionary));
+    }
+    const auto back = written(loaded, data);
+    const auto saved = written(layers, data);
+    for (std::size_t m = 0; m < layers.size(); ++m) REQUIRE_CLOSE(back[m], saved[m], 1e-6);
+  };
+  check(train::CrossLayerTrainer{data, Target::other_with_skip, options_of(), train::JumpRelu{}}, folder);
+  check(train::CrossLayerTrainer{data, Target::other, options_of(), train::Relu{}}, folder / "relu");
+
+  train::CrossLayerTrainer top_k{data, Target::other, options_of(), train::TopK{.k = 3}};
+  REQUIRE_THROWS_WITH(save_gemma_scope_cross_layer(folder, top_k.finish()),
+                      ContainsSubstring("Gemma Scope 2's") && ContainsSubstring("nonlinearity"));
+  const auto layers = train::CrossLayerTrainer{data, Target::other, options_of(), train::Relu{}}.finish();
+  REQUIRE_THROWS_WITH(save_gemma_scope_cross_layer("unnamed", layers), ContainsSubstring("clt"));
+  CHECK_FALSE(std::filesystem::exists("unnamed"));
 }
 
 TEST_CASE("cross-layer training that is resumed goes on bit for bit", "[checkpoint]") {
