@@ -1,7 +1,9 @@
-// Trains sparse dictionaries, several at once, on the activations of a model, and saves them as SAELens folders.
+// Trains sparse dictionaries, several at once, on the activations of a model, and saves them as SAELens folders, or one
+// cross-layer transcoder as Gemma Scope 2 keeps it.
 //
 //   train_dictionaries --attn 1 --mlp 2 --steps 500
 //   train_dictionaries --model SmolLM2.gguf --text book.txt --attn 10,11 --mlp 10,11 --features 4096 --skip 1
+//   train_dictionaries --cross-layer --skip-path
 
 #include <ATen/Parallel.h>
 
@@ -16,6 +18,7 @@
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/dictionary/load/sae_lens.hpp"
+#include "circuit/dictionary/save/gemma_scope.hpp"
 #include "circuit/dictionary/save/sae_lens.hpp"
 #include "circuit/dictionary/train/activation/batch_top_k.hpp"
 #include "circuit/dictionary/train/activation/jump_relu.hpp"
@@ -27,6 +30,7 @@
 #include "circuit/report/table.hpp"
 #include "circuit/report/text.hpp"
 #include "train_dictionaries/activations.hpp"
+#include "train_dictionaries/learners.hpp"
 #include "train_dictionaries/options.hpp"
 
 namespace train_dictionaries {
@@ -80,40 +84,40 @@ std::int64_t resume(const Options& o, std::vector<Trainer>& trainers, const Acti
   return progress.counts.at("step");
 }
 
-/// Trains one dictionary per site and returns them; none when it was stopped before its end.
-template <train::TrainableActivation A, train::DeadRule Dead>
-std::vector<PlacedDictionary> learn(const Options& o, const Activations& activations, const A& activation,
-                                    const Dead& dead, History& history) {
-  using train::Target;
-  std::vector<train::Trainer<A, Dead>> trainers;
-  const auto sample = activations.sample();
-  for (std::size_t i = 0; i < sample.size(); ++i) {
-    const auto& site = activations.sites[i];
-    const auto target = train::is_sae(site) ? Target::same : o.skip_path ? Target::other_with_skip : Target::other;
-    trainers.emplace_back(sample[i].x, sample[i].y, target, o.training, activation, dead);
-    if (i < 8) history.explained.push_back({site.out, {}});
+/// Trains a dictionary per site and returns them; none when it was stopped before its end.
+template <class Learner>
+std::vector<PlacedDictionary> learn(const Options& o, const Activations& activations, Learner learner,
+                                    History& history) {
+  for (const auto& name : learner.names) {
+    if (history.explained.size() < 8) history.explained.push_back({name, {}});
   }
   const auto steps = o.training.schedule.steps;
   const auto every = std::max<std::int64_t>(1, steps / 50);
-  for (auto step = resume(o, trainers, activations); step < steps; ++step) {
+  for (auto step = resume(o, learner.trainers, activations); step < steps; ++step) {
     const auto start = seconds_now();
     const auto batch = activations.next();
-    std::vector<train::StepReport> reports;
-    for (std::size_t i = 0; i < trainers.size(); ++i) reports.push_back(trainers[i].step(batch[i].x, batch[i].y));
+    const auto reports = learner.step(batch);
     history.seconds += seconds_now() - start;
     history.tokens += static_cast<double>(batch.front().x.size(0));
     if ((step + 1) % every == 0) report(o, step + 1, reports, history);
     const bool stopped = step + 1 == o.stop_after;
     if (o.checkpoint && (stopped || (step + 1) % o.checkpoint_every == 0)) {
-      write_checkpoint(o, trainers, activations, step + 1);
+      write_checkpoint(o, learner.trainers, activations, step + 1);
     }
     if (stopped) return {};
   }
   std::vector<PlacedDictionary> out;
-  for (std::size_t i = 0; i < trainers.size(); ++i) {
-    out.push_back({activations.sites[i], trainers[i].finish(activations.sites[i].in)});
-  }
+  for (auto& dictionary : learner.finish()) out.push_back({activations.sites[out.size()], std::move(dictionary)});
   return out;
+}
+
+template <train::TrainableActivation A, train::DeadRule Dead>
+std::vector<PlacedDictionary> learn(const Options& o, const Activations& activations, const A& activation,
+                                    const Dead& dead, History& history) {
+  const auto sample = activations.sample();
+  return o.cross_layer
+             ? learn(o, activations, AcrossLayers<A, Dead>{o, activations.sites, sample, activation, dead}, history)
+             : learn(o, activations, EachAlone<A, Dead>{o, activations.sites, sample, activation, dead}, history);
 }
 
 std::vector<PlacedDictionary> learn(const Options& o, const Activations& activations, History& history) {
@@ -129,12 +133,22 @@ std::vector<PlacedDictionary> learn(const Options& o, const Activations& activat
   return learn(free, activations, train::Relu{.price = price}, train::dead::Resampled{}, history);
 }
 
+void save_across_layers(const Options& o, const std::vector<PlacedDictionary>& dictionaries) {
+  std::vector<SparseDictionary<>> layers;
+  for (const auto& placed : dictionaries) layers.push_back(placed.dictionary);
+  const auto layer = circuit::detail::split_hook(dictionaries.front().hooks.out)->first;
+  save_gemma_scope_cross_layer(o.out / "clt", layers,
+                               {.first_layer = layer.value, .dtype = o.half ? at::kHalf : at::kFloat});
+}
+
 void save(const Options& o, const Activations& activations, const std::vector<PlacedDictionary>& dictionaries) {
+  if (o.cross_layer) return save_across_layers(o, dictionaries);
   for (const auto& [hooks, dictionary] : dictionaries) {
     save_sae_lens(o.out / hooks.in, dictionary,
                   {.hooks = hooks,
                    .model_name = o.model.filename().string(),
                    .context_size = static_cast<std::int64_t>(o.length),
+                   .prepend_bos = o.bos,
                    .expects = activations.processing,
                    .dtype = o.half ? at::kHalf : at::kFloat});
   }
@@ -196,12 +210,28 @@ void show(const Options& o, const DictionaryQuality& quality, const History& his
   if (o.json) write_file(*o.json, to_json(quality, history).dump(2) + '\n');
 }
 
+/// What cannot be saved is found before the work. throws  ConfigError
+void check(const Options& o, const Sites& sites) {
+  const auto transcoder = std::find_if_not(sites.begin(), sites.end(), [](const auto& s) { return train::is_sae(s); });
+  if (o.activation == "top_k" && transcoder != sites.end()) {
+    throw ConfigError{{.tensor = transcoder->out,
+                       .problem = "no layout has a place for a TopK transcoder",
+                       .hint = "batch_top_k becomes a JumpReLU"}};
+  }
+  for (std::size_t i = 1; o.cross_layer && i < sites.size(); ++i) {
+    const auto layer = [&](std::size_t site) { return circuit::detail::split_hook(sites[site].out)->first.value; };
+    if (layer(i) == layer(i - 1) + 1) continue;
+    throw ConfigError{{.tensor = sites[i].out, .problem = "a cross-layer transcoder's layers follow each other"}};
+  }
+}
+
 void run(const Options& o) {
   const c10::AutoGradMode no_gradient{false};
   if (o.threads > 0) at::set_num_threads(o.threads);
   std::filesystem::create_directories(o.out);
   open_model(o.model, [&](const auto& model) {
     with_activations(o, model, [&](const Activations& activations) {
+      check(o, activations.sites);
       History history;
       const auto dictionaries = learn(o, activations, history);
       if (dictionaries.empty()) return;

@@ -44,8 +44,8 @@ struct Activations {
   auto attn = o.attn;
   auto mlp = o.mlp;
   if (attn.empty() && mlp.empty() && o.sites.empty()) {
-    for (std::int32_t l = 0; l < n_layers; ++l) attn.push_back(l);
-    mlp = attn;
+    for (std::int32_t l = 0; l < n_layers; ++l) mlp.push_back(l);
+    if (!o.cross_layer) attn = mlp;
   }
   for (const auto l : attn) sites.push_back({block(l) + "attn.hook_z", block(l) + "attn.hook_z"});
   for (const auto l : mlp) sites.push_back({block(l) + "ln2.hook_normalized", block(l) + "hook_mlp_out"});
@@ -79,7 +79,8 @@ struct Split {
 
 /// What the model writes itself.
 template <circuit::Architecture A>
-[[nodiscard]] Split split_written(const Options& o, const circuit::HookedTransformer<A>& model, std::int64_t held_out) {
+[[nodiscard]] Split split_written(const Options& o, const circuit::HookedTransformer<A>& model,
+                                  std::int64_t held_out) {
   const auto rows_by = [&](std::uint64_t seed) {
     return circuit::WrittenRows<A>{model,
                                    {.first = o.written_first.value_or(model.tokenizer().bos_id().value_or(0)),
@@ -105,7 +106,9 @@ template <circuit::Architecture A>
   const auto kinds = (o.text.empty() ? 0 : 1) + (o.written ? 1 : 0) + (o.uses_tasks() ? 1 : 0);
   const auto held_out = (o.held_out + kinds - 1) / kinds;
   std::vector<Split> parts;
-  if (!o.text.empty()) parts.push_back(split(circuit::data::TextRows{tokenizer, o.text, by_seed(o.training.seed)}, held_out));
+  if (!o.text.empty()) {
+    parts.push_back(split(circuit::data::TextRows{tokenizer, o.text, by_seed(o.training.seed)}, held_out));
+  }
   if (o.written) parts.push_back(split_written(o, model, held_out));
   if (o.uses_tasks()) {
     parts.push_back(split_by_seed(o.training.seed, held_out, [&](std::uint64_t seed) {

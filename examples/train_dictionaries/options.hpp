@@ -21,6 +21,7 @@ struct Options {
   std::vector<std::int32_t> mlp{};
   std::vector<std::string> sites{};
   bool skip_path = false;
+  bool cross_layer = false;
 
   std::vector<std::filesystem::path> text{};
   bool lines = false;
@@ -64,7 +65,8 @@ struct Options {
                                          {"length", std::to_string(length)},
                                          {"start", training.start == circuit::train::Start::tokens ? "tokens" : ""},
                                          {"seed", std::to_string(training.seed)},
-                                         {"bos", bos ? "yes" : "no"}};
+                                         {"bos", bos ? "yes" : "no"},
+                                         {"cross_layer", cross_layer ? "yes" : "no"}};
     if (written) s["written"] = std::to_string(written_rows) + " from " + std::to_string(written_first.value_or(-1));
     if (uses_tasks()) s["tasks"] = "yes";
     for (const auto& file : text) s["text"] += (lines ? " lines of " : " ") + file.string();
@@ -75,9 +77,9 @@ struct Options {
 inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "Hugging Face folder or GGUF file")->capture_default_str();
   app.add_option("--out", o.out, "folder for the dictionaries, the plot and a checkpoint")->capture_default_str();
-  app.add_option("--attn", o.attn, "layers whose heads get an SAE on attn.hook_z")->delimiter(',');
+  auto* attn = app.add_option("--attn", o.attn, "layers whose heads get an SAE on attn.hook_z")->delimiter(',');
   app.add_option("--mlp", o.mlp, "layers whose MLP gets a transcoder")->delimiter(',');
-  app.add_option("--site", o.sites,
+  auto* site = app.add_option("--site", o.sites,
                  "other hooks: blocks.3.hook_resid_pre for an SAE, blocks.3.ln2.hook_normalized:blocks.3.hook_mlp_out "
                  "for a transcoder; no site at all: every layer's attention and MLP");
   app.add_flag("--skip-path", o.skip_path, "transcoders have a linear path beside their features");
@@ -128,7 +130,13 @@ inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--checkpoint-every", o.checkpoint_every, "steps")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--stop-after", o.stop_after, "stop at this step with a checkpoint, to go on later");
   app.add_flag("--half", o.half, "save float16");
-  app.add_flag("--probe", o.probe, "write probe.safetensors beside each: some tokens and what becomes of them");
+  auto* probe =
+      app.add_flag("--probe", o.probe, "write probe.safetensors beside each: some tokens and what becomes of them");
+  app.add_flag("--cross-layer", o.cross_layer,
+               "one transcoder of all MLPs named, or of all: features write into later layers too; saved as clt/")
+      ->excludes(attn)
+      ->excludes(site)
+      ->excludes(probe);
   app.add_option("--threads", o.threads, "0: as many as there are cores")->capture_default_str();
   app.add_option("--json", o.json, "write every figure to this file");
 }
