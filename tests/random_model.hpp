@@ -230,6 +230,32 @@ inline circuit::DictionarySet mlp_out_dictionaries(const circuit::ModelConfig& c
   return set;
 }
 
+/// The same dictionary, normalising what it reads.
+inline circuit::SparseDictionary<> normalizing(const circuit::DictionaryWeights& weights, circuit::InputNorm norm) {
+  circuit::SparseDictionary<> d{weights, {}};
+  d.input_norm = norm;
+  return d;
+}
+
+/// Dictionaries that normalise what they read: layer norms and constant norms, undone and not, some with a skip path.
+inline circuit::DictionarySet normalizing_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed,
+                                                       bool skips = true) {
+  using namespace circuit;
+  using Kind = InputNorm::Kind;
+  Source random{seed + 4};
+  auto set = dictionaries(c, seed);
+  for (std::int32_t l = 0; l < c.n_layers; ++l) {
+    const Layer layer{l};
+    const auto kind = l % 2 == 0 ? Kind::layer_norm : Kind::constant_norm;
+    set.set_attn(layer, normalizing(*set.attn(layer), {kind}), set.attn_site(layer));
+    if (c.d_mlp == 0) continue;
+    auto mlp = *set.mlp(layer);
+    if (skips && l % 2 == 0) mlp.W_skip = random({c.d_model, c.d_model}, 0.3);
+    set.set_mlp(layer, normalizing(mlp, {kind, l % 2 == 1}));
+  }
+  return set;
+}
+
 /// SAEs of the residual stream before a layer of one's choice beside those of every module.
 inline circuit::DictionarySet with_stream(circuit::DictionarySet set, const circuit::ModelConfig& c,
                                           std::uint64_t seed, std::initializer_list<std::int32_t> layers) {
@@ -251,6 +277,20 @@ inline circuit::DictionarySet with_stream(circuit::DictionarySet set, const circ
 /// SAEs on hook_resid_pre of layer 1 and on hook_resid_post of the last.
 inline circuit::DictionarySet residual_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
   return with_stream(dictionaries(c, seed), c, seed, {1, static_cast<std::int32_t>(c.n_layers)});
+}
+
+/// The same, and SAEs on hook_mlp_out, normalising what they read.
+inline circuit::DictionarySet normalizing_residual_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  using Kind = InputNorm::Kind;
+  auto set = residual_dictionaries(c, seed);
+  const Layer last{static_cast<std::int32_t>(c.n_layers)};
+  set.set_stream(Layer{1}, normalizing(*set.stream(Layer{1}), {Kind::layer_norm}));
+  set.set_stream(last, normalizing(*set.stream(last), {Kind::constant_norm}));
+  for (std::int32_t l = 0; l < c.n_layers; ++l) {
+    set.set_mlp(Layer{l}, normalizing(*set.mlp(Layer{l}), {Kind::layer_norm}), MlpSite::mlp_out);
+  }
+  return set;
 }
 
 /// Cross-layer transcoders that read hook_resid_mid but for the last layer.

@@ -46,7 +46,8 @@ class Replacement {
       const auto* d = set.stream(l);
       const auto x = i == 0 ? embeds : cache.template get<hook::resid_post>(Layer{i - 1})[0];
       stream_acts.push_back(leaf(d != nullptr ? set.encode_stream(l, x) : none));
-      stream_rest.push_back(leaf(d != nullptr ? x.sub(stream_acts.back().matmul(d->W_dec).add(d->b_out)) : x));
+      stream_held_.push_back(d != nullptr ? hold(*d, x) : Held{});
+      stream_rest.push_back(leaf(d != nullptr ? x.sub(decoded(*d, stream_held_.back(), stream_acts.back())) : x));
     }
     for (std::int32_t i = 0; i < config_.n_layers; ++i) {
       const Layer l{i};
@@ -69,9 +70,11 @@ class Replacement {
       const auto* attn = set.attn(l);
       const auto* mlp = set.mlp(l);
       attn_acts.push_back(leaf(attn != nullptr ? set.encode_attn(l, reads_z(l) ? z : attn_out) : none));
+      attn_held_.push_back(attn != nullptr ? hold(*attn, reads_z(l) ? z : attn_out) : Held{});
       attn_rest.push_back(leaf(attn != nullptr ? attn_out.sub(attn_written(l, attn_acts.back())) : attn_out));
       if constexpr (!has_mlp<A>) {
         mlp_acts.push_back(leaf(none));
+        mlp_held_.push_back({});
         mlp_rest.push_back(leaf(at::zeros_like(embed)));
         continue;
       }
@@ -87,6 +90,7 @@ class Replacement {
                         : mlp != nullptr && reads_stream(l) ? cache.template get<hook::resid_mid>(l)[0]
                                                             : normalized;
       mlp_acts.push_back(leaf(mlp != nullptr ? set.encode_mlp(l, read) : none));
+      mlp_held_.push_back(mlp != nullptr ? hold(*mlp, read) : Held{});
       const auto own = mlp_out.sub(cross_written(l, mlp_acts));
       mlp_rest.push_back(leaf(mlp != nullptr ? own.sub(mlp_written(l, mlp_acts.back(), read)) : own));
     }
@@ -100,7 +104,7 @@ class Replacement {
     for (std::int32_t l = 0; l <= before.value; ++l) {
       const auto slot = static_cast<std::size_t>(l);
       if (const auto* d = set_.stream(circuit::Layer{l}); d != nullptr && (l < before.value || replaced)) {
-        x = stream_acts[slot].matmul(d->W_dec).add(d->b_out).add(stream_rest[slot]);
+        x = decoded(*d, stream_held_[slot], stream_acts[slot]).add(stream_rest[slot]);
       }
       if (l == config_.n_layers) break;
       if (l == before.value && (!mlp || A::Wiring::parallel)) break;
@@ -122,11 +126,11 @@ class Replacement {
   /// Pre-activations [pos, d_sae] of a dictionary of the stream, given the stream.
   at::Tensor stream_pre(circuit::Layer l, const at::Tensor& x) const {
     const c10::AutoGradMode with_gradient{true};
-    return pre(*set_.stream(l), x);
+    return pre(*set_.stream(l), stream_held_[slot(l)], x);
   }
   /// Pre-activations [pos, d_sae] of a layer's transcoder, given the stream before its MLP.
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
-    return pre(*set_.mlp(l), mlp_input(l, x));
+    return pre(*set_.mlp(l), mlp_held_[slot(l)], mlp_input(l, x));
   }
   /// hook_normalized: behind gain and bias for LayerNorm, before the gain for RMSNorm; or the stream itself; or the
   /// MLP's output, linear around the run
@@ -140,7 +144,7 @@ class Replacement {
   }
   /// Pre-activations [pos, d_sae] of a layer's attention dictionary; `type` says which side of attention is live.
   at::Tensor attn_pre(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
-    return pre(*set_.attn(l), attn_input(l, x, type));
+    return pre(*set_.attn(l), attn_held_[slot(l)], attn_input(l, x, type));
   }
   at::Tensor attn_input(circuit::Layer l, const at::Tensor& x, circuit::EdgeType type) const {
     const c10::AutoGradMode with_gradient{true};
@@ -214,15 +218,14 @@ class Replacement {
   }
 
   at::Tensor attn_written(circuit::Layer l, const at::Tensor& acts) const {
-    const auto* d = set_.attn(l);
-    const auto out = acts.matmul(d->W_dec).add(d->b_out);
+    const auto out = decoded(*set_.attn(l), attn_held_[slot(l)], acts);
     return reads_z(l) ? attn_output(l, out) : out;
   }
   /// read  [pos, d_model]  what the transcoder reads, for its skip path
   at::Tensor mlp_written(circuit::Layer l, const at::Tensor& acts, const at::Tensor& read) const {
     const c10::AutoGradMode with_gradient{true};
     const auto* d = set_.mlp(l);
-    const auto out = acts.matmul(d->W_dec).add(d->b_out);
+    const auto out = decoded(*d, mlp_held_[slot(l)], acts);
     return d->W_skip.defined() ? out.add(read.matmul(d->W_skip)) : out;
   }
   /// What features of earlier layers' cross-layer transcoders write into a layer's MLP output.
@@ -235,6 +238,21 @@ class Replacement {
       sum = sum.add(acts[static_cast<std::size_t>(from)].matmul(d->W_later.select(1, l.value - from - 1)));
     }
     return sum;
+  }
+  /// What one unit of a feature's activation is at its position, in decoder rows.
+  double unit(const circuit::Node& node) const {
+    const auto& held = node.kind == circuit::NodeKind::attn_feature  ? attn_held_[slot(node.layer)]
+                       : node.kind == circuit::NodeKind::mlp_feature ? mlp_held_[slot(node.layer)]
+                                                                     : stream_held_[slot(node.layer)];
+    return held.factor.defined() ? held.factor[node.position.value][0].template item<double>() : 1.0;
+  }
+  /// What an attention feature reads of hook_z or hook_attn_out where it stands.
+  at::Tensor attn_reader(const circuit::Node& node) const {
+    const c10::AutoGradMode with_gradient{true};
+    const auto& d = *set_.attn(node.layer);
+    const auto x = at::zeros({embed.size(0), d.d_in()}, at::kDouble).requires_grad_(true);
+    const auto value = pre(d, attn_held_[slot(node.layer)], x)[node.position.value][node.feature.value];
+    return circuit::gradient_of(value, {x})[0][node.position.value];
   }
   bool reads_stream(circuit::Layer l) const { return set_.mlp_site(l) == circuit::MlpSite::resid_mid; }
   bool reads_z(circuit::Layer l) const { return set_.attn_site(l) == circuit::AttentionSite::z; }
@@ -306,8 +324,9 @@ class Replacement {
     const auto pass_stream = [&](circuit::Layer l) {
       const auto* d = set_.stream(l);
       if (d == nullptr) return;
-      const auto acts = frozen_active_set ? held(pre(*d, x), stream_acts[slot(l)]) : set_.encode_stream(l, x);
-      x = change(acts, l, circuit::NodeKind::resid_feature).matmul(d->W_dec).add(d->b_out).add(stream_rest[slot(l)]);
+      const auto acts = frozen_active_set ? held(stream_pre(l, x), stream_acts[slot(l)]) : set_.encode_stream(l, x);
+      const auto written = decoded(*d, stream_held_[slot(l)], change(acts, l, circuit::NodeKind::resid_feature));
+      x = written.add(stream_rest[slot(l)]);
     };
     for (std::int32_t i = 0; i < config_.n_layers; ++i) {
       const circuit::Layer l{i};
@@ -321,7 +340,7 @@ class Replacement {
       x = x.add(attn_rest[slot(l)]);
       if (set_.mlp(l)) {
         const auto read = mlp_input(l, A::Wiring::parallel ? before : x);
-        const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
+        const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), mlp_held_[slot(l)], read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
         changed.push_back(change(acts, l, circuit::NodeKind::mlp_feature));
         x = x.add(mlp_written(l, changed.back(), read));
       } else {
@@ -347,8 +366,31 @@ class Replacement {
   }
   static at::Tensor leaf(const at::Tensor& value) { return value.detach().clone().requires_grad_(true); }
   static std::size_t slot(circuit::Layer l) { return static_cast<std::size_t>(l.value); }
-  static at::Tensor pre(const circuit::DictionaryWeights& d, const at::Tensor& x) {
-    return x.sub(d.b_in).matmul(d.W_enc).add(d.b_enc);
+  /// A dictionary's own normalisation at what it read, [pos, 1] each; undefined where it does nothing.
+  struct Held {
+    at::Tensor mean, divisor, factor;
+  };
+  static Held hold(const circuit::DictionaryWeights& d, const at::Tensor& x) {
+    using Kind = circuit::InputNorm::Kind;
+    const auto& norm = d.input_norm;
+    if (norm.kind == Kind::none) return {};
+    const auto n = static_cast<double>(x.size(1));
+    const bool layer = norm.kind == Kind::layer_norm;
+    const auto mean = x.sum(1, true).div(n);
+    const auto scale = (layer ? x.sub(mean).square().sum(1, true).div(n - 1) : x.square().sum(1, true).div(n)).sqrt();
+    return {layer && norm.undone ? mean : at::Tensor{}, layer ? scale.add(1e-5) : scale,
+            norm.undone ? scale : at::Tensor{}};
+  }
+  static at::Tensor pre(const circuit::DictionaryWeights& d, const Held& held, const at::Tensor& x) {
+    auto read = x;
+    if (d.input_norm.kind == circuit::InputNorm::Kind::layer_norm) read = read.sub(read.mean(-1, true));
+    if (held.divisor.defined()) read = read.div(held.divisor);
+    return read.sub(d.b_in).matmul(d.W_enc).add(d.b_enc);
+  }
+  static at::Tensor decoded(const circuit::DictionaryWeights& d, const Held& held, const at::Tensor& acts) {
+    auto out = acts.matmul(d.W_dec).add(d.b_out);
+    if (held.factor.defined()) out = out.mul(held.factor);
+    return held.mean.defined() ? out.add(held.mean) : out;
   }
   /// The active set held: what was active at the run is its pre-activation.
   static at::Tensor held(const at::Tensor& pre, const at::Tensor& at_run) { return pre.mul(at_run.detach().ne(0)); }
@@ -383,6 +425,7 @@ class Replacement {
   const circuit::DictionarySet& set_;
   circuit::ModelConfig config_;
   std::vector<Frozen> frozen_;
+  std::vector<Held> attn_held_, mlp_held_, stream_held_;
   at::Tensor final_scale_;
   bool transparent_;
 };

@@ -97,7 +97,11 @@ TEST_CASE("a set is held to the model's sizes, layers and dtype") {
   REQUIRE_THROWS_AS(check(skip_of_attention), ConfigError);
   auto normalised = random_dictionary(6, 6);
   normalised.input_norm.kind = InputNorm::Kind::layer_norm;
+  REQUIRE_NOTHROW(fits.set_mlp(Layer{0}, normalised));
+  normalised.W_later = at::zeros({normalised.d_sae(), 1, 6}, at::kDouble);
   REQUIRE_THROWS_AS(fits.set_mlp(Layer{0}, normalised), ConfigError);
+  normalised.input_norm.undone = false;
+  REQUIRE_NOTHROW(fits.set_mlp(Layer{0}, normalised));
   auto other_weights = fits;
   other_weights.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(check(other_weights), ConfigError);

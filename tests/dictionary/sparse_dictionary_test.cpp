@@ -88,6 +88,34 @@ TEST_CASE("a normalised input is brought to one scale, and the output back") {
   REQUIRE_CLOSE(decode_active(d, active).add(d.b_out), by_hand().reconstruct(unit), 1e-13);
 }
 
+TEST_CASE("a normalisation held at its inputs is what it makes of them, and linear beside them") {
+  const auto x = tensor({3, 4, -5, 12}, {2, 2});
+  const auto out = tensor({1, -2, 0.5, 7}, {2, 2});
+  for (const auto kind : {InputNorm::Kind::constant_norm, InputNorm::Kind::layer_norm}) {
+    for (const bool undone : {true, false}) {
+      const InputNorm norm{kind, undone};
+      const auto held = norm.held(x);
+      REQUIRE_CLOSE(norm.unscaled(x).div(held.divisor), norm.apply(x), 1e-14);
+      REQUIRE(held.factor.defined() == undone);
+      REQUIRE(held.shift.defined() == (undone && kind == InputNorm::Kind::layer_norm));
+      REQUIRE(norm.scales_output() == undone);
+      auto back = undone ? out.mul(held.factor) : out;
+      if (held.shift.defined()) back = back.add(held.shift);
+      REQUIRE_CLOSE(back, norm.undo(out, x), 1e-14);
+      auto d = by_hand();
+      d.input_norm = norm;
+      const auto acts = d.encode(x);
+      auto whole = d.in_writes(acts, x).matmul(d.W_dec);
+      REQUIRE_CLOSE(whole.add(d.output_constant(held)), d.reconstruct(x), 1e-13);
+      d.b_out = at::Tensor{};
+      const auto constant = d.output_constant(held);
+      if (constant.defined()) whole = whole.add(constant);
+      REQUIRE_CLOSE(whole, d.reconstruct(x), 1e-13);
+    }
+  }
+  REQUIRE_FALSE((InputNorm{}).held(x).divisor.defined());
+}
+
 TEST_CASE("some features encode as they do among all, whether or not the nonlinearity needs the others") {
   const auto d = by_hand();
   SparseDictionary<LargestOnly> other;

@@ -44,6 +44,26 @@ TEMPLATE_TEST_CASE("an ov edge is the sum of what its heads carry, each head's p
   REQUIRE(spread > 0.001);  // heads that pull against each other
 }
 
+TEST_CASE("heads and pairs of nodes add up where dictionaries normalise what they read") {
+  const auto model = random_model::make<Gpt2>(37);
+  const auto set = random_model::normalizing_dictionaries(model.config(), 38, /*skips=*/false);
+  const auto tokens = random_model::Source{39}.tokens(1, 5, model.config().d_vocab);
+  const AttentionTerms terms{model, set, tokens};
+  const LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}}, {{4}}};
+  const auto found = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}}(
+      model, set, {tokens, {}}, metric);
+  int checked = 0;
+  for (const auto& e : found.edges()) {
+    if (e.edge.type != EdgeType::ov || ++checked % 7 != 0) continue;
+    INFO(e.up << " -> " << e.down);
+    REQUIRE(terms.by_head(e.up, e.down).sum().item<double>() == Approx(e.edge.nn_attrib).epsilon(1e-9).margin(1e-11));
+  }
+  REQUIRE(checked > 100);
+  const auto scores = model.run(tokens, record<hook::attn::attn_scores>()).cache.get<hook::attn::attn_scores>(Layer{1});
+  REQUIRE(terms.pairs(Layer{1}, Head{1}, Position{4}, Position{2}).score() ==
+          Approx(scores[0][1][4][2].item<double>()).epsilon(1e-9));
+}
+
 TEST_CASE("a head's share vanishes with its pattern") {
   const Setup<Gpt2> s;
   const auto target = [&] {

@@ -70,6 +70,13 @@ TEMPLATE_TEST_CASE("features, errors, embeddings and constants sum to the metric
   REQUIRE(s.direct.node_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
+TEMPLATE_TEST_CASE("so they do where dictionaries scale what they write to what they read", "", Gpt2, Gemma2) {
+  const Setup<TestType> s;
+  const auto set = random_model::normalizing_dictionaries(s.model.config(), 22, /*skips=*/false);
+  const auto lin = linearize<final_norm::Frozen>(s.model, set, s.tokens, {}, s.metric);
+  REQUIRE(direct_logit_attribution(s.model, set, lin).node_sum() == Approx(s.value()).epsilon(1e-10));
+}
+
 TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2,
                    Llama, Gemma2, random_model::MixedParts, AttentionOnly) {
   const Setup<TestType> s;

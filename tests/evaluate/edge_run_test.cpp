@@ -16,7 +16,8 @@ struct Setting {
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}}, {{4}, {1}}};
   std::vector<Node> all{};
 
-  Setting() { all = ranked_by_change(NodeEvaluation{model, dictionaries, prompts, metric}.changes()); }
+  Setting() { find_nodes(); }
+  void find_nodes() { all = ranked_by_change(NodeEvaluation{model, dictionaries, prompts, metric}.changes()); }
 };
 
 /// Whether a target of this kind can see a node: earlier in the model, and not at a later position.
@@ -75,6 +76,25 @@ TEMPLATE_TEST_CASE("no edge is the corrupt run, all edges between all nodes the 
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
   REQUIRE_CLOSE(run.logits(every_edge<TestType>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+}
+
+TEST_CASE("transcoders that normalise what they read do so on the stream that reaches them") {
+  Setting<Gpt2> s;
+  for (const auto& [layer, kind] : {std::pair{Layer{0}, InputNorm::Kind::layer_norm},
+                                    std::pair{Layer{1}, InputNorm::Kind::constant_norm}}) {
+    s.dictionaries.set_mlp(layer, random_model::normalizing(*s.dictionaries.mlp(layer), {kind, false}));
+  }
+  s.find_nodes();
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
+  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+  std::vector<Node> some;
+  for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
+  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(some)), by_nodes(s, some), 1e-9);
+  CHECK_THROWS_WITH((EdgeRun{s.model, s.dictionaries, s.prompts, {.norms = Paths::clean}}),
+                    circuit_test::ContainsSubstring("normalise"));
+  const auto undone = random_model::normalizing_dictionaries(s.model.config(), 12);
+  CHECK_THROWS_AS((EdgeRun{s.model, undone, s.prompts}), ConfigError);
 }
 
 TEMPLATE_TEST_CASE("all edges among some nodes are those nodes kept, through live or held patterns and norms", "", Gpt2,

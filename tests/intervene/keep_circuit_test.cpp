@@ -62,8 +62,15 @@ struct Dense {
       return dictionary.has_skip() ? x.matmul(dictionary.W_skip) : x.mul(0);
     };
     const auto acts = dense(input);
-    const auto error = options.kept_errors ? options.kept_errors->get(module, layer)
-                                           : output.sub(dictionary.decode(acts)).sub(skipped(input));
+    const auto& norm = dictionary.input_norm;
+    const auto missed = [&](const at::Tensor& out, const at::Tensor& own, const at::Tensor& x) {
+      return out.sub(norm.undo(dictionary.decode(own), x)).sub(skipped(x));
+    };
+    const auto written = [&](const at::Tensor& own, const at::Tensor& x) {  // in decoder rows
+      const auto zero = x.mul(0);
+      return own.mul(norm.undo(zero.add(1), x).sub(norm.undo(zero, x)).narrow(-1, 0, 1));
+    };
+    const auto error = options.kept_errors ? options.kept_errors->get(module, layer) : missed(output, acts, input);
     const auto choose = [](Outside outside, const at::Tensor& own, const at::Tensor& others, const at::Tensor& mask) {
       if (outside == Outside::left) return own;
       const auto base = outside == Outside::zero        ? own.mul(0)
@@ -82,8 +89,10 @@ struct Dense {
       if (node.module == module && node.layer == layer) error_mask[node.position.value].fill_(1);
     }
     const auto other_acts = dense(other_input);
-    const auto other_error = other_output.sub(dictionary.decode(other_acts)).sub(skipped(other_input));
-    return dictionary.decode(choose(options.features, acts, other_acts, feature_mask))
+    const auto other_error = missed(other_output, other_acts, other_input);
+    return choose(options.features, written(acts, input), written(other_acts, other_input), feature_mask)
+        .matmul(dictionary.W_dec)
+        .add(norm.undo(output.mul(0).add(dictionary.b_out), input))
         .add(skipped(input))
         .add(choose(options.errors, error, other_error, error_mask));
   }
@@ -109,7 +118,8 @@ at::Tensor run_densely(const Setting& s, const Dense& dense) {
 }  // namespace
 
 TEST_CASE("a circuit alone equals its dense definition, for every choice of what is outside, kept errors too") {
-  const Setting s;
+  Setting s;
+  if (GENERATE(false, true)) s.dictionaries = random_model::normalizing_dictionaries(s.model.config(), 2);
   const auto reference = s.reference();
   for (const auto& kept : {some_nodes(), KeptNodes{}}) {
     for (const auto features : {Outside::reference_mean, Outside::zero, Outside::left}) {
@@ -127,7 +137,8 @@ TEST_CASE("a circuit alone equals its dense definition, for every choice of what
 }
 
 TEST_CASE("outside a circuit stand each prompt's own reference values, and kept errors may be another run's") {
-  const Setting s;
+  Setting s;
+  if (GENERATE(false, true)) s.dictionaries = random_model::normalizing_dictionaries(s.model.config(), 2);
   const auto reference = s.reference_by_prompt();
   const auto errors = error_terms(s.dictionaries, s.model.run(s.tokens, record_modules()).cache);
   for (const auto& kept : {some_nodes(), KeptNodes{}}) {

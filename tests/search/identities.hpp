@@ -203,8 +203,7 @@ TEMPLATE_TEST_CASE("q attributions of a target, and k attributions, sum to t tim
     if (target.kind != NodeKind::attn_feature) continue;
     const auto l = target.layer;
     const auto q = target.position.value;
-    const auto* d = s.set.attn(l);
-    auto reader = d->W_enc.select(1, target.feature.value);
+    auto reader = r.attn_reader(target);
     if (s.set.attn_site(l) == AttentionSite::attn_out) {
       const c10::AutoGradMode with_gradient{true};
       const auto z = at::zeros({s.clean.size(1), c.n_heads * c.d_head}, at::kDouble).requires_grad_(true);
@@ -308,6 +307,7 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
   const Setup<TestType> s;
   auto search = everything;
   const auto found = search(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
+  const Replacement<TestType> r{s.model, s.set, s.prompt(0)};
   // Finite differences of the original model along what a feature writes, the final scale frozen.
   const auto scale =
       s.model.run(s.prompt(0), record<hook::ln_final::scale>()).cache.template get<hook::ln_final::scale>();
@@ -327,7 +327,7 @@ TEMPLATE_TEST_CASE("the model gradient is the original model's own backward pass
         if (l.value < b.node.layer.value || l.value > b.node.layer.value + d.later_layers()) return x;
         const auto ahead = l.value - b.node.layer.value;
         const auto w = ahead == 0 ? d.W_dec[b.node.feature.value] : d.W_later[b.node.feature.value][ahead - 1];
-        return x.add(w.mul(step));
+        return x.add(w.mul(step * r.unit(b.node)));
       };
       const Where nowhere{.layers = {Layer{99}}};
       const auto add_attn = edit<hook::attn_out>(shift, attention ? here : nowhere);

@@ -68,12 +68,18 @@ struct Setting {
       const auto error = [&](const auto& cache) {
         const auto in = input_of(set, cache, module, l);
         const auto out = attn ? in : cache.template get<hook::mlp_out>(l);
-        return out.sub(d.decode(encode(module, l, in))).sub(skipped(in));
+        return out.sub(d.input_norm.undo(d.decode(encode(module, l, in)), in)).sub(skipped(in));
       };
-      const auto acts =
-          held(encode(module, l, input), baseline(encode(module, l, input_of(set, corrupt_cache, module, l))),
-               masks.at({attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l}));
-      return d.decode(acts)
+      const auto written = [&](const at::Tensor& x) {  // by each feature, in decoder rows
+        const auto none = at::zeros({x.size(0), x.size(1), d.d_out()}, at::kDouble);
+        const auto unit = d.input_norm.undo(none.add(1), x).sub(d.input_norm.undo(none, x));
+        return encode(module, l, x).mul(unit.narrow(-1, 0, 1));
+      };
+      const auto acts = held(written(input), baseline(written(input_of(set, corrupt_cache, module, l))),
+                             masks.at({attn ? NodeKind::attn_feature : NodeKind::mlp_feature, l}));
+      const auto bias = at::zeros({3, 6, d.d_out()}, at::kDouble).add(d.b_out);
+      return acts.matmul(d.W_dec)
+          .add(d.input_norm.undo(bias, input))
           .add(held(error(clean_cache), baseline(error(corrupt_cache)),
                     masks.at({attn ? NodeKind::attn_error : NodeKind::mlp_error, l})))
           .add(skipped(input));
@@ -110,9 +116,11 @@ double sum_of(const std::vector<NodeAttribution>& nodes) {
 }  // namespace
 
 TEST_CASE("a step is the gradient by a mask of every node, taken by autograd") {
+  const auto normalizing = GENERATE(false, true);
   for (const bool of_mean : {false, true}) {
     Setting s;
     s.of_mean = of_mean;
+    if (normalizing) s.set = random_model::normalizing_dictionaries(s.model.config(), 22);
     Masks expected;
     for (const double at : {0.25, 0.75}) {
       const auto masks = s.masks(at);

@@ -48,7 +48,8 @@ struct Pruned {
 }  // namespace
 
 TEST_CASE("gates of 0 and 1 are a circuit as the evaluation runs it") {
-  const Pruned s;
+  Pruned s;
+  if (GENERATE(false, true)) s.set = random_model::normalizing_dictionaries(s.model.config(), 32);
   const auto& batch = s.batches[0];
   const auto metric = LogitDifference{batch};
   const auto prepared = detail::pruning_batch(s.model, s.set, batch, metric);

@@ -332,6 +332,9 @@ TEST_CASE("bad settings of sparse feature circuits are one clear error") {
                       circuit_test::ContainsSubstring("cross-layer"));
   const auto of_stream = random_model::cross_layer_dictionaries(s.model.config(), 28, MlpSite::resid_mid);
   REQUIRE_THROWS_AS((SparseFeatureCircuit<>{}(s.model, of_stream, {s.clean, s.corrupt}, s.metric)), ConfigError);
+  const auto normalizing = random_model::normalizing_dictionaries(s.model.config(), 28);
+  REQUIRE_THROWS_WITH((SparseFeatureCircuit<>{}(s.model, normalizing, {s.clean, s.corrupt}, s.metric)),
+                      circuit_test::ContainsSubstring("Scales::frozen"));
 }
 
 namespace {

@@ -38,8 +38,7 @@ class BasicDictionarySet {
  public:
   using Dictionary = std::variant<Kinds...>;
 
-  /// throws  IndexError for a negative layer, ShapeError or DTypeError for a dictionary whose parts disagree,
-  ///         ConfigError for one that normalises its input: what its features write then differs by input
+  /// throws  IndexError for a negative layer, and what the dictionary's own `check` throws
   void set_attn(Layer layer, Dictionary dictionary, AttentionSite site) {
     put(attn_, layer, std::move(dictionary));
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -110,18 +109,10 @@ class BasicDictionarySet {
 
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
     if (layer.value < 0) check_index(layer, 0);
-    std::visit([](const auto& d) { check_part(d); }, dictionary);
+    std::visit([](const auto& d) { d.check(); }, dictionary);
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= slots.size()) slots.resize(slot + 1);
     slots[slot] = std::move(dictionary);
-  }
-  static void check_part(const auto& dictionary) {
-    dictionary.check();
-    if (dictionary.input_norm.kind == InputNorm::Kind::none) return;
-    throw ConfigError{{.file = dictionary.name,
-                       .tensor = "input_norm",
-                       .problem = "a dictionary that normalises its input has no place in a set",
-                       .hint = "use it by itself, or one whose scale is folded into its weights"}};
   }
   [[nodiscard]] static const Dictionary* find(const Slots& slots, Layer layer) {
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -170,6 +161,23 @@ template <class Set>
   } else {
     return nullptr;
   }
+}
+
+/// A dictionary that normalises what it reads, or nullptr where none does.
+template <class Set>
+[[nodiscard]] const DictionaryWeights* normalizing_dictionary(const Set& set, std::int32_t n_layers) {
+  const auto normalizes = [](const DictionaryWeights* dictionary) {
+    return dictionary != nullptr && dictionary->input_norm.kind != InputNorm::Kind::none;
+  };
+  for (std::int32_t l = 0; l <= n_layers; ++l) {
+    const auto* stream = stream_dictionary(set, Layer{l});
+    if (normalizes(stream)) return stream;
+    if (l == n_layers) break;
+    for (const auto* dictionary : {set.attn(Layer{l}), set.mlp(Layer{l})}) {
+      if (normalizes(dictionary)) return dictionary;
+    }
+  }
+  return nullptr;
 }
 
 /// The kinds this library brings: each dictionary's nonlinearity was chosen when it was read.

@@ -38,6 +38,7 @@ struct DictionaryWeights {
   [[nodiscard]] at::ScalarType dtype() const { return b_enc.scalar_type(); }
 
   /// throws  ShapeError, DTypeError  when the parts disagree
+  /// throws  ConfigError             for cross-layer writes whose normalisation would be undone
   void check() const {
     check_shape(W_enc, {-1, -1}, "W_enc", name);
     check_shape(b_enc, {d_sae()}, "b_enc", name);
@@ -46,6 +47,12 @@ struct DictionaryWeights {
     if (b_out.defined()) check_shape(b_out, {d_out()}, "b_out", name);
     if (has_skip()) check_shape(W_skip, {d_in(), d_out()}, "W_skip", name);
     if (W_later.defined()) {
+      if (input_norm.scales_output()) {
+        throw ConfigError{{.file = name,
+                           .tensor = "input_norm",
+                           .problem = "what a cross-layer transcoder writes has no input's scale to be brought back to",
+                           .hint = "set `undone` to false"}};
+      }
       check_shape(W_later, {d_sae(), -1, d_out()}, "W_later", name);
       check_stored_dtype(W_later, dtype(), "W_later", name);
     }
@@ -79,9 +86,28 @@ struct DictionaryWeights {
     return has_skip() ? out.add(skip(x)) : out;
   }
 
-  /// Encoder columns of some features. features [n] int64  return [n, d_in]
+  /// What is written whatever the features do, the skip path aside: [d_out], or [..., d_out] where a normalisation
+  /// scales it, held at some inputs; undefined for nothing.
+  [[nodiscard]] at::Tensor output_constant(const HeldInputNorm& held) const {
+    if (!held.factor.defined()) return b_out;
+    auto out = b_out.defined() ? held.factor.mul(b_out) : at::Tensor{};
+    if (!held.shift.defined()) return out;
+    return out.defined() ? out.add(held.shift) : held.shift.mul(make::ones({d_out()}, options()));
+  }
+
+  /// Activations as multiples of decoder rows: times what a normalisation multiplies the output by.
+  /// acts [..., n]  x [..., d_in]
+  [[nodiscard]] at::Tensor in_writes(const at::Tensor& acts, const at::Tensor& x) const {
+    return input_norm.scales_output() ? acts.mul(input_norm.held(x).factor) : acts;
+  }
+
+  /// What some features read of the normalised input. features [n] int64  return [n, d_in]
   [[nodiscard]] at::Tensor readers(const at::Tensor& features) const { return encoder_columns(features).t(); }
-  /// The same, return [d_in, n]
+  /// What they read of the input itself, before a normalisation divides it by its scale. return [n, d_in]
+  [[nodiscard]] at::Tensor input_readers(const at::Tensor& features) const {
+    return input_norm.unscaled(readers(features));
+  }
+  /// Encoder columns of some features. return [d_in, n]
   [[nodiscard]] at::Tensor encoder_columns(const at::Tensor& features) const {
     return gather_columns(W_enc, W_enc_pages, features);
   }

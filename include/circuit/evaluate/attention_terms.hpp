@@ -76,7 +76,8 @@ AttentionTerms<A, Set>::AttentionTerms(const HookedTransformer<A>& model, const 
   const c10::AutoGradMode no_gradient{false};
   check_shape(tokens, {1, -1}, "tokens", {}, "one prompt is taken apart at a time");
   dictionaries.check(model.config(), model.processing(), model.dtype());
-  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "attention taken apart");
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "attention taken apart",
+                              {.input_norm = true});
   lin_.run = record_frozen_run(model, tokens);
   lin_.clean = std::move(detail::describe(model, dictionaries, {&lin_.run}).front());
   sources_ = Sources::pack(model, dictionaries, lin_, contrast::None{}, options);
@@ -125,7 +126,9 @@ at::Tensor AttentionTerms<A, Set>::by_head(const Node& up, const Node& target) c
   const PullBack<A> pull_back{*model_, lin_.run};
   const auto device = model_->device();
   const auto position = detail::ids_tensor({target.position.value}).to(device);
-  auto reader = dictionary.readers(detail::ids_tensor({target.feature.value}).to(device));
+  auto reader = dictionary.input_readers(detail::ids_tensor({target.feature.value}).to(device));
+  const auto& divisor = lin_.clean.attn[static_cast<std::size_t>(target.layer.value)].input_norm.divisor;
+  if (divisor.defined()) reader = reader.div(divisor[0][target.position.value]);
   if (dictionaries_->attn_site(target.layer) == AttentionSite::attn_out) {
     reader = pull_back.output(target.layer, Prompt{0}, reader, position).grad;
   }

@@ -121,7 +121,8 @@ EdgeRun<A, Set>::EdgeRun(const HookedTransformer<A>& model, const Set& dictionar
                          EdgeRunOptions options)
     : model_{&model}, dictionaries_{&dictionaries}, options_{options} {
   prompts.check();
-  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "an edge run");
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "an edge run",
+                              {.input_norm = options.norms == Paths::live});
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     detail::check_writes_features(dictionaries.attn(Layer{l}));
     detail::check_writes_features(dictionaries.mlp(Layer{l}));

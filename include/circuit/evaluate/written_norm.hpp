@@ -25,14 +25,17 @@ template <Architecture A, Dictionaries Set>
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     const Layer layer{l};
     if (dictionaries.attn(layer) == nullptr) continue;
-    const auto& active = linearization.clean.attn[static_cast<std::size_t>(l)].features;
+    const auto& module = linearization.clean.attn[static_cast<std::size_t>(l)];
+    const auto& active = module.features;
     if (active.size() == 0) continue;
     const auto activation = active.activation.to(at::kDouble).contiguous();
     std::map<std::int64_t, double> sums;
     for (std::int64_t b = 0; b < linearization.batch(); ++b) {
       const auto row = b * linearization.length() + position.value;
+      const auto unit =
+          module.write_scale.defined() ? 1.0 / module.write_scale[b][position.value][0].template item<double>() : 1.0;
       for (auto i = active.begin(row); i < active.end(row); ++i) {
-        sums[active.feature[static_cast<std::size_t>(i)]] += std::abs(data_of<double>(activation)[i]);
+        sums[active.feature[static_cast<std::size_t>(i)]] += std::abs(data_of<double>(activation)[i]) * unit;
       }
     }
     for (const auto& [feature, sum] : sums) {

@@ -156,6 +156,7 @@ template <class... Kinds>
 struct PlaceFor {
   bool mlp_out = false;  ///< SAEs on hook_mlp_out
   bool stream = false;   ///< SAEs of the residual stream
+  bool input_norm = false;  ///< dictionaries that normalise what they read
 };
 
 /// throws  ConfigError  for a set with a cross-layer transcoder, or a dictionary that reads where somebody has no place
@@ -168,6 +169,9 @@ void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers,
                        .tensor = std::move(tensor),
                        .problem = std::string{who} + " has no place for " + std::string{what}}};
   };
+  if (const auto* dictionary = place.input_norm ? nullptr : normalizing_dictionary(dictionaries, n_layers)) {
+    refuse(*dictionary, "input_norm", "dictionaries that normalise what they read");
+  }
   for (std::int32_t l = 0; l < n_layers; ++l) {
     const Layer layer{l};
     const auto* dictionary = dictionaries.mlp(layer);

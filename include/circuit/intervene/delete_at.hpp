@@ -171,6 +171,12 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
                        .problem = "its features write into several layers, so no one vector is what they write",
                        .hint = "ablate them instead"}};
   }
+  if (dictionary.input_norm.scales_output()) {
+    throw ConfigError{{.file = dictionary.name,
+                       .tensor = "input_norm",
+                       .problem = "what its features write is scaled to their input, so it differs by prompt and position",
+                       .hint = "ablate them instead"}};
+  }
   const auto rows = dictionary.decoder_rows(detail::feature_index(features, dictionary));
   if (module != Module::attn || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;
   if constexpr (A::Wiring::post_norms) {

@@ -194,16 +194,17 @@ at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const a
   return result;
 }
 
-/// How much more active the edited features are than they were, [batch, positions, n].
+/// How much more of their decoder rows the edited features write than they did, [batch, positions, n].
 template <class Set, ErrorPolicy Errors>
 at::Tensor FeatureEdits<Set, Errors>::change(const Group& group, const at::Tensor& input) const {
-  const auto acts = encode(modules_.dictionaries(), group.module, group.layer, detail::rows_on(input, group.positions),
-                           group.features);
+  const auto rows = detail::rows_on(input, group.positions);
+  const auto acts = encode(modules_.dictionaries(), group.module, group.layer, rows, group.features);
   if (group.value.dim() > 1) {
     check_shape(group.value, shape_of(acts), "values", {},
                 "values are [batch, positions] of the run they are put into");
   }
-  return acts.mul(group.scale.sub(1)).add(group.value);
+  const auto& dictionary = *dictionary_of(modules_.dictionaries(), group.module, group.layer);
+  return dictionary.in_writes(acts.mul(group.scale.sub(1)).add(group.value), rows);
 }
 
 }  // namespace circuit

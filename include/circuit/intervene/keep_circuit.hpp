@@ -62,7 +62,8 @@ template <class Set>
 struct OutsideValues {
   struct Place {
     at::Tensor input{};  ///< [batch, pos, d_in]  what the dictionary read
-    at::Tensor base{};   ///< [pos, d_out]  what all features write, with the output bias; undefined where they are left
+    at::Tensor base{};   ///< [pos, d_out]  what all features write, with the output bias unless a normalisation scales
+                         ///< it; undefined where they are left
     at::Tensor error{};  ///< [pos, d_out]  undefined where errors are left
     // base and error have prompts in front where each has a reference of its own.
   };
@@ -87,8 +88,8 @@ template <ModuleCache Cache, class... Kinds>
 
 /// An attachment that runs the model on a circuit alone: at every module with a dictionary, features and errors outside
 /// the circuit are replaced. Kept errors are the run's own (what the module computes on the replaced stream, minus the
-/// reconstruction of that) unless others are given. A skip path is no node: it passes on the stream as it is. No dense
-/// activations are formed beyond one module's encoding.
+/// reconstruction of that) unless others are given. A skip path is no node: it passes on the stream as it is, and so do
+/// scale and mean of a dictionary's own normalisation. No dense activations are formed beyond one module's encoding.
 template <class Set>
 class CircuitOnly {
  public:
@@ -110,7 +111,8 @@ class CircuitOnly {
     at::Tensor features{};                   // [n] int64: kept at one position at least
     std::vector<at::Tensor> decoder_rows{};  // [n, d_out] of the feature's own layer and of those after it
     at::Tensor mask{};                       // [pos, n]  1 where kept, 0 elsewhere
-    at::Tensor base_acts{};  // [pos, n]  the features' activations outside the circuit; or with prompts in front
+    at::Tensor base_acts{};  // [pos, n]  the features' activations outside the circuit, as multiples of decoder rows;
+                             // or with prompts in front
     at::Tensor error{};      // [pos, 1]  1 where the error is kept; undefined for nowhere
   };
 
@@ -146,6 +148,13 @@ template <ModuleCache Cache, class... Kinds>
 
 namespace circuit::detail {
 
+/// What a dictionary that scales its output to its input writes whatever its features do, which is the run's own;
+/// undefined for every other.
+[[nodiscard]] inline at::Tensor scaled_constant(const DictionaryWeights& dictionary, const at::Tensor& input) {
+  if (!dictionary.input_norm.scales_output()) return {};
+  return dictionary.output_constant(dictionary.input_norm.held(input));
+}
+
 template <class Set>
 [[nodiscard]] typename OutsideValues<Set>::Place outside_place(const Set& dictionaries,
                                                                const KeepCircuitOptions& options, Module module,
@@ -165,10 +174,13 @@ template <class Set>
   if (options.errors == Outside::reference_mean) here.error = output.sub(reconstruction).mean(0);
   if (options.errors == Outside::reference) here.error = output.sub(reconstruction);
   if (options.errors == Outside::zero) here.error = none;
-  const auto by_features = dictionary.has_skip() ? reconstruction.sub(dictionary.skip(input)) : reconstruction;
+  auto by_features = dictionary.has_skip() ? reconstruction.sub(dictionary.skip(input)) : reconstruction;
+  const auto scaled = scaled_constant(dictionary, input);
+  if (scaled.defined()) by_features = by_features.sub(scaled);
   if (options.features == Outside::reference_mean) here.base = by_features.mean(0);
   if (options.features == Outside::reference) here.base = by_features;
-  if (options.features == Outside::zero) here.base = dictionary.b_out.defined() ? none.add(dictionary.b_out) : none;
+  const bool biased = dictionary.b_out.defined() && !dictionary.input_norm.scales_output();
+  if (options.features == Outside::zero) here.base = biased ? none.add(dictionary.b_out) : none;
   return here;
 }
 
@@ -229,7 +241,7 @@ void CircuitOnly<Set>::keep_features(const std::map<Feature, std::set<Position>>
   if (outside_.options.features == Outside::zero) {
     here.base_acts = here.mask.mul(0);
   } else {
-    here.base_acts = encode(dictionaries, module, layer, input, here.features);
+    here.base_acts = dictionary.in_writes(encode(dictionaries, module, layer, input, here.features), input);
     if (outside_.options.features == Outside::reference_mean) here.base_acts = here.base_acts.mean(0);
   }
 }
@@ -267,12 +279,15 @@ at::Tensor CircuitOnly<Set>::replaced(Module module, Layer layer, const at::Tens
 
   auto result = features_left ? reconstruction : outside.base.expand_as(output);
   if (!features_left && dictionary.has_skip()) result = result.add(dictionary.skip(input));
+  if (const auto scaled = detail::scaled_constant(dictionary, input); !features_left && scaled.defined()) {
+    result = result.add(scaled);
+  }
   if (module == Module::mlp) {
     const auto earlier = kept_writes_.take(layer);
     if (earlier.defined()) result = result.add(earlier);
   }
   if (here.features.defined()) {
-    const auto acts = encode(dictionaries, module, layer, input, here.features);
+    const auto acts = dictionary.in_writes(encode(dictionaries, module, layer, input, here.features), input);
     const auto more = acts.sub(here.base_acts).mul(here.mask);
     result = result.add(more.matmul(here.decoder_rows[0]));
     for (std::size_t ahead = 1; ahead < here.decoder_rows.size(); ++ahead) {

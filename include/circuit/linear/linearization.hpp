@@ -40,8 +40,10 @@ struct ModuleState {
   ActiveFeatures features;  ///< empty where the module has no dictionary
   at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one;
                             ///< undefined where it misses nothing
-  at::Tensor constant{};    ///< [d_model] in any run, or [batch, pos, d_model] behind a post-norm; undefined: nothing
-  at::Tensor write_scale{};  ///< [batch, pos, 1]  of the post-norm, by which writes are divided; undefined: 1
+  at::Tensor constant{};    ///< [d_model] in any run, or [batch, pos, d_model] where it differs; undefined: nothing
+  at::Tensor write_scale{};  ///< [batch, pos, 1]  by which writes are divided: the post-norm's, and the inverse of
+                             ///< what the dictionary's own normalisation multiplies them by; undefined: 1
+  HeldInputNorm input_norm{};  ///< [batch, pos, 1]  of the dictionary
 };
 
 /// A run of the model as its dictionaries describe it.
@@ -109,9 +111,23 @@ template <class Final, class A>
 using AttachmentOf = typename FinalAttachment<Final, A>::type;
 
 /// The constant part of a hook_z dictionary's output behind W_O: b_dec W_O + b_O.
-[[nodiscard]] inline at::Tensor constant_through_output(const DictionaryWeights& dictionary, const AttentionWeights& w) {
-  if (!dictionary.b_out.defined()) return w.b_O;
-  return affine(dictionary.b_out.unsqueeze(0), w.W_O, w.b_O).squeeze(0);
+[[nodiscard]] inline at::Tensor constant_through_output(const at::Tensor& constant, const AttentionWeights& w) {
+  if (!constant.defined()) return w.b_O;
+  return affine(constant.unsqueeze(0), w.W_O, w.b_O).squeeze(0);
+}
+
+/// Holds a dictionary's own normalisation at what it read, [batch, pos, d_in], and turns the scale by which its writes
+/// are divided behind it into one for both.
+inline void hold_input_norm(const DictionaryWeights& dictionary, const at::Tensor& input, ModuleState& state) {
+  state.input_norm = dictionary.input_norm.held(input);
+  const auto& factor = state.input_norm.factor;
+  if (!factor.defined()) return;
+  state.write_scale = state.write_scale.defined() ? state.write_scale.div(factor) : factor.reciprocal();
+}
+
+/// What a layer's attention dictionary read in a recorded run, [batch, pos, d_in].
+[[nodiscard]] inline at::Tensor attn_input(const FrozenRun& run, AttentionSite site, Layer layer) {
+  return site == AttentionSite::z ? run.get<hook::attn::z>(layer).flatten(2) : run.get<hook::attn_out>(layer);
 }
 
 /// Sets what a layer's attention adds in a run whatever its features do, and the scale by which their writes are divided.
@@ -121,12 +137,16 @@ void set_attention_constant(const HookedTransformer<A>& model, const Set& dictio
   const auto* dictionary = dictionaries.attn(layer);
   if (has_transparent_attention(dictionaries, layer)) {
     state.constant = attention_map_constant(model, run, layer);
-  } else if (dictionary != nullptr && dictionaries.attn_site(layer) == AttentionSite::attn_out) {
-    state.constant = dictionary->b_out;
   } else if (dictionary != nullptr) {
+    const auto site = dictionaries.attn_site(layer);
+    if constexpr (A::Wiring::post_norms) {
+      if (site == AttentionSite::z) state.write_scale = run.get<hook::ln1_post::scale>(layer);
+    }
+    hold_input_norm(*dictionary, attn_input(run, site, layer), state);
+    state.constant = dictionary->output_constant(state.input_norm);
+    if (site == AttentionSite::attn_out) return;
     const auto& w = model.weights().blocks[static_cast<std::size_t>(layer.value)].attn;
-    state.constant = behind_post_norm(model, run, layer, constant_through_output(*dictionary, w));
-    if constexpr (A::Wiring::post_norms) state.write_scale = run.get<hook::ln1_post::scale>(layer);
+    state.constant = behind_post_norm(model, run, layer, constant_through_output(state.constant, w));
   }
 }
 
@@ -213,7 +233,10 @@ template <Architecture A, Dictionaries Set>
       std::vector<at::Tensor> values_before;
       for (const auto* run : runs) values_before.push_back(stream_before<A>(*run, layer));
       const auto stream_states = states(&DescribedRun::stream, slot);
-      for (auto* state : stream_states) state->constant = dictionary->b_out;
+      for (std::size_t r = 0; r < runs.size(); ++r) {
+        hold_input_norm(*dictionary, values_before[r], *stream_states[r]);
+        stream_states[r]->constant = dictionary->output_constant(stream_states[r]->input_norm);
+      }
       describe_module<false>(
           values_before, values_before, [&](const at::Tensor& x) { return dictionaries.active_stream(layer, x); },
           [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, stream_states);
@@ -227,11 +250,8 @@ template <Architecture A, Dictionaries Set>
       set_attention_constant(model, dictionaries, *runs[r], layer, *attn_states[r]);
     }
     if (dictionaries.attn(layer) != nullptr) {
-      auto inputs = attn_outs;
-      if (dictionaries.attn_site(layer) == AttentionSite::z) {
-        inputs = values(hook::attn::z{}, layer);
-        for (auto& z : inputs) z = z.flatten(2);
-      }
+      std::vector<at::Tensor> inputs;
+      for (const auto* run : runs) inputs.push_back(attn_input(*run, dictionaries.attn_site(layer), layer));
       describe_module<describes_exactly<Set>>(
           inputs, attn_outs, [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
           [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); }, attn_states);
@@ -252,9 +272,10 @@ template <Architecture A, Dictionaries Set>
       std::vector<at::Tensor> inputs;
       for (std::size_t r = 0; r < runs.size(); ++r) {
         const auto site = mlp_site(dictionaries, layer);
-        mlp_states[r]->constant = mlp_constant(model, *dictionary, site, layer);
-        if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], site, layer));
         inputs.push_back(mlp_input<A>(*runs[r], site, layer));
+        hold_input_norm(*dictionary, inputs.back(), *mlp_states[r]);
+        mlp_states[r]->constant = mlp_constant(model, *dictionary, mlp_states[r]->input_norm, site, layer);
+        if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], site, layer));
       }
       describe_module<describes_exactly<Set>>(
           inputs, outputs,

@@ -32,11 +32,17 @@ namespace circuit::detail {
 /// Sum over active features of (gradient on the feature) times its reader: what the module as a whole reads.
 /// on_outputs  [rows, d_out] each: gradients on the dictionary's output and, for a cross-layer transcoder, on those of the
 ///             layers after it
-/// readers    called as readers(features, rows) for some features, each at its row: [n, d_in]
-/// return     [rows, d_in]
+/// readers    called as readers(features, rows) for some features, each at its row: what they read of the normalised
+///            input, [n, d_in]
+/// return     [rows, d_in]  of the input itself, the dictionary's normalisation held
 template <class Readers>
-[[nodiscard]] at::Tensor combined_reader(const DictionaryWeights& dictionary, const ActiveFeatures& active,
-                                         const std::vector<at::Tensor>& on_outputs, Readers&& readers) {
+[[nodiscard]] at::Tensor combined_reader(const DictionaryWeights& dictionary, const ModuleState& state,
+                                         std::vector<at::Tensor> on_outputs, Readers&& readers) {
+  const auto& active = state.features;
+  const auto& [divisor, factor, shift] = state.input_norm;
+  if (factor.defined()) {
+    for (auto& grad : on_outputs) grad = grad.mul(factor.reshape({-1, 1}));
+  }
   auto out = make::zeros({active.rows(), dictionary.d_in()}, on_outputs.front().options());
   if (active.size() == 0) return out;
   const auto device = out.device();
@@ -56,7 +62,7 @@ template <class Readers>
     const auto weight = nodegrad.mul(slope.narrow(0, first, count)).unsqueeze(-1);
     out.index_add_(0, rows, readers(features, rows).mul(weight));
   }
-  return out;
+  return divisor.defined() ? dictionary.input_norm.unscaled(out).div(divisor.reshape({-1, 1})) : out;
 }
 
 }  // namespace circuit::detail
@@ -87,7 +93,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     const auto slot = static_cast<std::size_t>(layer.value);
     out.stream[slot] = resid;
     const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
-    resid = detail::combined_reader(*d, lin.clean.stream[slot].features, {resid.flatten(0, 1)}, readers)
+    resid = detail::combined_reader(*d, lin.clean.stream[slot], {resid.flatten(0, 1)}, readers)
                 .view(resid.sizes());
   };
   pass_stream(Layer{layers});
@@ -110,7 +116,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
         on_outputs.push_back(out.mlp_out[slot + static_cast<std::size_t>(ahead)].flatten(0, 1));
       }
       auto reader =
-          detail::combined_reader(*d, lin.clean.mlp[slot].features, on_outputs, readers).view(resid.sizes());
+          detail::combined_reader(*d, lin.clean.mlp[slot], on_outputs, readers).view(resid.sizes());
       if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
       const auto pull = pull_back.from_mlp(mlp_site(dictionaries, layer));
       below = below.add(
@@ -122,7 +128,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
       const auto on_output = reads_z ? pull_back.through_output(layer, resid) : resid;
       const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
-      auto reader = detail::combined_reader(*d, lin.clean.attn[slot].features, {on_output.flatten(0, 1)}, readers)
+      auto reader = detail::combined_reader(*d, lin.clean.attn[slot], {on_output.flatten(0, 1)}, readers)
                         .view({lin.batch(), lin.length(), -1});
       if (!reads_z) reader = pull_back.through_output(layer, reader);
       below = below.add(by_prompt([&](Prompt b) {

@@ -38,15 +38,17 @@ template <Architecture A>
   return (bias.defined() ? normalized.sub(bias) : normalized).matmul(dictionary.W_skip);
 }
 
-/// What an MLP's dictionary adds at every position of any run: its output bias, and the norm's bias through a skip
-/// path. [d_model], or undefined
+/// What an MLP's dictionary adds at every position whatever its features do: its output bias, its own normalisation
+/// held at a run, and the norm's bias through a skip path. [d_model], [batch, pos, d_model] of that run, or undefined
 template <Architecture A>
 [[nodiscard]] at::Tensor mlp_constant(const HookedTransformer<A>& model, const DictionaryWeights& dictionary,
-                                      MlpSite site, Layer layer) {
-  if (!dictionary.has_skip() || site == MlpSite::resid_mid) return dictionary.b_out;
+                                      const HeldInputNorm& held, MlpSite site, Layer layer) {
+  const auto constant = dictionary.output_constant(held);
+  if (!dictionary.has_skip() || site == MlpSite::resid_mid) return constant;
   const auto bias = bias_in_normalized(model, layer);
-  if (!bias.defined()) return dictionary.b_out;
-  return affine(bias.unsqueeze(0), dictionary.W_skip, dictionary.b_out).squeeze(0);
+  if (!bias.defined()) return constant;
+  const auto through = product(bias.unsqueeze(0), dictionary.W_skip).squeeze(0);
+  return constant.defined() ? through.add(constant) : through;
 }
 
 }  // namespace circuit

@@ -85,8 +85,10 @@ namespace circuit::detail {
       .embed = mean_prompt(run.embed), .pos_embed = mean_prompt(run.pos_embed), .attn = {}, .mlp = {}, .stream = {}};
   const auto mean_module = [&](const ModuleState& m) -> ModuleState {
     const bool by_prompt = m.constant.defined() && m.constant.dim() > 1;
+    const auto& [divisor, factor, shift] = m.input_norm;
     return {mean_features(m.features, batch, length), mean_prompt(m.rest),
-            by_prompt ? mean_prompt(m.constant) : m.constant, mean_prompt(m.write_scale)};
+            by_prompt ? mean_prompt(m.constant) : m.constant, mean_prompt(m.write_scale),
+            {mean_prompt(divisor), mean_prompt(factor), mean_prompt(shift)}};
   };
   for (const auto& m : run.attn) out.attn.push_back(mean_module(m));
   for (const auto& m : run.mlp) out.mlp.push_back(mean_module(m));

@@ -137,7 +137,8 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
                                                const MaskWalk& walk) {
   const c10::AutoGradMode no_gradient{false};
   dictionaries.check(model.config(), model.processing(), model.dtype());
-  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a walk of masks");
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a walk of masks",
+                              {.input_norm = true});
   if (walk.steps < 1)
     throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(walk.steps)}};
   if (walk.outside != Outside::reference && walk.outside != Outside::reference_mean) {

@@ -24,9 +24,30 @@ template <Dictionaries Set>
   }
 }
 
+/// The same as multiples of decoder rows.
+template <Dictionaries Set>
+[[nodiscard]] at::Tensor dense_writes(const Set& set, Module module, Layer layer, const at::Tensor& x) {
+  return dictionary_of(set, module, layer)->in_writes(dense_activations(set, module, layer, x), x);
+}
+
+/// What a dictionary makes of its features alone, with the output bias unless that is the run's own.
+/// writes  [..., features]  activations as multiples of decoder rows
+[[nodiscard]] inline at::Tensor described_by(const DictionaryWeights& dictionary, const at::Tensor& writes) {
+  return dictionary.input_norm.scales_output() ? writes.matmul(widened(dictionary.W_dec)) : dictionary.decode(writes);
+}
+
+/// `out` with what a dictionary writes that is no node's doing and the run's own: its skip path, and scale and mean of
+/// its normalisation. Times `sign`.
+[[nodiscard]] inline at::Tensor with_own(at::Tensor out, const DictionaryWeights& dictionary, const at::Tensor& input,
+                                         double sign = 1.0) {
+  if (dictionary.has_skip()) out = out.add(dictionary.skip(input), sign);
+  const auto scaled = scaled_constant(dictionary, input);
+  return scaled.defined() ? out.add(scaled, sign) : out;
+}
+
 /// One module's values where no node is kept, and what its error adds.
 struct MaskPlace {
-  at::Tensor activations{};  ///< [batch or 1, pos, features]
+  at::Tensor activations{};  ///< [batch or 1, pos, features]  as multiples of decoder rows
   at::Tensor described{};    ///< [batch or 1, pos, d_out]  what the dictionary makes of them; of an exact one, all
   at::Tensor rest{};         ///< [batch or 1, pos, d_out]  output less that; undefined where there is none
   at::Tensor rest_change{};  ///< [batch, pos, d_out]  the clean run's less the reference's
@@ -36,7 +57,7 @@ struct MaskPlace {
 struct MaskPoint {
   Module module{};
   Layer layer{};
-  at::Tensor change{};  ///< [batch, pos, features]  own activations less the reference's
+  at::Tensor change{};  ///< [batch, pos, features]  own activations less the reference's, as multiples of decoder rows
   at::Tensor output{};  ///< [batch, pos, d_out]  in the gradient graph
 };
 
@@ -67,17 +88,16 @@ class AtStrength {
   void visit(P point, Layer layer, at::Tensor& value) {
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
       const auto& here = places_->at({module, l});
-      auto activations = dense_activations(modules_.dictionaries(), module, l, input);
+      auto activations = dense_writes(modules_.dictionaries(), module, l, input);
       auto change = output;
       if constexpr (!describes_exactly<Set>) {
-        change = dictionary_of(modules_.dictionaries(), module, l)->decode(activations);
+        change = described_by(*dictionary_of(modules_.dictionaries(), module, l), activations);
       }
       change = change.sub(here.described);
       if (here.rest_change.defined()) change = change.add(here.rest_change);
       auto base = here.rest.defined() ? here.described.add(here.rest) : here.described;
       if constexpr (!describes_exactly<Set>) {
-        const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, l);
-        if (dictionary.has_skip()) base = base.add(dictionary.skip(input));
+        base = with_own(std::move(base), *dictionary_of(modules_.dictionaries(), module, l), input);
       }
       points.push_back({module, l, activations.detach().sub(here.activations), base.add(change.mul(strength_))});
       return points.back().output;
@@ -105,16 +125,14 @@ template <class Set, ModuleCache Cache>
   typename AtStrength<Set>::Places places;
   const auto described = [&](Module module, Layer l, const at::Tensor& acts, const at::Tensor& output) {
     if constexpr (describes_exactly<Set>) return output;
-    return dictionary_of(set, module, l)->decode(acts);
+    return described_by(*dictionary_of(set, module, l), acts);
   };
   const auto missed = [&](Module module, Layer l, const at::Tensor& own, const at::Tensor& input,
                           const at::Tensor& output) {
-    const auto& dictionary = *dictionary_of(set, module, l);
-    const auto rest = output.sub(own);
-    return dictionary.has_skip() ? rest.sub(dictionary.skip(input)) : rest;
+    return with_own(output.sub(own), *dictionary_of(set, module, l), input, -1.0);
   };
   for_each_module(set, reference, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
-    const auto acts = dense_activations(set, module, l, input);
+    const auto acts = dense_writes(set, module, l, input);
     const auto own = described(module, l, acts, output);
     MaskPlace here{.activations = baseline(acts), .described = baseline(own)};
     if constexpr (!describes_exactly<Set>) here.rest = baseline(missed(module, l, own, input, output));
@@ -123,7 +141,7 @@ template <class Set, ModuleCache Cache>
   if constexpr (!describes_exactly<Set>) {
     for_each_module(set, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
       auto& here = places.at({module, l});
-      const auto own = described(module, l, dense_activations(set, module, l, input), output);
+      const auto own = described(module, l, dense_writes(set, module, l, input), output);
       here.rest_change = missed(module, l, own, input, output).sub(here.rest);
     });
   }

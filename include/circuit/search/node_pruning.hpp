@@ -102,10 +102,10 @@ class GatedNodes {
     const auto& gates = gates_->modules.at({module, layer});
     const auto features = gates.size(1) - 1;
     const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
-    const auto more = dense_activations(modules_.dictionaries(), module, layer, input).sub(here.activations);
+    const auto more = dense_writes(modules_.dictionaries(), module, layer, input).sub(here.activations);
     auto out = here.described.add(more.mul(gates.narrow(1, 0, features)).matmul(widened(dictionary.W_dec)));
     if (!here.rest.defined()) return out;
-    if (dictionary.has_skip()) out = out.add(dictionary.skip(input));
+    out = with_own(std::move(out), dictionary, input);
     return out.add(here.rest).add(here.rest_change.mul(gates.narrow(1, features, 1)));
   }
 

@@ -58,7 +58,7 @@ struct SparseFeatureCircuit {
           {.tensor = "corrupt prompts", .problem = "there are none", .hint = "search with contrast::None"}};
     }
     refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers),
-                                "a sparse feature circuit", {.mlp_out = true, .stream = true});
+                                "a sparse feature circuit", {.mlp_out = true, .stream = true, .input_norm = true});
     std::vector<Layer> streams;
     for (std::int32_t l = 0; l <= model.config().n_layers; ++l) {
       if (stream_dictionary(dictionaries, Layer{l}) != nullptr) streams.push_back(Layer{l});

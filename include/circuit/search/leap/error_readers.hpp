@@ -18,7 +18,7 @@ template <Architecture A, Dictionaries Set>
 [[nodiscard]] at::Tensor mlp_error_readers(const HookedTransformer<A>& model, const Set& dictionaries,
                                            const Linearization& lin, Layer layer, const at::Tensor& grad) {
   const auto& dictionary = require(dictionaries.mlp(layer));
-  const auto& active = lin.clean.mlp[static_cast<std::size_t>(layer.value)].features;
+  const auto& state = lin.clean.mlp[static_cast<std::size_t>(layer.value)];
   const auto& read = lin.run.get<hook::ln2::normalized>(layer);
   auto by_module = grad;
   if constexpr (has_mlp<A>) {
@@ -28,7 +28,7 @@ template <Architecture A, Dictionaries Set>
   }
   auto by_dictionary =
       combined_reader(
-          dictionary, active, {grad.flatten(0, 1)},
+          dictionary, state, {grad.flatten(0, 1)},
           [&](const at::Tensor& features, const at::Tensor& rows) {
             if constexpr (ReadsAtInput<Set>) {
               return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;
@@ -46,8 +46,8 @@ template <Dictionaries Set>
 [[nodiscard]] at::Tensor stream_error_readers(const Set& dictionaries, const Linearization& lin, Layer layer,
                                               const at::Tensor& grad) {
   const auto& dictionary = require(stream_dictionary(dictionaries, layer));
-  const auto& active = lin.clean.stream[static_cast<std::size_t>(layer.value)].features;
-  return grad.sub(combined_reader(dictionary, active, {grad.flatten(0, 1)},
+  const auto& state = lin.clean.stream[static_cast<std::size_t>(layer.value)];
+  return grad.sub(combined_reader(dictionary, state, {grad.flatten(0, 1)},
                                   [&](const at::Tensor& features, const at::Tensor& /*rows*/) {
                                     return dictionary.readers(features);
                                   })
@@ -61,10 +61,10 @@ template <Architecture A, Dictionaries Set, SoftmaxJacobian Softmax>
                                             const PullBack<A, Softmax>& pull_back, Layer layer,
                                             const at::Tensor& grad) {
   const auto& dictionary = require(dictionaries.attn(layer));
-  const auto& active = lin.clean.attn[static_cast<std::size_t>(layer.value)].features;
+  const auto& state = lin.clean.attn[static_cast<std::size_t>(layer.value)];
   const bool reads_z = dictionaries.attn_site(layer) == AttentionSite::z;
   const auto on_output = reads_z ? pull_back.through_output(layer, grad) : grad;
-  const auto by_dictionary = combined_reader(dictionary, active, {on_output.flatten(0, 1)},
+  const auto by_dictionary = combined_reader(dictionary, state, {on_output.flatten(0, 1)},
                                              [&](const at::Tensor& features, const at::Tensor& /*rows*/) {
                                                return dictionary.readers(features);
                                              })

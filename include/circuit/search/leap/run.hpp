@@ -56,6 +56,14 @@ class LeapRun {
         pull_back_{model, lin_.run, policies.softmax, policies.scales},
         sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)},
         constants_{lin_, contrasts} {
+    if (const auto* moves = policies.scales == Scales::live
+                                ? normalizing_dictionary(dictionaries, static_cast<std::int32_t>(model.config().n_layers))
+                                : nullptr) {
+      throw ConfigError{{.file = moves->name,
+                         .tensor = "Scales::live",
+                         .problem = "is not there for dictionaries that normalise what they read",
+                         .hint = "use Scales::frozen"}};
+    }
     if constexpr (!chains_by_edges) {
       outputs_ = policies.chain.gradients(model, dictionaries, lin_, pull_back_, policies.attention);
     }
@@ -112,10 +120,18 @@ class LeapRun {
                                  const StepTargets& targets) const {
     return on_output.index_select(1, targets.position_tensor().to(model_.device())).mul(writes).sum(-1);
   }
-  /// Readers that are the same on every prompt and at every position.
-  [[nodiscard]] static auto by_row(const at::Tensor& readers) {
-    return [readers](Prompt, const at::Tensor& rows, const at::Tensor& /*positions*/) {
-      return Pulled{readers.index_select(0, rows), {}};
+  /// Readers that are the same on every prompt and at every position, but for the dictionary's own normalisation.
+  /// constant  [targets]  of what lies between the dictionary and what is read; undefined: 0
+  [[nodiscard]] static auto by_row(const at::Tensor& readers, const ModuleState& module,
+                                   const at::Tensor& constant = {}) {
+    return [readers, constant, divisor = module.input_norm.divisor](Prompt b, const at::Tensor& rows,
+                                                                   const at::Tensor& positions) {
+      Pulled out{readers.index_select(0, rows), constant.defined() ? constant.index_select(0, rows) : at::Tensor{}};
+      if (!divisor.defined()) return out;
+      const auto by = divisor.select(0, b.value).index_select(0, positions);
+      out.grad = out.grad.div(by);
+      if (constant.defined()) out.constant = out.constant.div(by.squeeze(-1));
+      return out;
     };
   }
   /// The gradient on a module's output as one on its write vectors, [batch, pos, d_model].
@@ -211,7 +227,8 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(
       NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features, [&](const at::Tensor& ids, const StepTargets& of) {
-        auto sum = along(outputs_.mlp_out[slot], mlp_writes(dictionaries_, layer, ids), of);
+        auto sum =
+            along(on_writes(outputs_.mlp_out[slot], lin_.clean.mlp[slot]), mlp_writes(dictionaries_, layer, ids), of);
         for (std::int64_t ahead = 1; ahead <= dictionary->later_layers(); ++ahead) {
           const auto& on_output = outputs_.mlp_out[slot + static_cast<std::size_t>(ahead)];
           sum = sum.add(along(on_output, mlp_writes(dictionaries_, layer, ids, ahead), of));
@@ -233,7 +250,7 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
     });
   } else {
     targets.set_constant(dictionary_constant(*dictionary, ids));
-    search(by_row(dictionary->readers(ids)));
+    search(by_row(dictionary->input_readers(ids), lin_.clean.mlp[slot]));
   }
 }
 
@@ -249,10 +266,10 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
                             });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
-  auto readers = dictionary->readers(ids);
-  auto constant = dictionary_constant(*dictionary, ids);
+  auto readers = dictionary->input_readers(ids);
+  targets.set_constant(dictionary_constant(*dictionary, ids));
+  at::Tensor constant;
   const auto search = [&](const auto& read) {
-    targets.set_constant(constant);
     using P = decltype(pull_back_);
     if (policies_.attention == AttentionPaths::all) {
       steps(std::move(targets), read, layer, attn_depth(layer),
@@ -263,16 +280,17 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
   };
   if (dictionaries_.attn_site(layer) == AttentionSite::attn_out) {
     if constexpr (A::Wiring::post_norms) {  // what a feature reads of hook_z then differs by prompt and position
+      const auto at_output = by_row(readers, lin_.clean.attn[slot]);
       return search([&](Prompt b, const at::Tensor& rows, const at::Tensor& positions) {
-        return pull_back_.output(layer, b, readers.index_select(0, rows), positions);
+        return pull_back_.output(layer, b, at_output(b, rows, positions).grad, positions);
       });
     } else {
       auto through = pull_back_.output(layer, Prompt{0}, readers, {});
       readers = std::move(through.grad);
-      constant = constant.add(through.constant.to(at::kCPU, at::kDouble));
+      constant = std::move(through.constant);
     }
   }
-  search(by_row(readers));
+  search(by_row(readers, lin_.clean.attn[slot], constant));
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -282,13 +300,14 @@ void LeapRun<Policies, A, Set>::stream_step(Layer layer) {
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(NodeKind::resid_feature, layer, lin_.clean.stream[slot].features,
                             [&](const at::Tensor& ids, const StepTargets& of) {
-                              return along(outputs_.stream[slot], dictionary->decoder_rows(ids), of);
+                              return along(on_writes(outputs_.stream[slot], lin_.clean.stream[slot]),
+                                           dictionary->decoder_rows(ids), of);
                             });
   if (targets.size() == 0) return;
   const auto ids = targets.features().to(model_.device());
   targets.set_constant(dictionary_constant(*dictionary, ids));
   using P = decltype(pull_back_);
-  steps(std::move(targets), by_row(dictionary->readers(ids)), layer, stream_depth(layer),
+  steps(std::move(targets), by_row(dictionary->input_readers(ids), lin_.clean.stream[slot]), layer, stream_depth(layer),
         {{EdgeType::resid, &P::stream}});
 }
 
