@@ -25,15 +25,17 @@ template <circuit::Architecture A>
 class Replacement {
  public:
   /// transparent  attention is no node: its frozen pattern moves the live stream
+  /// own_units    what the set's MLP features write passes the post-norm, where there is one
   Replacement(const circuit::HookedTransformer<A>& model, const circuit::DictionarySet& set, const at::Tensor& tokens,
-              bool transparent = false)
-      : model_{model}, set_{set}, config_{model.config()}, transparent_{transparent} {
+              bool transparent = false, bool own_units = false)
+      : model_{model}, set_{set}, config_{model.config()}, transparent_{transparent}, own_units_{own_units} {
     using namespace circuit;
     auto [all_logits, cache] =
         model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
                                  hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
                                  hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::attn_out,
-                                 hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::resid_post, hook::ln_final::scale>());
+                                 hook::ln2_post::scale, hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::resid_post,
+                                 hook::ln_final::scale>());
     logits = all_logits[0];
     auto embedding = cache.template get<hook::embed>()[0];
     if constexpr (A::Positions::adds_embedding) embedding = embedding.add(cache.template get<hook::pos_embed>()[0]);
@@ -55,6 +57,7 @@ class Replacement {
       f.scale1 = cache.template get<hook::ln1::scale>(l)[0];
       if constexpr (has_mlp<A>) f.scale2 = cache.template get<hook::ln2::scale>(l)[0];
       if constexpr (A::Wiring::post_norms) f.post_scale = cache.template get<hook::ln1_post::scale>(l)[0];
+      if constexpr (A::Wiring::post_norms) f.mlp_post_scale = cache.template get<hook::ln2_post::scale>(l)[0];
       if constexpr (A::Attention::head_norms) {
         f.q_scale = cache.template get<hook::attn::q_norm::scale>(l)[0];
         f.k_scale = cache.template get<hook::attn::k_norm::scale>(l)[0];
@@ -226,6 +229,7 @@ class Replacement {
     const c10::AutoGradMode with_gradient{true};
     const auto* d = set_.mlp(l);
     const auto out = decoded(*d, mlp_held_[slot(l)], acts);
+    if (A::Wiring::post_norms && own_units_) return normalize(out, frozen_[slot(l)].mlp_post_scale, block(l).ln2_post);
     return d->W_skip.defined() ? out.add(read.matmul(d->W_skip)) : out;
   }
   /// What features of earlier layers' cross-layer transcoders write into a layer's MLP output.
@@ -294,7 +298,7 @@ class Replacement {
 
  private:
   struct Frozen {
-    at::Tensor scale1, scale2, post_scale, q, k, q_scale, k_scale, v, pattern;
+    at::Tensor scale1, scale2, post_scale, mlp_post_scale, q, k, q_scale, k_scale, v, pattern;
     at::Tensor mlp_out, mlp_read, mlp_jacobian;  // only of MLPs whose output a dictionary reads
   };
   /// d hook_mlp_out / d ln2.hook_normalized at every position, a post-norm's scale held. [pos, d_model, d_model]
@@ -428,4 +432,5 @@ class Replacement {
   std::vector<Held> attn_held_, mlp_held_, stream_held_;
   at::Tensor final_scale_;
   bool transparent_;
+  bool own_units_;
 };

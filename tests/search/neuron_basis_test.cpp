@@ -50,14 +50,17 @@ DictionarySet units(const HookedTransformer<A>& model, bool gate) {
 template <class A>
 struct Units {
   HookedTransformer<A> model = random_model::make<A>(7);
-  at::Tensor tokens = random_model::Source{9}.tokens(1, 6, model.config().d_vocab);
+  at::Tensor tokens;
   DictionarySet linear_set = units(model, false);
   DictionarySet gate_set = units(model, A::Mlp::gated);
-  Replacement<A> linear{model, linear_set, tokens};
-  Replacement<A> gate{model, gate_set, tokens};
+  Replacement<A> linear;
+  Replacement<A> gate;
   std::vector<at::Tensor> pre, up, post;  // by layer
 
-  Units() {
+  explicit Units(std::uint64_t seed = 9)
+      : tokens{random_model::Source{seed}.tokens(1, 6, model.config().d_vocab)},
+        linear{model, linear_set, tokens, false, true},
+        gate{model, gate_set, tokens, false, true} {
     const auto cache =
         model.run(tokens, record<hook::attn::z, hook::mlp::pre, hook::mlp::pre_linear, hook::mlp::post>()).cache;
     for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
@@ -81,9 +84,9 @@ struct Units {
     if constexpr (!A::Mlp::gated) {
       return live_linear;
     } else if constexpr (std::same_as<Gate, gate::Frozen>) {
-      return pre[slot].div(pre[slot].neg().exp().add(1.0)).mul(live_linear);
+      return A::Mlp::Activation::apply(pre[slot]).mul(live_linear);
     } else {
-      const auto ratio = pre[slot].neg().exp().add(1.0).reciprocal();
+      const auto ratio = A::Mlp::Activation::apply(pre[slot]).div(pre[slot]);
       return pre[slot].mul(ratio).mul(live_linear).add(up[slot].mul(ratio).mul(gate.mlp_pre(l, x))).mul(0.5);
     }
   }
@@ -129,7 +132,9 @@ EdgeType main_type(const Node& target) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("in the neuron basis every edge gradient equals autograd's, and edges and bias sum to each target",
-                   "", (Case<Gpt2, gate::Frozen>), (Case<Llama, gate::Frozen>), (Case<Llama, gate::Half>)) {
+                   "", (Case<Gpt2, gate::Frozen>), (Case<Llama, gate::Frozen>), (Case<Llama, gate::Half>),
+                   (Case<Gemma2, gate::Frozen>), (Case<Gemma2, gate::Half>),
+                   (Case<random_model::MixedParts, gate::Frozen>)) {
   using A = typename TestType::Architecture;
   const typename TestType::Gate rule{};
   const Units<A> s;
@@ -166,7 +171,8 @@ TEMPLATE_TEST_CASE("in the neuron basis every edge gradient equals autograd's, a
 }
 
 TEMPLATE_TEST_CASE("by complete rules path sums reach the roots, and equal one pass back through the replacement", "",
-                   (Case<Gpt2, slope::Ratio>), (Case<Llama, slope::Derivative>)) {
+                   (Case<Gpt2, slope::Ratio>), (Case<Llama, slope::Derivative>), (Case<Gemma2, slope::Derivative>),
+                   (Case<random_model::MixedParts, slope::Derivative>)) {
   using A = typename TestType::Architecture;
   const Units<A> s;
   const NeuronBasis basis{s.model, gate::Half{}, typename TestType::Gate{}};
@@ -196,6 +202,45 @@ TEMPLATE_TEST_CASE("by complete rules path sums reach the roots, and equal one p
     INFO(b.node);
     REQUIRE(other.bundle(b.node).nodegrad == Approx(b.nodegrad).epsilon(1e-8).margin(1e-10));
   }
+}
+
+TEMPLATE_TEST_CASE("in the neuron basis contrast attributions sum to the gradient times the difference of the streams",
+                   "", Llama, Gemma2, random_model::MixedParts) {
+  const Units<TestType> s;
+  const Units<TestType> other{19};
+  const auto found = Leap{.keep = keep::All{}, .targets = targets::AllActive{}}(s.model, NeuronBasis{s.model},
+                                                                                {s.tokens, other.tokens}, metric());
+  std::size_t compared = 0;
+  for (const auto& bundle : found.nodes()) {
+    const auto& target = bundle.node;
+    if (found.incoming(target).empty()) continue;
+    if (target.kind != NodeKind::metric && (target.feature.value + target.position.value) % 3 != 0) continue;
+    const auto stream = [&](const Units<TestType>& of) {
+      return (target.kind == NodeKind::metric
+                  ? of.linear.resid_final()
+                  : of.linear.resid(target.layer, target.kind == NodeKind::mlp_feature))
+          .detach();
+    };
+    for (const auto type : all_edge_types) {
+      if (!reads_by(target.kind, type)) continue;
+      const c10::AutoGradMode with_gradient{true};
+      const auto x = stream(s).requires_grad_(true);
+      at::Tensor value;
+      if (target.kind == NodeKind::metric) {
+        value = s.linear.unembed(x)[-1][right].sub(s.linear.unembed(x)[-1][wrong]);
+      } else {
+        const auto values = target.kind == NodeKind::mlp_feature ? s.neuron_pre(target.layer, x, gate::Frozen{})
+                                                                 : s.linear.attn_pre(target.layer, x, type);
+        value = values[target.position.value][target.feature.value];
+      }
+      const auto expected =
+          gradient_of(value, {x})[0].mul(x.detach().sub(stream(other))).sum().template item<double>();
+      INFO(target << ' ' << type);
+      REQUIRE(sum_into(found, target, type) == Approx(expected).epsilon(1e-8).margin(1e-9));
+      ++compared;
+    }
+  }
+  REQUIRE(compared > 100);
 }
 
 TEST_CASE("a plain neuron's slope is the derivative of its nonlinearity, or what it is multiplied by") {
@@ -261,12 +306,10 @@ void search_half_and_widened() {
   const auto set = random_model::dictionaries(models.half.config(), 34, at::kFloat);
   check_same_edges(search(models.half, set, {tokens, others}, metric()),
                    search(models.widened, set, {tokens, others}, metric()));
-  if constexpr (!A::Wiring::post_norms) {
-    const auto units_of = [&](const auto& model) {
-      return search(model, NeuronBasis{model}, {tokens, others}, metric());
-    };
-    check_same_edges(units_of(models.half), units_of(models.widened));
-  }
+  const auto units_of = [&](const auto& model) {
+    return search(model, NeuronBasis{model}, {tokens, others}, metric());
+  };
+  check_same_edges(units_of(models.half), units_of(models.widened));
 }
 
 }  // namespace

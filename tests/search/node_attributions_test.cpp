@@ -8,7 +8,7 @@
 
 using namespace circuit;
 
-TEMPLATE_TEST_CASE("every feature's attribution is the one that a search gives its node", "", Gpt2, Llama) {
+TEMPLATE_TEST_CASE("every feature's attribution is the one that a search gives its node", "", Gpt2, Llama, Gemma2) {
   const auto model = random_model::make<TestType>(7);
   const auto clean = random_model::Source{9}.tokens(2, 5, model.config().d_vocab);
   const auto corrupt = random_model::Source{10}.tokens(2, 5, model.config().d_vocab);

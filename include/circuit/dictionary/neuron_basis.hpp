@@ -21,14 +21,14 @@ namespace circuit {
 /// trained. The weights are the model's own tensors, not copies.
 ///
 /// Of a gated neuron, `Gate` says how its two factors share its activation; of a plain one, `Slope` says what stands
-/// for the nonlinearity. Not for models with post-norms. source  Jafari et al. 2025 (RelP) for gate::Half and
-/// slope::Ratio
+/// for the nonlinearity. Where modules have post-norms, units write before them: what one adds to the stream then
+/// differs by prompt and position. source  Jafari et al. 2025 (RelP) for gate::Half and slope::Ratio
 template <Architecture A, GateRule Gate = gate::Frozen, SlopeRule Slope = slope::Derivative>
-  requires(!A::Wiring::post_norms)
 class NeuronBasis {
  public:
   /// No module has an error: it is 0, and as a difference would be rounding noise.
   static constexpr bool exact = true;
+  static constexpr bool own_units = true;
 
   explicit NeuronBasis(const HookedTransformer<A>& model, Gate gate = {}, Slope slope = {});
 
@@ -109,7 +109,6 @@ namespace circuit::detail {
 namespace circuit {
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
-  requires(!A::Wiring::post_norms)
 NeuronBasis<A, Gate, Slope>::NeuronBasis(const HookedTransformer<A>& model, Gate gate, Slope slope)
     : blocks_{model.weights().blocks},
       config_{model.config()},
@@ -137,14 +136,12 @@ NeuronBasis<A, Gate, Slope>::NeuronBasis(const HookedTransformer<A>& model, Gate
 }
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
-  requires(!A::Wiring::post_norms)
 ActiveFeatures NeuronBasis<A, Gate, Slope>::active_attn(Layer layer, const at::Tensor& x) const {
   const auto z = x.reshape({-1, x.size(-1)});
   return detail::all_units(z, z.mul(0.0).add(1.0), attn_[index(layer)].name);
 }
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
-  requires(!A::Wiring::post_norms)
 ActiveFeatures NeuronBasis<A, Gate, Slope>::active_mlp(Layer layer, const at::Tensor& x) const {
   const c10::AutoGradMode no_gradient{false};
   using Act = typename A::Mlp::Activation;
@@ -160,7 +157,6 @@ ActiveFeatures NeuronBasis<A, Gate, Slope>::active_mlp(Layer layer, const at::Te
 }
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
-  requires(!A::Wiring::post_norms)
 InputReaders NeuronBasis<A, Gate, Slope>::mlp_readers(Layer layer, const at::Tensor& x,
                                                       const at::Tensor& features) const {
   const auto& w = block(layer);
@@ -190,7 +186,6 @@ InputReaders NeuronBasis<A, Gate, Slope>::mlp_readers(Layer layer, const at::Ten
 }
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
-  requires(!A::Wiring::post_norms)
 void NeuronBasis<A, Gate, Slope>::check(const ModelConfig& config, const weights::Processing& processing,
                                         at::ScalarType dtype) const {
   const auto sizes = [](const ModelConfig& c) {

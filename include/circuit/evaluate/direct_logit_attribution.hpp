@@ -207,7 +207,7 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
     if constexpr (!has_mlp<A>) continue;
     const bool reads_mlp = dictionaries.mlp(layer) != nullptr;
     attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot], [&](const at::Tensor& ids) {
-      return mlp_writes(dictionaries, layer, ids.to(model.device()));
+      return mlp_writes(model, dictionaries, layer, ids.to(model.device()));
     });
     attribute.add_rest(reads_mlp ? NodeKind::mlp_error : NodeKind::mlp_output, layer, lin.clean.mlp[slot].rest);
   }

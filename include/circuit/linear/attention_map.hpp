@@ -2,6 +2,7 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/linear/frozen_run.hpp"
+#include "circuit/linear/post_norm.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 
 namespace circuit {
@@ -29,9 +30,7 @@ template <Architecture A>
   if constexpr (A::Wiring::post_norms) {
     const auto& norm = model.weights().blocks[static_cast<std::size_t>(layer.value)].ln1_post;
     const auto& scale = run.get<hook::ln1_post::scale>(layer);
-    if (!constant.defined()) return norm.bias;
-    const auto linear = A::Norm::unscaled(constant, norm).div(scale);
-    return norm.bias.defined() ? linear.add(norm.bias) : linear;
+    return constant_behind<typename A::Norm>(norm, scale, constant);
   } else {
     return constant;
   }

@@ -33,6 +33,10 @@ concept ReadsAtInput = Dictionaries<S> && requires(const S& s, Layer layer, cons
 template <class S>
 inline constexpr bool describes_exactly = requires { requires S::exact; };
 
+/// Whether a set's features are the model's own units: the dimensions of hook_z and the MLP's neurons, each in order.
+template <class S>
+inline constexpr bool describes_own_units = requires { requires S::own_units; };
+
 /// Whether gradients pass a layer's MLP by its transcoder's skip path.
 template <Dictionaries Set>
 [[nodiscard]] bool has_skip(const Set& set, Layer layer) {

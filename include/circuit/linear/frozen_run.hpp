@@ -13,7 +13,7 @@ using FrozenRun =
     ActivationCache<hook::embed, hook::pos_embed, hook::ln1::scale, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
                     hook::attn::rot_q, hook::attn::rot_k, hook::attn::v, hook::attn::attn_scores, hook::attn::pattern,
                     hook::attn::z, hook::ln1_post::scale, hook::attn_out, hook::ln2::scale, hook::ln2::normalized,
-                    hook::mlp_out, hook::resid_post, hook::ln_final::scale>;
+                    hook::ln2_post::scale, hook::mlp_out, hook::resid_post, hook::ln_final::scale>;
 
 namespace detail {
 

@@ -11,6 +11,7 @@
 #include "circuit/linear/depth.hpp"
 #include "circuit/linear/frozen_run.hpp"
 #include "circuit/linear/modules.hpp"
+#include "circuit/linear/post_norm.hpp"
 #include "circuit/linear/skip_map.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
@@ -194,6 +195,27 @@ template <Architecture A, Dictionaries Set>
   return through;
 }
 
+/// The same of an MLP's.
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] at::Tensor mlp_written(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
+                                     const ActiveFeatures& active) {
+  const auto written = decode_active(*dictionaries.mlp(layer), active);
+  if constexpr (mlp_writes_pass_post_norm<A, Set>) {
+    return A::Norm::unscaled(written, model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2_post);
+  } else {
+    return written;
+  }
+}
+
+/// What an MLP's features and constant are behind the post-norm that they pass.
+template <Architecture A>
+void pass_mlp_post_norm(const HookedTransformer<A>& model, const FrozenRun& run, Layer layer, ModuleState& state) {
+  const auto& norm = model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2_post;
+  const auto& scale = run.get<hook::ln2_post::scale>(layer);
+  state.write_scale = state.write_scale.defined() ? state.write_scale.mul(scale) : scale;
+  state.constant = constant_behind<typename A::Norm>(norm, scale, state.constant);
+}
+
 /// The runs as the dictionaries describe them, all of one shape.
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<DescribedRun> describe(const HookedTransformer<A>& model, const Set& dictionaries,
@@ -275,12 +297,13 @@ template <Architecture A, Dictionaries Set>
         inputs.push_back(mlp_input<A>(*runs[r], site, layer));
         hold_input_norm(*dictionary, inputs.back(), *mlp_states[r]);
         mlp_states[r]->constant = mlp_constant(model, *dictionary, mlp_states[r]->input_norm, site, layer);
+        if constexpr (mlp_writes_pass_post_norm<A, Set>) pass_mlp_post_norm(model, *runs[r], layer, *mlp_states[r]);
         if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], site, layer));
       }
       describe_module<describes_exactly<Set>>(
           inputs, outputs,
           [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
-          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, mlp_states);
+          [&](const ActiveFeatures& active) { return mlp_written(model, dictionaries, layer, active); }, mlp_states);
     } else {
       whole(mlp_outs, mlp_states);
     }

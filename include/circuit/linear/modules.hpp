@@ -41,6 +41,7 @@ template <Dictionaries Set, ModuleRule Rule>
 class DictionariesByRole {
  public:
   static constexpr bool exact = describes_exactly<Set>;
+  static constexpr bool own_units = describes_own_units<Set>;
 
   /// Both are referred to.
   DictionariesByRole(const Set& set, const Rule& rule) : set_{&set}, rule_{&rule} {}

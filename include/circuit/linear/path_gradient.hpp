@@ -7,6 +7,7 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/linear/linearization.hpp"
+#include "circuit/linear/post_norm.hpp"
 #include "circuit/linear/pull_back.hpp"
 
 namespace circuit {
@@ -112,7 +113,8 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
         }
       };
       std::vector<at::Tensor> on_outputs;
-      for (std::int64_t ahead = 0; ahead <= d->later_layers(); ++ahead) {
+      on_outputs.push_back(at_mlp_writes(model, dictionaries, lin.run, layer, resid).flatten(0, 1));
+      for (std::int64_t ahead = 1; ahead <= d->later_layers(); ++ahead) {
         on_outputs.push_back(out.mlp_out[slot + static_cast<std::size_t>(ahead)].flatten(0, 1));
       }
       auto reader =

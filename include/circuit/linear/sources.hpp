@@ -103,11 +103,17 @@ template <Architecture A, Dictionaries Set>
   return written;
 }
 
+/// The same of an MLP's features.
 /// ahead  how many layers after their own: more than 0 for cross-layer features
-template <Dictionaries Set>
-[[nodiscard]] at::Tensor mlp_writes(const Set& dictionaries, Layer layer, const at::Tensor& features,
-                                    std::int64_t ahead = 0) {
-  return require(dictionaries.mlp(layer)).decoder_rows(features, ahead);
+template <Architecture A, Dictionaries Set>
+[[nodiscard]] at::Tensor mlp_writes(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
+                                    const at::Tensor& features, std::int64_t ahead = 0) {
+  const auto rows = require(dictionaries.mlp(layer)).decoder_rows(features, ahead);
+  if constexpr (mlp_writes_pass_post_norm<A, Set>) {
+    return A::Norm::unscaled(rows, model.weights().blocks[static_cast<std::size_t>(layer.value)].ln2_post);
+  } else {
+    return rows;
+  }
 }
 
 }  // namespace circuit
@@ -447,11 +453,11 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
     }
     for_each_cross_layer(dictionaries, layer, [&](Layer from, std::int64_t ahead) {
       packer.add_later_writes(
-          from, [&](const at::Tensor& ids) { return mlp_writes(dictionaries, from, ids.to(model.device()), ahead); });
+          from, [&](const at::Tensor& ids) { return mlp_writes(model, dictionaries, from, ids.to(model.device()), ahead); });
     });
     add(dictionaries.mlp(layer) != nullptr, NodeKind::mlp_feature, NodeKind::mlp_error, NodeKind::mlp_output,
         lin.clean.mlp, lin.corrupt.mlp,
-        [&](const at::Tensor& ids) { return mlp_writes(dictionaries, layer, ids.to(model.device())); });
+        [&](const at::Tensor& ids) { return mlp_writes(model, dictionaries, layer, ids.to(model.device())); });
   }
   add_stream(Layer{static_cast<std::int32_t>(model.config().n_layers)});
   Sources out;

@@ -12,6 +12,7 @@
 #include "circuit/intervene/keep_circuit.hpp"
 #include "circuit/intervene/module_values.hpp"
 #include "circuit/linear/dictionaries.hpp"
+#include "circuit/linear/post_norm.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/model/gradient.hpp"
 #include "circuit/model/record.hpp"
@@ -35,6 +36,7 @@ struct MaskWalk {
 /// error's the clean run's, and a node's attribution is the metric's gradient by its own `a`, averaged over a from 0 to
 /// 1. They sum to the metric less that of the empty circuit, up to the midpoint rule's error. Unlike a gradient at the
 /// clean run, it knows what a node is worth when the others are missing, which is what keeping a circuit alone asks.
+/// Not for a model's own units where they write before a post-norm.
 /// clean, reference  [batch, pos] int64; with Outside::reference_mean the reference may be other prompts of that length
 /// return  the nodes whose attribution is not 0, means over prompts in metric units
 /// throws  ShapeError for prompts that do not line up, ValueError for no steps, an option that names no baseline or a
@@ -42,6 +44,7 @@ struct MaskWalk {
 ///         does
 /// source  integrated gradients (Sundararajan et al. 2017) of the node masks that pruning searches learn
 template <Architecture A, Dictionaries Set, Metric M>
+  requires(!mlp_writes_pass_post_norm<A, Set>)
 [[nodiscard]] std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
                                                              const at::Tensor& clean, const at::Tensor& reference,
                                                              const M& metric, const MaskWalk& walk = {});
@@ -132,6 +135,7 @@ void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at
 namespace circuit {
 
 template <Architecture A, Dictionaries Set, Metric M>
+  requires(!mlp_writes_pass_post_norm<A, Set>)
 std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
                                                const at::Tensor& clean, const at::Tensor& reference, const M& metric,
                                                const MaskWalk& walk) {

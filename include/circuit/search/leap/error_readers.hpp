@@ -28,7 +28,7 @@ template <Architecture A, Dictionaries Set>
   }
   auto by_dictionary =
       combined_reader(
-          dictionary, state, {grad.flatten(0, 1)},
+          dictionary, state, {at_mlp_writes(model, dictionaries, lin.run, layer, grad).flatten(0, 1)},
           [&](const at::Tensor& features, const at::Tensor& rows) {
             if constexpr (ReadsAtInput<Set>) {
               return dictionaries.mlp_readers(layer, read.flatten(0, 1).index_select(0, rows), features).readers;

@@ -227,11 +227,11 @@ void LeapRun<Policies, A, Set>::mlp_step(Layer layer) {
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(
       NodeKind::mlp_feature, layer, lin_.clean.mlp[slot].features, [&](const at::Tensor& ids, const StepTargets& of) {
-        auto sum =
-            along(on_writes(outputs_.mlp_out[slot], lin_.clean.mlp[slot]), mlp_writes(dictionaries_, layer, ids), of);
+        auto sum = along(on_writes(outputs_.mlp_out[slot], lin_.clean.mlp[slot]),
+                         mlp_writes(model_, dictionaries_, layer, ids), of);
         for (std::int64_t ahead = 1; ahead <= dictionary->later_layers(); ++ahead) {
           const auto& on_output = outputs_.mlp_out[slot + static_cast<std::size_t>(ahead)];
-          sum = sum.add(along(on_output, mlp_writes(dictionaries_, layer, ids, ahead), of));
+          sum = sum.add(along(on_output, mlp_writes(model_, dictionaries_, layer, ids, ahead), of));
         }
         return sum;
       });
