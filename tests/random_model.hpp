@@ -293,6 +293,39 @@ inline circuit::DictionarySet normalizing_residual_dictionaries(const circuit::M
   return set;
 }
 
+/// A crosscoder of the streams before some layers: a part that reads and writes all, and one that reads the first and
+/// writes the others.
+inline circuit::Crosscoder crosscoder(const circuit::ModelConfig& c, std::uint64_t seed,
+                                      std::vector<circuit::Layer> layers) {
+  using namespace circuit;
+  Source random{seed + 5};
+  const auto part = [&](std::vector<Layer> reads, std::vector<Layer> writes, std::int64_t features) {
+    CrosscoderPart out;
+    out.dictionary.W_enc = random({static_cast<std::int64_t>(reads.size()) * c.d_model, features}, 0.4);
+    out.dictionary.b_enc = random({features}, 0.3, -0.6);
+    out.dictionary.W_dec = random({features, c.d_model}, 0.4);
+    if (writes.size() > 1) {
+      out.dictionary.W_later = random({features, static_cast<std::int64_t>(writes.size()) - 1, c.d_model}, 0.4);
+    }
+    out.reads = std::move(reads);
+    out.writes = std::move(writes);
+    return out;
+  };
+  Crosscoder out{.layers = layers, .name = "random crosscoder"};
+  out.parts.push_back(part(layers, layers, 14));
+  out.parts.push_back(part({layers.front()}, {layers.begin() + 1, layers.end()}, 9));
+  out.b_out = random({static_cast<std::int64_t>(layers.size()), c.d_model}, 0.3);
+  return out;
+}
+
+/// A crosscoder of the streams before the second layer and behind the last beside the dictionaries of every module.
+inline circuit::DictionarySet crosscoder_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  auto set = dictionaries(c, seed);
+  set.set_crosscoder(crosscoder(c, seed, {Layer{1}, Layer{static_cast<std::int32_t>(c.n_layers)}}));
+  return set;
+}
+
 /// Cross-layer transcoders that read hook_resid_mid but for the last layer.
 inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
   return cross_layer_dictionaries(c, seed, circuit::MlpSite::resid_mid);

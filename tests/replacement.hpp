@@ -46,8 +46,17 @@ class Replacement {
       const Layer l{i};
       const auto none = at::zeros({embed.size(0), 1}, at::kDouble);
       const auto* d = set.stream(l);
-      const auto x = i == 0 ? embeds : cache.template get<hook::resid_post>(Layer{i - 1})[0];
-      stream_acts.push_back(leaf(d != nullptr ? set.encode_stream(l, x) : none));
+      const auto before = [&](Layer at) {
+        return at.value == 0 ? embeds : cache.template get<hook::resid_post>(Layer{at.value - 1})[0];
+      };
+      const auto x = before(l);
+      auto read = x;
+      if (const auto* across = set.crosscoder(l)) {
+        std::vector<at::Tensor> streams;
+        for (const auto at : across->layers) streams.push_back(before(at));
+        read = at::stack(streams, 1);
+      }
+      stream_acts.push_back(leaf(d != nullptr ? set.encode_stream(l, read) : none));
       stream_held_.push_back(d != nullptr ? hold(*d, x) : Held{});
       stream_rest.push_back(leaf(d != nullptr ? x.sub(decoded(*d, stream_held_.back(), stream_acts.back())) : x));
     }
@@ -328,7 +337,9 @@ class Replacement {
     const auto pass_stream = [&](circuit::Layer l) {
       const auto* d = set_.stream(l);
       if (d == nullptr) return;
-      const auto acts = frozen_active_set ? held(stream_pre(l, x), stream_acts[slot(l)]) : set_.encode_stream(l, x);
+      const auto acts = set_.crosscoder(l) != nullptr ? stream_acts[slot(l)]  // which no stream moves
+                        : frozen_active_set           ? held(stream_pre(l, x), stream_acts[slot(l)])
+                                                      : set_.encode_stream(l, x);
       const auto written = decoded(*d, stream_held_[slot(l)], change(acts, l, circuit::NodeKind::resid_feature));
       x = written.add(stream_rest[slot(l)]);
     };

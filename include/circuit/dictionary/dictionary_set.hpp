@@ -11,6 +11,7 @@
 #include "circuit/core/id.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/active_features.hpp"
+#include "circuit/dictionary/crosscoder.hpp"
 #include "circuit/dictionary/sparse_dictionary.hpp"
 #include "circuit/model/config.hpp"
 #include "circuit/model/weights.hpp"
@@ -55,7 +56,20 @@ class BasicDictionarySet {
   /// An SAE of the residual stream before a layer: hook_resid_pre of that layer, hook_resid_post of the one before;
   /// layer n_layers is the stream behind the last. Its features and error stand for the stream: what lies before it
   /// reaches what lies behind it through them alone.
-  void set_stream(Layer layer, Dictionary dictionary) { put(stream_, layer, std::move(dictionary)); }
+  /// throws  ConfigError  where a crosscoder describes it already
+  void set_stream(Layer layer, Dictionary dictionary) {
+    if (crosscoder(layer) != nullptr) {
+      throw ConfigError{{.tensor = "stream before layer " + std::to_string(layer.value),
+                         .problem = "is described by a crosscoder already"}};
+    }
+    put(stream_, layer, std::move(dictionary));
+  }
+
+  /// A dictionary of the stream at several layers: before each of them its features and an error stand for the stream,
+  /// as an SAE's do. What its features read may lie behind what they write, so they are sources and no targets: a
+  /// feature is a node of every layer that it describes, and what it does is the sum.
+  /// throws  ConfigError  for a layer that a dictionary describes already, and what the crosscoder's `check` throws
+  void set_crosscoder(Crosscoder crosscoder);
 
   /// The weight processing that the dictionaries were trained under, where they say so; `check` holds a model to it.
   void expect(weights::Processing processing) { expected_ = processing; }
@@ -63,7 +77,16 @@ class BasicDictionarySet {
   /// The dictionary's weights, or nullptr where the layer has none.
   [[nodiscard]] const DictionaryWeights* attn(Layer layer) const { return weights_of(find(attn_, layer)); }
   [[nodiscard]] const DictionaryWeights* mlp(Layer layer) const { return weights_of(find(mlp_, layer)); }
-  [[nodiscard]] const DictionaryWeights* stream(Layer layer) const { return weights_of(find(stream_, layer)); }
+  /// Of a crosscoder, what it writes there; what it reads is not in it.
+  [[nodiscard]] const DictionaryWeights* stream(Layer layer) const {
+    const auto* part = across(layer);
+    return part != nullptr ? &part->written : weights_of(find(stream_, layer));
+  }
+  /// The crosscoder that describes the stream before a layer, or nullptr.
+  [[nodiscard]] const Crosscoder* crosscoder(Layer layer) const {
+    const auto* part = across(layer);
+    return part != nullptr ? &crosscoders_[part->crosscoder] : nullptr;
+  }
   /// The layers whose MLP has a dictionary.
   [[nodiscard]] std::vector<Layer> mlp_layers() const {
     std::vector<Layer> layers;
@@ -78,10 +101,16 @@ class BasicDictionarySet {
   }
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return sites_[static_cast<std::size_t>(layer.value)]; }
 
+  [[nodiscard]] const std::vector<Crosscoder>& crosscoders() const noexcept { return crosscoders_; }
+
   /// The activations [..., d_sae] of the layer's dictionary, which must be there.
   [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x) const { return encode(attn_, layer, x); }
   [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x) const { return encode(mlp_, layer, x); }
-  [[nodiscard]] at::Tensor encode_stream(Layer layer, const at::Tensor& x) const { return encode(stream_, layer, x); }
+  /// Of a crosscoder, x is [..., layers, d_model] of all that it reads.
+  [[nodiscard]] at::Tensor encode_stream(Layer layer, const at::Tensor& x) const {
+    if (const auto* of_layers = crosscoder(layer)) return of_layers->encode(x);
+    return encode(stream_, layer, x);
+  }
   /// The activations [..., n] of some features alone. features [n] int64
   [[nodiscard]] at::Tensor encode_attn(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
     return encode(attn_, layer, x, features);
@@ -90,12 +119,14 @@ class BasicDictionarySet {
     return encode(mlp_, layer, x, features);
   }
   [[nodiscard]] at::Tensor encode_stream(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
+    if (const auto* of_layers = crosscoder(layer)) return of_layers->encode(x).index_select(-1, features);
     return encode(stream_, layer, x, features);
   }
   /// The same, keeping only what is active. x [batch, pos, d_in]
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return active(attn_, layer, x); }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
   [[nodiscard]] ActiveFeatures active_stream(Layer layer, const at::Tensor& x) const {
+    if (const auto* of_layers = crosscoder(layer)) return encode_active(*of_layers, x);
     return active(stream_, layer, x);
   }
 
@@ -106,6 +137,16 @@ class BasicDictionarySet {
 
  private:
   using Slots = std::vector<std::optional<Dictionary>>;
+  /// What a crosscoder writes into one layer.
+  struct Across {
+    std::size_t crosscoder;
+    DictionaryWeights written;
+  };
+
+  [[nodiscard]] const Across* across(Layer layer) const {
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return layer.value >= 0 && slot < across_.size() && across_[slot] ? &*across_[slot] : nullptr;
+  }
 
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
     if (layer.value < 0) check_index(layer, 0);
@@ -138,6 +179,8 @@ class BasicDictionarySet {
   Slots attn_;
   Slots mlp_;
   Slots stream_;  // by the layer behind
+  std::vector<std::optional<Across>> across_;
+  std::vector<Crosscoder> crosscoders_;
   std::vector<AttentionSite> sites_;
   std::vector<MlpSite> mlp_sites_;
   std::optional<weights::Processing> expected_;
@@ -158,6 +201,16 @@ template <class Set>
 [[nodiscard]] const DictionaryWeights* stream_dictionary(const Set& set, Layer layer) {
   if constexpr (requires { set.stream(layer); }) {
     return set.stream(layer);
+  } else {
+    return nullptr;
+  }
+}
+
+/// The crosscoder that describes the residual stream before a layer, or nullptr; sets need not know any.
+template <class Set>
+[[nodiscard]] const Crosscoder* crosscoder_of(const Set& set, Layer layer) {
+  if constexpr (requires { set.crosscoder(layer); }) {
+    return set.crosscoder(layer);
   } else {
     return nullptr;
   }
@@ -184,6 +237,31 @@ template <class Set>
 using DictionarySet = BasicDictionarySet<SparseDictionary<>>;
 
 template <class... Kinds>
+void BasicDictionarySet<Kinds...>::set_crosscoder(Crosscoder crosscoder) {
+  crosscoder.check();
+  for (const auto layer : crosscoder.layers) {
+    if (stream(layer) == nullptr) continue;
+    throw ConfigError{{.file = crosscoder.name,
+                       .problem = "describes a stream that another dictionary describes",
+                       .got = "the stream before layer " + std::to_string(layer.value)}};
+  }
+  const auto last = static_cast<std::size_t>(crosscoder.layers.back().value);
+  if (last >= across_.size()) across_.resize(last + 1);
+  const auto features = crosscoder.d_sae();
+  const auto nothing = make::zeros({1, 1}, crosscoder.b_out.options()).expand({crosscoder.d_model(), features});
+  for (const auto layer : crosscoder.layers) {
+    DictionaryWeights written{.W_enc = nothing,
+                              .b_enc = nothing.select(0, 0),
+                              .W_dec = crosscoder.decoder(layer),
+                              .b_in = {},
+                              .b_out = crosscoder.b_out.select(0, crosscoder.index_of(layer)),
+                              .name = crosscoder.name};
+    across_[static_cast<std::size_t>(layer.value)] = Across{crosscoders_.size(), std::move(written)};
+  }
+  crosscoders_.push_back(std::move(crosscoder));
+}
+
+template <class... Kinds>
 void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weights::Processing& processing,
                                          at::ScalarType dtype) const {
   if (expected_ && *expected_ != processing) {
@@ -192,7 +270,7 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                        .hint = "load the model with the processing they expect"}};
   }
   const auto layers = static_cast<std::int32_t>(std::max(attn_.size(), mlp_.size()));
-  const auto streams = static_cast<std::int32_t>(stream_.size());  // one more: behind the last layer
+  const auto streams = static_cast<std::int32_t>(std::max(stream_.size(), across_.size()));  // one more: behind the last layer
   if (layers > config.n_layers || streams > config.n_layers + 1) {
     throw ConfigError{{.tensor = "dictionaries",
                        .expected = "at most " + std::to_string(config.n_layers) + " layers",

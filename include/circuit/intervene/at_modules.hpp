@@ -51,8 +51,9 @@ class LaterWrites {
 template <class Set>
 class AtModules {
  public:
-  /// throws  ConfigError  for a cross-layer transcoder that writes into a layer without a dictionary
+  /// throws  ConfigError  for a cross-layer transcoder that writes into a layer without a dictionary, or a crosscoder
   explicit AtModules(Set dictionaries) : dictionaries_{std::move(dictionaries)} {
+    if constexpr (requires { dictionaries_.crosscoders(); }) refuse_crosscoders();
     if constexpr (requires { dictionaries_.mlp_layers(); }) check_later_layers();
   }
 
@@ -99,6 +100,13 @@ class AtModules {
     if (stream_dictionary(dictionaries_, behind) == nullptr) return;
     const auto stream = value;
     put(value, replace(Module::stream, behind, stream, stream));
+  }
+  void refuse_crosscoders() const {
+    if (dictionaries_.crosscoders().empty()) return;
+    throw ConfigError{{.file = dictionaries_.crosscoders().front().name,
+                       .tensor = "crosscoder",
+                       .problem = "reads layers that a run has not reached where it writes",
+                       .hint = "encode a recorded run and use splice_crosscoder"}};
   }
   void check_later_layers() const {
     for (const Layer layer : dictionaries_.mlp_layers()) {
@@ -184,6 +192,10 @@ void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers,
     if (site == MlpSite::mlp_out && !place.mlp_out) {
       refuse(*dictionary, hook_name(hook::mlp_out{}, layer), "SAEs of what an MLP writes");
     }
+  }
+  for (std::int32_t l = 0; l <= n_layers; ++l) {
+    const auto* across = crosscoder_of(dictionaries, Layer{l});
+    if (across != nullptr) refuse(*stream_dictionary(dictionaries, Layer{l}), "crosscoder", "crosscoders");
   }
   for (std::int32_t l = 0; l <= n_layers && !place.stream; ++l) {
     const auto* dictionary = stream_dictionary(dictionaries, Layer{l});

@@ -216,6 +216,14 @@ void pass_mlp_post_norm(const HookedTransformer<A>& model, const FrozenRun& run,
   state.constant = constant_behind<typename A::Norm>(norm, scale, state.constant);
 }
 
+/// The streams of a recorded run that a crosscoder describes, [batch, pos, layers, d_model].
+template <Architecture A>
+[[nodiscard]] at::Tensor read_by_crosscoder(const Crosscoder& crosscoder, const FrozenRun& run) {
+  std::vector<at::Tensor> streams;
+  for (const auto layer : crosscoder.layers) streams.push_back(stream_before<A>(run, layer));
+  return make::stack(streams, -2);
+}
+
 /// The runs as the dictionaries describe them, all of one shape.
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] std::vector<DescribedRun> describe(const HookedTransformer<A>& model, const Set& dictionaries,
@@ -254,13 +262,18 @@ template <Architecture A, Dictionaries Set>
       if (dictionary == nullptr) continue;
       std::vector<at::Tensor> values_before;
       for (const auto* run : runs) values_before.push_back(stream_before<A>(*run, layer));
+      const auto* across = crosscoder_of(dictionaries, layer);
+      auto inputs = values_before;
+      for (std::size_t r = 0; r < runs.size() && across != nullptr; ++r) {
+        inputs[r] = read_by_crosscoder<A>(*across, *runs[r]);
+      }
       const auto stream_states = states(&DescribedRun::stream, slot);
       for (std::size_t r = 0; r < runs.size(); ++r) {
         hold_input_norm(*dictionary, values_before[r], *stream_states[r]);
         stream_states[r]->constant = dictionary->output_constant(stream_states[r]->input_norm);
       }
       describe_module<false>(
-          values_before, values_before, [&](const at::Tensor& x) { return dictionaries.active_stream(layer, x); },
+          inputs, values_before, [&](const at::Tensor& x) { return dictionaries.active_stream(layer, x); },
           [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, stream_states);
     }
   }

@@ -53,6 +53,7 @@ class DictionariesByRole {
     return rule_->mlp(layer) == Role::read ? set_->mlp(layer) : nullptr;
   }
   [[nodiscard]] const DictionaryWeights* stream(Layer layer) const { return stream_dictionary(*set_, layer); }
+  [[nodiscard]] const Crosscoder* crosscoder(Layer layer) const { return crosscoder_of(*set_, layer); }
   [[nodiscard]] ActiveFeatures active_stream(Layer layer, const at::Tensor& x) const
     requires DescribesStream<Set>
   {

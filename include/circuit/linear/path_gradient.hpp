@@ -93,6 +93,10 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     if (d == nullptr) return;
     const auto slot = static_cast<std::size_t>(layer.value);
     out.stream[slot] = resid;
+    if (crosscoder_of(dictionaries, layer) != nullptr) {  // whose features are sources alone
+      resid = make::zeros_like(resid);
+      return;
+    }
     const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
     resid = detail::combined_reader(*d, lin.clean.stream[slot], {resid.flatten(0, 1)}, readers)
                 .view(resid.sizes());

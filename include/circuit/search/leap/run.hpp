@@ -296,7 +296,7 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::stream_step(Layer layer) {
   const auto* dictionary = stream_dictionary(dictionaries_, layer);
-  if (dictionary == nullptr) return;
+  if (dictionary == nullptr || crosscoder_of(dictionaries_, layer) != nullptr) return;
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(NodeKind::resid_feature, layer, lin_.clean.stream[slot].features,
                             [&](const at::Tensor& ids, const StepTargets& of) {
