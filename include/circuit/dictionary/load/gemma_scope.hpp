@@ -70,6 +70,13 @@ enum class Site { unknown, embedding, resid, mlp, attention, transcoder };
   return {hook_in_block(*layer, hook::ln2::normalized::name), hook_in_block(*layer, hook::mlp_out::name)};
 }
 
+[[nodiscard]] inline bool is_in(const std::filesystem::path& path, std::string_view folder) {
+  for (const auto& part : path) {
+    if (part == folder) return true;
+  }
+  return false;
+}
+
 /// A tensor's name as the file spells it: some files have w_enc for W_enc.
 [[nodiscard]] inline std::string spelled(const TensorFile& file, std::string name) {
   if (file.find(name) == nullptr && name.starts_with("W_")) {
@@ -91,6 +98,12 @@ inline LoadedDictionary load_gemma_scope(const std::filesystem::path& path, cons
   const auto W_dec = scope::spelled(file, "W_dec");
   const bool cross_layer = file.get(W_dec).shape.size() == 3;
   const auto layer = scope::layer_of(path);
+  if (cross_layer && scope::is_in(path, "crosscoder")) {
+    throw ConfigError{{.file = path,
+                       .tensor = W_dec,
+                       .problem = "is one layer of a crosscoder",
+                       .hint = "read the folder with load_crosscoder"}};
+  }
   if (cross_layer && !layer) {
     throw ConfigError{{.file = path,
                        .tensor = W_dec,
