@@ -1,4 +1,5 @@
-// A step of training a sparse dictionary beside its five bare matrix products: what it costs to be more than those.
+// A step of training a sparse dictionary beside its five bare matrix products in float32: what it costs to be more than
+// those, and what products of bfloat16 save.
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/randn.h>
@@ -38,12 +39,12 @@ void bare_products(const at::Tensor& x, const at::Tensor& W_enc, const at::Tenso
   (void)x.t().matmul(grad_acts);
 }
 
-template <class A>
-nlohmann::json measure(const char* name, const Sizes& s, A activation) {
+template <class A, class Products = train::products::Full>
+nlohmann::json measure(const char* name, const Sizes& s, A activation, Products products = {}) {
   const auto x = at::randn({s.batch, s.width});
   train::Options options;
   options.features = s.features;
-  train::Trainer trainer{x, x, train::Target::same, options, activation, train::dead::Auxiliary{}};
+  train::Trainer trainer{x, x, train::Target::same, options, activation, train::dead::Auxiliary{}, products};
   const auto W_enc = at::randn({s.width, s.features});
   const auto W_dec = at::randn({s.features, s.width});
   Cost step;
@@ -79,6 +80,7 @@ int main(int argc, char** argv) {
   nlohmann::json json;
   json.push_back(measure("TopK", s, train::TopK{.k = 32}));
   json.push_back(measure("BatchTopK", s, train::BatchTopK{.k = 32}));
+  json.push_back(measure("BatchTopK, bfloat16", s, train::BatchTopK{.k = 32}, train::products::Bfloat16{}));
   json.push_back(measure("JumpReLU", s, train::JumpRelu{.price = {.wished = 32}}));
   json.push_back(measure("ReLU", s, train::Relu{.price = {.wished = 32}}));
   TextTable table{{"activation", "tokens/s", "of the bare products", "by processor time", "bare GFLOP/s"}};

@@ -21,15 +21,32 @@ using Batch = std::vector<circuit::train::TokenBatch>;
   return o.skip_path ? Target::other_with_skip : Target::other;
 }
 
+/// Either kind of products by a flag: a choice that costs no second instantiation of a trainer.
+struct ChosenProducts {
+  bool bfloat16 = false;
+
+  [[nodiscard]] at::Tensor product(const at::Tensor& a, const at::Tensor& b) const {
+    return bfloat16 ? circuit::train::products::Bfloat16{}.product(a, b) : circuit::train::products::Full{}.product(a, b);
+  }
+  void write(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) const {
+    bfloat16 ? circuit::train::products::Bfloat16{}.write(out, a, b)
+             : circuit::train::products::Full{}.write(out, a, b);
+  }
+  void add(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) const {
+    bfloat16 ? circuit::train::products::Bfloat16{}.add(out, a, b) : circuit::train::products::Full{}.add(out, a, b);
+  }
+};
+
 template <circuit::train::TrainableActivation A, circuit::train::DeadRule Dead>
 struct EachAlone {
-  using Trainer = circuit::train::Trainer<A, Dead>;
+  using Trainer = circuit::train::Trainer<A, Dead, ChosenProducts>;
   std::vector<Trainer> trainers{};
   std::vector<std::string> names{};  ///< of the reports
 
   EachAlone(const Options& o, const Sites& sites, const Batch& sample, const A& activation, const Dead& dead) {
     for (std::size_t i = 0; i < sites.size(); ++i) {
-      trainers.emplace_back(sample[i].x, sample[i].y, target_of(o, sites[i]), o.training, activation, dead);
+      trainers.emplace_back(sample[i].x, sample[i].y, target_of(o, sites[i]), o.training, activation, dead,
+                            ChosenProducts{o.bfloat16});
       names.push_back(sites[i].out);
     }
   }
@@ -48,12 +65,13 @@ struct EachAlone {
 
 template <circuit::train::TrainableActivation A, circuit::train::DeadRule Dead>
 struct AcrossLayers {
-  using Trainer = circuit::train::CrossLayerTrainer<A, Dead>;
+  using Trainer = circuit::train::CrossLayerTrainer<A, Dead, ChosenProducts>;
   std::vector<Trainer> trainers{};  ///< one
   std::vector<std::string> names{"all layers"};
 
   AcrossLayers(const Options& o, const Sites& sites, const Batch& sample, const A& activation, const Dead& dead) {
-    trainers.emplace_back(sample, target_of(o, sites.front()), o.training, activation, dead);
+    trainers.emplace_back(sample, target_of(o, sites.front()), o.training, activation, dead,
+                          ChosenProducts{o.bfloat16});
   }
 
   [[nodiscard]] std::vector<circuit::train::StepReport> step(const Batch& batch) {

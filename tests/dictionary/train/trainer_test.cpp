@@ -109,6 +109,48 @@ TEST_CASE("a trained BatchTopK is a JumpReLU at the running mean of the least th
   CHECK(active == Approx(2.0).margin(0.1));
 }
 
+TEST_CASE("products of bfloat16 are those of rounded operands") {
+  random_model::Source random{13, at::kFloat};
+  const auto a = random({30, 200}, 1.5);
+  const auto b = random({20, 200}).t();
+  const auto round = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };
+  const auto exact = round(a).matmul(round(b));
+  const train::products::Bfloat16 products;
+  const auto close = [&](const at::Tensor& got) {  // the result has 8 bits
+    return got.to(at::kDouble).sub(exact).abs().le(exact.abs().mul(1.0 / 256).add(1e-4)).all().item<bool>();
+  };
+  const auto got = products.product(a, b);
+  CHECK(got.scalar_type() == at::kFloat);
+  CHECK(close(got));
+  CHECK_FALSE(got.equal(a.matmul(b)));
+  auto out = make::full({30, 20}, 7.0);
+  products.write(out, a, b);
+  CHECK(close(out));
+  products.add(out, a, b);
+  CHECK(close(out.mul(0.5)));
+}
+
+TEST_CASE("a dictionary trained by products of bfloat16 is as good") {
+  const Known data;
+  const auto learn = [&](auto products) {
+    const auto sample = data.known.tokens(400, 1);
+    train::Trainer trainer{sample, sample, train::Target::same, quick(32, 500), train::BatchTopK{.k = 2},
+                           train::dead::Auxiliary{.k = 4, .after = 1000}, products};
+    for (std::uint64_t i = 0; i < 500; ++i) {
+      const auto x = data.known.tokens(128, 100 + i);
+      static_cast<void>(trainer.step(x, x));
+    }
+    const auto fresh = data.known.tokens(2000, 9999);
+    const auto found = trainer.finish();
+    CHECK(found.W_enc.scalar_type() == at::kFloat);
+    return found.reconstruct(fresh).sub(fresh).square().mean().template item<double>();
+  };
+  const auto full = learn(train::products::Full{});
+  const auto narrow = learn(train::products::Bfloat16{});
+  CHECK(narrow != full);
+  CHECK(narrow == Approx(full).epsilon(0.05));
+}
+
 TEST_CASE("before any training a transcoder is better than the mean") {
   random_model::Source random{10};
   const auto x = random({300, 16});

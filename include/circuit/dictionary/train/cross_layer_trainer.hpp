@@ -20,7 +20,7 @@ namespace circuit::train {
 /// for one with skip paths; the loss is the sum over layers of the mean squared error. Every layer is centred and scaled
 /// by itself, so that all count alike.
 /// source  Ameisen et al. 2025, section on the cross-layer transcoder; sizes and start are our own
-template <TrainableActivation A, DeadRule Dead = dead::Ignored>
+template <TrainableActivation A, DeadRule Dead = dead::Ignored, MatrixProducts Products = products::Full>
 class CrossLayerTrainer {
  public:
   /// sample  per layer x [tokens, d_in] and y [tokens, d_out], of the same tokens: set means, scales and starts
@@ -28,7 +28,7 @@ class CrossLayerTrainer {
   /// throws  ConfigError  for options that cannot be, among them leaving features out: layers have equally many; for
   ///                      Target::same
   CrossLayerTrainer(std::span<const TokenBatch> sample, Target target, const Options& options, A activation = {},
-                    Dead dead_rule = {});
+                    Dead dead_rule = {}, Products products = {});
 
   /// Learns from a batch, per layer x [n, d_in] and y [n, d_out]. The report's errors and counts are means over layers.
   /// throws  ShapeError;  ValueError  when the loss is not finite any more
@@ -53,7 +53,7 @@ class CrossLayerTrainer {
   void visit_state(Use&& use);
 
  private:
-  using Block = FeatureBlock<A, Dead>;
+  using Block = FeatureBlock<A, Dead, Products>;
   /// One batch forth and back.
   struct Pass {
     StepReport report{};
@@ -97,6 +97,7 @@ class CrossLayerTrainer {
 
   Target target_;
   Options options_;
+  [[no_unique_address]] Products products_;
   std::vector<Block> blocks_;
   std::vector<at::Tensor> center_in_;
   std::vector<at::Tensor> center_out_;
@@ -111,12 +112,14 @@ class CrossLayerTrainer {
 
 namespace circuit::train {
 
-template <TrainableActivation A, DeadRule Dead>
-CrossLayerTrainer<A, Dead>::CrossLayerTrainer(std::span<const TokenBatch> sample, Target target, const Options& options,
-                                              A activation, Dead dead_rule)
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+CrossLayerTrainer<A, Dead, Products>::CrossLayerTrainer(std::span<const TokenBatch> sample, Target target,
+                                                        const Options& options, A activation, Dead dead_rule,
+                                                        Products products)
     : target_{target},
       options_{options},
-      blocks_(sample.size(), Block{options, std::move(activation), std::move(dead_rule)}) {
+      products_{products},
+      blocks_(sample.size(), Block{options, std::move(activation), std::move(dead_rule), std::move(products)}) {
   const c10::AutoGradMode no_gradient{false};
   if (sample.empty()) throw ValueError{{.tensor = "sample", .expected = "at least one layer", .got = "none"}};
   if (target == Target::same) {
@@ -143,8 +146,8 @@ CrossLayerTrainer<A, Dead>::CrossLayerTrainer(std::span<const TokenBatch> sample
   start(sample);
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void CrossLayerTrainer<A, Dead>::start(std::span<const TokenBatch> sample) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void CrossLayerTrainer<A, Dead, Products>::start(std::span<const TokenBatch> sample) {
   d_out_ = sample.front().y.size(1);
   for (const auto& [x, y] : sample) {
     center_in_.push_back(x.mean(0));
@@ -167,8 +170,8 @@ void CrossLayerTrainer<A, Dead>::start(std::span<const TokenBatch> sample) {
   adam_ = Adam{std::move(params), options_.adam};
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void CrossLayerTrainer<A, Dead>::check(std::span<const TokenBatch> batch) const {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void CrossLayerTrainer<A, Dead, Products>::check(std::span<const TokenBatch> batch) const {
   if (batch.size() != blocks_.size()) {
     throw ShapeError{
         {.tensor = "layers of a batch", .expected = {n_layers()}, .got = {static_cast<std::int64_t>(batch.size())}}};
@@ -179,8 +182,8 @@ void CrossLayerTrainer<A, Dead>::check(std::span<const TokenBatch> batch) const 
   }
 }
 
-template <TrainableActivation A, DeadRule Dead>
-auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+auto CrossLayerTrainer<A, Dead, Products>::pass(std::span<const TokenBatch> batch) -> Pass {
   const c10::AutoGradMode no_gradient{false};
   check(batch);
   const auto n = static_cast<double>(batch.front().x.size(0));
@@ -192,8 +195,8 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
     const auto w = weights(l);
     done.x.push_back(input(batch, l));
     acts.push_back(blocks_[l].activate(done.x[l], w));
-    from_layer(done.error, l).addmm_(acts[l], w.W_dec);
-    if (has_skip()) of_layer(done.error, l).addmm_(done.x[l], W_skip(l));
+    products_.add(from_layer(done.error, l), acts[l], w.W_dec);
+    if (has_skip()) products_.add(of_layer(done.error, l), done.x[l], W_skip(l));
   }
   done.report.error = done.error.square().sum().template item<double>() / n / layers;
   const auto grad_out = done.error.mul(2.0 / n);
@@ -202,7 +205,7 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
         blocks_[l].pull_back(done.x[l], weights(l), acts[l], from_layer(done.error, l), from_layer(grad_out, l), step_);
     auto& g = pull.gradients;
     done.grads.insert(done.grads.end(), {g.W_enc, g.b_enc, g.W_dec});
-    if (has_skip()) done.grads.push_back(done.x[l].t().matmul(of_layer(grad_out, l)));
+    if (has_skip()) done.grads.push_back(products_.product(done.x[l].t(), of_layer(grad_out, l)));
     for (auto& grad : pull.own) done.grads.push_back(std::move(grad));
     done.report.price += pull.price / layers;
     done.report.revived += pull.revived / layers;
@@ -214,8 +217,8 @@ auto CrossLayerTrainer<A, Dead>::pass(std::span<const TokenBatch> batch) -> Pass
   return done;
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void CrossLayerTrainer<A, Dead>::update(Pass& done) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void CrossLayerTrainer<A, Dead, Products>::update(Pass& done) {
   done.report.norm = detail::clip_norm(done.grads, options_.clip);
   detail::check_step(done.report, step_);
   adam_.step(done.grads, options_.schedule.at_step(step_));
@@ -224,8 +227,8 @@ void CrossLayerTrainer<A, Dead>::update(Pass& done) {
   }
 }
 
-template <TrainableActivation A, DeadRule Dead>
-StepReport CrossLayerTrainer<A, Dead>::step(std::span<const TokenBatch> batch) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+StepReport CrossLayerTrainer<A, Dead, Products>::step(std::span<const TokenBatch> batch) {
   const c10::AutoGradMode no_gradient{false};
   auto done = pass(batch);
   update(done);
@@ -241,8 +244,8 @@ StepReport CrossLayerTrainer<A, Dead>::step(std::span<const TokenBatch> batch) {
   return done.report;
 }
 
-template <TrainableActivation A, DeadRule Dead>
-std::vector<SparseDictionary<>> CrossLayerTrainer<A, Dead>::finish() const {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+std::vector<SparseDictionary<>> CrossLayerTrainer<A, Dead, Products>::finish() const {
   const c10::AutoGradMode no_gradient{false};
   const auto b_out = adam_.params().back().view({n_layers(), d_out_});
   std::vector<SparseDictionary<>> out;
@@ -272,9 +275,9 @@ std::vector<SparseDictionary<>> CrossLayerTrainer<A, Dead>::finish() const {
   return out;
 }
 
-template <TrainableActivation A, DeadRule Dead>
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
 template <class Use>
-void CrossLayerTrainer<A, Dead>::visit_state(Use&& use) {
+void CrossLayerTrainer<A, Dead, Products>::visit_state(Use&& use) {
   adam_.visit_state(use);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     const auto prefix = "layer." + std::to_string(l) + '.';

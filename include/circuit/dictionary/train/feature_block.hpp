@@ -12,6 +12,7 @@
 #include "circuit/dictionary/train/adam.hpp"
 #include "circuit/dictionary/train/dead_features.hpp"
 #include "circuit/dictionary/train/initial_weights.hpp"
+#include "circuit/dictionary/train/products.hpp"
 
 namespace circuit::train {
 
@@ -53,7 +54,7 @@ struct StepReport {
 
 /// The features of one encoder in training: what they make of a batch, and the gradients that they then have. Weights
 /// belong to whoever trains it.
-template <TrainableActivation A, DeadRule Dead>
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
 class FeatureBlock {
  public:
   struct Weights {
@@ -72,7 +73,7 @@ class FeatureBlock {
   };
 
   /// throws  ConfigError  for options that cannot be
-  FeatureBlock(const Options& options, A activation, Dead dead_rule);
+  FeatureBlock(const Options& options, A activation, Dead dead_rule, Products products);
 
   /// Makes what is kept between steps, of a sample's dtype and device.
   /// throws  ConfigError  for an activation's settings that cannot be
@@ -133,6 +134,7 @@ class FeatureBlock {
   Options options_;
   A activation_;
   [[no_unique_address]] Dead dead_;
+  [[no_unique_address]] Products products_;
   at::Tensor unfired_;     // [d_sae] int64  tokens since a feature fired
   at::Tensor late_fires_;  // [d_sae] of the last 30 % of the steps
   at::Tensor pre_;         // scratch
@@ -197,9 +199,12 @@ inline void replace_features(Adam& adam, std::size_t first, const Replacement& r
 
 namespace circuit::train {
 
-template <TrainableActivation A, DeadRule Dead>
-FeatureBlock<A, Dead>::FeatureBlock(const Options& options, A activation, Dead dead_rule)
-    : options_{options}, activation_{std::move(activation)}, dead_{std::move(dead_rule)} {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+FeatureBlock<A, Dead, Products>::FeatureBlock(const Options& options, A activation, Dead dead_rule, Products products)
+    : options_{options},
+      activation_{std::move(activation)},
+      dead_{std::move(dead_rule)},
+      products_{std::move(products)} {
   detail::check_number(options_.schedule.rate, "rate", /*zero_allowed=*/false);
   for (const auto& [count, name] : {std::pair{options_.features, "features"}, {options_.schedule.steps, "steps"}}) {
     if (count >= 1) continue;
@@ -207,15 +212,16 @@ FeatureBlock<A, Dead>::FeatureBlock(const Options& options, A activation, Dead d
   }
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void FeatureBlock<A, Dead>::start(const at::Tensor& sample) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void FeatureBlock<A, Dead, Products>::start(const at::Tensor& sample) {
   activation_.start(options_.features, sample);
   unfired_ = make::zeros({options_.features}, sample.options().dtype(at::kLong));
   late_fires_ = make::zeros({options_.features}, sample.options());
 }
 
-template <TrainableActivation A, DeadRule Dead>
-auto FeatureBlock<A, Dead>::initial(const at::Tensor& x, const at::Tensor& y, std::uint64_t seed) const -> Weights {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+auto FeatureBlock<A, Dead, Products>::initial(const at::Tensor& x, const at::Tensor& y, std::uint64_t seed) const
+    -> Weights {
   auto [W_enc, W_dec] = initial_weights(x, y, options_.features, options_.start, seed);
   if (options_.decoder == DecoderRows::free) W_dec.mul_(0.7);
   const double bias = options_.start == Start::tokens ? A::initial_bias : 0.0;
@@ -226,30 +232,36 @@ auto FeatureBlock<A, Dead>::initial(const at::Tensor& x, const at::Tensor& y, st
   return {W_enc, make::full({options_.features}, bias, x.options()), W_dec};
 }
 
-template <TrainableActivation A, DeadRule Dead>
-at::Tensor FeatureBlock<A, Dead>::activate(const at::Tensor& x, const Weights& w) {
-  return activation_.activate(scratch(pre_, x.size(0)).addmm_(x, w.W_enc, /*beta=*/0).add_(w.b_enc));
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+at::Tensor FeatureBlock<A, Dead, Products>::activate(const at::Tensor& x, const Weights& w) {
+  auto pre = scratch(pre_, x.size(0));
+  products_.write(pre, x, w.W_enc);
+  return activation_.activate(pre.add_(w.b_enc));
 }
 
-template <TrainableActivation A, DeadRule Dead>
-auto FeatureBlock<A, Dead>::pull_back(const at::Tensor& x, const Weights& w, const at::Tensor& acts,
-                                      const at::Tensor& error, const at::Tensor& grad_out, std::int64_t step) -> Pull {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+auto FeatureBlock<A, Dead, Products>::pull_back(const at::Tensor& x, const Weights& w, const at::Tensor& acts,
+                                                const at::Tensor& error, const at::Tensor& grad_out, std::int64_t step)
+    -> Pull {
   const auto tokens = x.size(0);
   const auto pre = scratch(pre_, tokens);
   const auto fires = acts.sign().sum(0);  // [d_sae]; activations are never below 0
   Pull out;
   out.active = fires.sum().template item<double>() / static_cast<double>(tokens);
   const auto lengths = w.W_dec.norm(2, {-1});
+  const auto grad_acts = scratch(grad_acts_, tokens);
+  products_.write(grad_acts, grad_out, w.W_dec.t());
   auto pull = activation_.pull_back({.pre = pre,
                                      .acts = acts,
-                                     .grad_acts = scratch(grad_acts_, tokens).addmm_(grad_out, w.W_dec.t(), /*beta=*/0),
+                                     .grad_acts = grad_acts,
                                      .lengths = lengths,
                                      .active = out.active,
                                      .price_scale = price_scale(step)});
   out.price = pull.price;
   out.own = std::move(pull.grads);
-  out.gradients = {
-      .W_enc = x.t().matmul(pull.grad_pre), .b_enc = pull.grad_pre.sum(0), .W_dec = acts.t().matmul(grad_out)};
+  out.gradients = {.W_enc = products_.product(x.t(), pull.grad_pre),
+                   .b_enc = pull.grad_pre.sum(0),
+                   .W_dec = products_.product(acts.t(), grad_out)};
   auto& W_dec = out.gradients.W_dec;
   if (pull.grad_lengths.defined() && options_.decoder == DecoderRows::free) {
     W_dec.add_(w.W_dec.mul(pull.grad_lengths.div(lengths.clamp_min(1e-12)).unsqueeze(-1)));

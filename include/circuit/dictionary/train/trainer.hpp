@@ -14,13 +14,13 @@ namespace circuit::train {
 
 /// One dictionary in training. Inputs and targets are centred at a first sample's mean and scaled by its size;
 /// gradients are written out, so that a step costs five matrix products and little else.
-template <TrainableActivation A, DeadRule Dead = dead::Ignored>
+template <TrainableActivation A, DeadRule Dead = dead::Ignored, MatrixProducts Products = products::Full>
 class Trainer {
  public:
   /// x  [tokens, d_in] and y [tokens, d_out]: the sample that sets means, scales and where features start.
   /// throws  ShapeError, DTypeError, ValueError (an empty sample, NaN), ConfigError (options that cannot be)
   Trainer(const at::Tensor& x, const at::Tensor& y, Target target, const Options& options, A activation = {},
-          Dead dead_rule = {});
+          Dead dead_rule = {}, Products products = {});
 
   /// Learns from a batch. x [n, d_in]  y [n, d_out]
   /// throws  ShapeError;  ValueError  when the loss is not finite any more
@@ -43,7 +43,7 @@ class Trainer {
   void visit_state(Use&& use);
 
  private:
-  using Block = FeatureBlock<A, Dead>;
+  using Block = FeatureBlock<A, Dead, Products>;
   /// One batch forth and back.
   struct Pass {
     StepReport report{};
@@ -64,6 +64,7 @@ class Trainer {
 
   Target target_;
   Options options_;
+  [[no_unique_address]] Products products_;
   Block block_;
   at::Tensor center_in_;
   at::Tensor center_out_;
@@ -77,10 +78,13 @@ class Trainer {
 
 namespace circuit::train {
 
-template <TrainableActivation A, DeadRule Dead>
-Trainer<A, Dead>::Trainer(const at::Tensor& x, const at::Tensor& y, Target target, const Options& options, A activation,
-                          Dead dead_rule)
-    : target_{target}, options_{options}, block_{options, std::move(activation), std::move(dead_rule)} {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+Trainer<A, Dead, Products>::Trainer(const at::Tensor& x, const at::Tensor& y, Target target, const Options& options,
+                                    A activation, Dead dead_rule, Products products)
+    : target_{target},
+      options_{options},
+      products_{products},
+      block_{options, std::move(activation), std::move(dead_rule), std::move(products)} {
   const c10::AutoGradMode no_gradient{false};
   check_shape(x, {-1, -1}, "sample");
   check_shape(y, {x.size(0), target == Target::same ? x.size(1) : -1}, "target of the sample");
@@ -94,8 +98,8 @@ Trainer<A, Dead>::Trainer(const at::Tensor& x, const at::Tensor& y, Target targe
   start(x, y);
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void Trainer<A, Dead>::start(const at::Tensor& x, const at::Tensor& y) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void Trainer<A, Dead, Products>::start(const at::Tensor& x, const at::Tensor& y) {
   center_in_ = x.mean(0);
   center_out_ = y.mean(0);
   size_in_ = detail::size_of(x.sub(center_in_));
@@ -109,14 +113,14 @@ void Trainer<A, Dead>::start(const at::Tensor& x, const at::Tensor& y) {
   adam_ = Adam{std::move(params), options_.adam};
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void Trainer<A, Dead>::check(const at::Tensor& x, const at::Tensor& y) const {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void Trainer<A, Dead, Products>::check(const at::Tensor& x, const at::Tensor& y) const {
   check_shape(x, {-1, d_in()}, "input");
   check_shape(y, {x.size(0), d_out()}, "target");
 }
 
-template <TrainableActivation A, DeadRule Dead>
-StepReport Trainer<A, Dead>::step(const at::Tensor& x, const at::Tensor& y) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+StepReport Trainer<A, Dead, Products>::step(const at::Tensor& x, const at::Tensor& y) {
   const c10::AutoGradMode no_gradient{false};
   auto done = pass(x, y);
   update(done.grads, done.report);
@@ -129,8 +133,8 @@ StepReport Trainer<A, Dead>::step(const at::Tensor& x, const at::Tensor& y) {
   return done.report;
 }
 
-template <TrainableActivation A, DeadRule Dead>
-auto Trainer<A, Dead>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) -> Pass {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+auto Trainer<A, Dead, Products>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) -> Pass {
   const c10::AutoGradMode no_gradient{false};
   check(raw_x, raw_y);
   const auto x = raw_x.sub(center_in_).div_(size_in_);
@@ -139,8 +143,9 @@ auto Trainer<A, Dead>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) ->
   const auto w = weights();
   const auto acts = block_.activate(x, w);
   const auto& p = adam_.params();
-  auto error = p[i_b_out].addmm(acts, w.W_dec);
-  if (has_skip()) error.addmm_(x, p[i_W_skip]);
+  auto error = p[i_b_out].expand(y.sizes()).clone();
+  products_.add(error, acts, w.W_dec);
+  if (has_skip()) products_.add(error, x, p[i_W_skip]);
   error.sub_(y);
 
   const auto grad_out = error.mul(2.0 / n);
@@ -152,21 +157,21 @@ auto Trainer<A, Dead>::pass(const at::Tensor& raw_x, const at::Tensor& raw_y) ->
                  .active = pull.active,
                  .dead = pull.dead.numel()};
   done.grads = {pull.gradients.W_enc, pull.gradients.b_enc, pull.gradients.W_dec, grad_out.sum(0)};
-  if (has_skip()) done.grads.push_back(x.t().matmul(grad_out));
+  if (has_skip()) done.grads.push_back(products_.product(x.t(), grad_out));
   for (auto& grad : pull.own) done.grads.push_back(std::move(grad));
   return done;
 }
 
-template <TrainableActivation A, DeadRule Dead>
-void Trainer<A, Dead>::update(std::vector<at::Tensor>& grads, StepReport& report) {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+void Trainer<A, Dead, Products>::update(std::vector<at::Tensor>& grads, StepReport& report) {
   report.norm = detail::clip_norm(grads, options_.clip);
   detail::check_step(report, step_);
   adam_.step(grads, options_.schedule.at_step(step_));
   if (options_.decoder == DecoderRows::unit) detail::to_unit_length(weights().W_dec);
 }
 
-template <TrainableActivation A, DeadRule Dead>
-SparseDictionary<> Trainer<A, Dead>::finish(const std::string& name) const {
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
+SparseDictionary<> Trainer<A, Dead, Products>::finish(const std::string& name) const {
   const c10::AutoGradMode no_gradient{false};
   const auto w = weights();
   const auto kept = block_.late_fires().ge(options_.least_fired).nonzero().squeeze(-1);
@@ -193,9 +198,9 @@ SparseDictionary<> Trainer<A, Dead>::finish(const std::string& name) const {
   return d;
 }
 
-template <TrainableActivation A, DeadRule Dead>
+template <TrainableActivation A, DeadRule Dead, MatrixProducts Products>
 template <class Use>
-void Trainer<A, Dead>::visit_state(Use&& use) {
+void Trainer<A, Dead, Products>::visit_state(Use&& use) {
   adam_.visit_state(use);
   block_.visit_state(use);
   use("center_in", center_in_);
