@@ -16,7 +16,7 @@
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/data/token_rows.hpp"
-#include "circuit/dictionary/load.hpp"
+#include "circuit/dictionary/recognise.hpp"
 #include "circuit/model/open.hpp"
 
 namespace {
@@ -51,7 +51,7 @@ std::vector<std::size_t> chosen(const Options& o, const std::vector<FeatureCard>
 
 template <Architecture A>
 void show_cards(const Options& o, const HookedTransformer<A>& model) {
-  const auto loaded = load_dictionary(o.dictionary);
+  const auto loaded = dictionary::load(o.dictionary);
   const data::RowOptions options{.length = o.length};
   const auto rows = o.text.empty() ? data::TaskRows{model.tokenizer(), options}.rows(0, o.rows)
                                    : data::TextRows{model.tokenizer(), o.text, options}.rows(0, o.rows);
@@ -72,10 +72,13 @@ int main(int argc, char** argv) {
   Options o;
   CLI::App app{"Shows what the features of a dictionary seem to be about."};
   app.add_option("--model", o.model, "Hugging Face folder or GGUF file")->capture_default_str();
-  app.add_option("--dictionary", o.dictionary, "SAELens folder, .pt or .safetensors file")->capture_default_str();
+  app.add_option("--dictionary", o.dictionary, "folder or file of any format")->capture_default_str();
   app.add_option("--text", o.text, "text files; none: lines of the library's own tasks");
   app.add_option("--rows", o.rows, "how many")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--length", o.length, "most tokens of a row")->capture_default_str();
+  app.add_option("--skip", o.cards.skip, "first positions of each row to leave alone, such as a BOS")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--features", o.features, "the ones to show; none: the most frequent of --at-most")->delimiter(',');
   app.add_option("--show", o.show, "how many of those")->capture_default_str();
   app.add_option("--at-most", o.at_most, "share of tokens at which those fire")->capture_default_str();
