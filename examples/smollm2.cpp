@@ -1,6 +1,7 @@
 // Opens a language model as it comes, SmolLM2 in a GGUF file (`./demo.sh --smollm2` fetches it) or any other of Llama's
 // kind, and measures how it completes "When Alice and Bob went to the store, Bob gave a ring to", with and without a
-// beginning-of-sequence token. Then searches which of its own neurons and head dimensions do it, and ablates them.
+// beginning-of-sequence token. Then searches which of its own neurons and head dimensions do it, and ablates them; or
+// with --dictionaries which features of dictionaries that were trained for some of its layers.
 #include <CLI/CLI.hpp>
 #include <circuit/core/atomic_file.hpp>
 #include <circuit/io/safetensors.hpp>
@@ -13,6 +14,7 @@
 
 #include "smollm2/contrast.hpp"
 #include "smollm2/experiments.hpp"
+#include "smollm2/feature_search.hpp"
 #include "smollm2/ioi_task.hpp"
 #include "smollm2/measure.hpp"
 #include "smollm2/neuron_search.hpp"
@@ -28,6 +30,7 @@ struct Options {
   std::size_t faithful_prompts = 48;
   double share = 0.02;
   double threshold = 0.02;
+  std::optional<std::filesystem::path> dictionaries;
   bool search = true;
   std::vector<std::string> orders{"ABBA", "BABA"};
   std::filesystem::path out = "out";
@@ -171,11 +174,20 @@ void search_orders(const Model& model, const Options& o, Json& json) {
   std::error_code error;
   std::filesystem::create_directories(o.out, error);
   if (error) throw FileError{{.file = o.out, .problem = "cannot be made a folder: " + error.message()}};
-  const NeuronBasis basis{model};
-  for (const auto& order : o.orders) {
-    auto study = draw_study(model, order, o);
-    search_neurons(model, basis, o, study);
-    json["orders"][order] = std::move(study.figures);
+  const auto search = [&](auto&& use) {
+    for (const auto& order : o.orders) {
+      auto study = draw_study(model, order, o);
+      use(study);
+      json["orders"][order] = std::move(study.figures);
+    }
+  };
+  if (o.dictionaries) {
+    const auto set = dictionary::load_set(dictionaries_in(*o.dictionaries), model);
+    set.check(model.config(), model.processing(), model.dtype());
+    search([&](Study& study) { search_features(model, set, o.threshold, study); });
+  } else {
+    const NeuronBasis basis{model};
+    search([&](Study& study) { search_neurons(model, basis, o, study); });
   }
   auto first = json["orders"][o.orders.front()];
   json["order"] = o.orders.front();
@@ -224,6 +236,8 @@ int main(int argc, char** argv) {
   app.add_option("--share", o.share, "of the units at positions that count as the circuit")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  app.add_option("--dictionaries", o.dictionaries,
+                 "search the features of the dictionaries in this folder instead of the model's own units");
   app.add_option("--threshold", o.threshold, "of edges, in logits")->capture_default_str();
   app.add_flag("!--no-search", o.search, "measure accuracy alone");
   app.add_option("--orders", o.orders, "whose circuits are searched: the order in which the two names come first")

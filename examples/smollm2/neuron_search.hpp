@@ -165,7 +165,7 @@ struct TheseTargets {
 /// Mean logit difference on prompts, some units replaced.
 template <class Model, class... Attachments>
 [[nodiscard]] double logit_difference(const Model& model, const circuit::ContrastBatch& batch,
-                                      const Attachments&... attachments) {
+                                      Attachments... attachments) {
   const c10::AutoGradMode no_gradient{false};
   const auto last = last_logits(model, circuit::PromptPair{batch}.clean, attachments...);
   return circuit::LogitDifference{batch}.per_prompt(last.unsqueeze(1)).mean().template item<double>();
