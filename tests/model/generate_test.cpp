@@ -48,6 +48,7 @@ TEMPLATE_TEST_CASE("generation with kept keys and values equals computing everyt
   const auto found = generate(model, prompts(), 6);
   CHECK(shape_of(found.tokens) == std::vector<std::int64_t>{3, 11});
   check_same(found, recomputed(model, prompts(), 6));
+  CHECK(generate_tokens(model, prompts(), 6, choose::Greedy{}).equal(found.tokens));
 }
 
 TEMPLATE_TEST_CASE("steering acts on every position, once, and equals steering every recomputation", "", Gpt2, Llama,

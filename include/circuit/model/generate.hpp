@@ -88,6 +88,30 @@ template <class A>
   return PromptOnly<A>{std::move(attached)};
 }
 
+}  // namespace circuit
+
+namespace circuit::detail {
+
+/// Draws `count` tokens after each prompt, and calls use(logits [batch, d_vocab]) with what each was picked from.
+/// return  [batch, prompt + count]
+template <Architecture A, TokenChoice Choice, class Use, class... Attached>
+[[nodiscard]] at::Tensor go_on(const HookedTransformer<A>& model, const at::Tensor& prompts, std::int64_t count,
+                               Choice choice, Use&& use, Attached... attached) {
+  if (count < 1) throw ValueError{{.tensor = "count", .expected = "at least 1", .got = std::to_string(count)}};
+  KeyValueCache cache;
+  std::vector<at::Tensor> tokens{prompts};
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto logits = model.run(tokens.back(), attached..., cache).logits.select(1, -1);
+    use(logits);
+    tokens.push_back(choice.next(logits).unsqueeze(1));
+  }
+  return make::cat(tokens, 1);
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
 /// Lets the model go on from prompts of one length, under attachments that act at every position, of the prompt and
 /// behind it, such as a steering vector. Each position is computed once, its keys and values kept; what comes out is
 /// what a run without a cache gives, as long as attachments treat each position by itself. count   how many tokens each
@@ -95,22 +119,25 @@ template <class A>
 template <Architecture A, TokenChoice Choice, class... Attached>
 [[nodiscard]] Generated generate(const HookedTransformer<A>& model, const at::Tensor& prompts, std::int64_t count,
                                  Choice choice, Attached... attached) {
-  if (count < 1) throw ValueError{{.tensor = "count", .expected = "at least 1", .got = std::to_string(count)}};
-  KeyValueCache cache;
-  std::vector<at::Tensor> tokens{prompts};
   std::vector<at::Tensor> logits;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto all = model.run(tokens.back(), attached..., cache).logits;
-    logits.push_back(all.select(1, -1));
-    tokens.push_back(choice.next(logits.back()).unsqueeze(1));
-  }
-  return {make::cat(tokens, 1), make::stack(logits, 1)};
+  auto tokens = detail::go_on(
+      model, prompts, count, std::move(choice), [&](const at::Tensor& each) { logits.push_back(each); },
+      std::move(attached)...);
+  return {std::move(tokens), make::stack(logits, 1)};
 }
 
 /// The same, taking the most likely token.
 template <Architecture A>
 [[nodiscard]] Generated generate(const HookedTransformer<A>& model, const at::Tensor& prompts, std::int64_t count) {
   return generate(model, prompts, count, choose::Greedy{});
+}
+
+/// The tokens alone, [batch, prompt + count]: no logits are kept, which for many rows would be gigabytes.
+template <Architecture A, TokenChoice Choice, class... Attached>
+[[nodiscard]] at::Tensor generate_tokens(const HookedTransformer<A>& model, const at::Tensor& prompts,
+                                         std::int64_t count, Choice choice, Attached... attached) {
+  return detail::go_on(
+      model, prompts, count, std::move(choice), [](const at::Tensor&) {}, std::move(attached)...);
 }
 
 }  // namespace circuit

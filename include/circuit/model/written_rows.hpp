@@ -63,7 +63,7 @@ class WrittenRows {
     }
     const auto start = make::full({count, 1}, options_.first, at::kLong).to(model_.device());
     const auto tokens =
-        generate(model_, start, options_.length - 1, std::move(choice)).tokens.to(at::kCPU).contiguous();
+        generate_tokens(model_, start, options_.length - 1, std::move(choice)).to(at::kCPU).contiguous();
     const auto* id = data_of<std::int64_t>(tokens);
     for (std::int64_t r = 0; r < count; ++r, id += options_.length) out.emplace_back(id, id + options_.length);
   }
