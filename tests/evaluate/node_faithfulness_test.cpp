@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "circuit/dictionary/neuron_basis.hpp"
+#include "circuit/intervene/patch_units.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/search/leap.hpp"
@@ -107,6 +109,42 @@ TEST_CASE("a search's nodes come by the size of what they give the metric") {
     REQUIRE(size <= before);
     before = size;
   }
+}
+
+TEST_CASE("a model's own units are judged as patching them does, and have no errors") {
+  const Setting s;
+  const auto check = [&]<class A>(A) {
+    auto weights = random_model::make<A>(15).weights();
+    if (!A::Norm::centers) {  // as Llamas are
+      for (auto& block : weights.blocks) block.mlp.b_gate = block.mlp.b_in = block.mlp.b_out = at::Tensor{};
+    }
+    const HookedTransformer<A> model{random_model::make<A>(15).config(), weights};
+    const NeuronBasis basis{model};
+    const NodeEvaluation judge{model, basis, s.prompts, s.metric};
+    const auto corrupt = model.run(s.prompts.corrupt, record<hook::attn::z, hook::mlp::post>());
+    REQUIRE(judge.range().empty == Approx(s.metric_of(corrupt.logits)).margin(1e-10));
+    const auto all = ranked_by_change(judge.changes());
+    for (const std::size_t every : {std::size_t{1}, std::size_t{3}}) {
+      std::vector<Node> kept;
+      UnitMask mask{model.config(), s.prompts.clean.size(1)};
+      auto tokens = s.prompts.corrupt.clone();
+      for (std::size_t i = 0; i < all.size(); i += every) {
+        kept.push_back(all[i]);
+        REQUIRE(!is_error(all[i].kind));
+        if (is_embedding(all[i].kind)) {
+          tokens.select(1, all[i].position.value).copy_(s.prompts.clean.select(1, all[i].position.value));
+        } else {
+          mask.choose(is_attention(all[i].kind), all[i].layer, all[i].position, all[i].feature);
+        }
+      }
+      const auto logits = model.run(tokens, patch_units(mask.others(), corrupt.cache)).logits;
+      REQUIRE_CLOSE(judge.per_prompt(kept), s.metric.per_prompt(logits), 1e-9);
+    }
+    REQUIRE(judge.metric_of(all) == Approx(judge.range().full).margin(1e-9));
+    REQUIRE(std::abs(judge.range().full - judge.range().empty) > 0.01);
+  };
+  check(Gpt2{});
+  check(Llama{});
 }
 
 TEST_CASE("prompts that do not pair are refused") {

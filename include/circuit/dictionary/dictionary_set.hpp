@@ -233,6 +233,19 @@ template <class Set>
   return nullptr;
 }
 
+/// Whether a set describes its modules without error, so that no error is a node.
+template <class S>
+inline constexpr bool describes_exactly = requires { requires S::exact; };
+
+/// A set that can be asked for the activations of all its features, and of some.
+template <class S>
+concept EncodesDensely = requires(const S& s, Layer layer, const at::Tensor& x) {
+  { s.encode_attn(layer, x) } -> std::same_as<at::Tensor>;
+  { s.encode_mlp(layer, x) } -> std::same_as<at::Tensor>;
+  { s.encode_attn(layer, x, x) } -> std::same_as<at::Tensor>;
+  { s.encode_mlp(layer, x, x) } -> std::same_as<at::Tensor>;
+};
+
 /// The kinds this library brings: each dictionary's nonlinearity was chosen when it was read.
 using DictionarySet = BasicDictionarySet<SparseDictionary<>>;
 

@@ -42,6 +42,18 @@ class NeuronBasis {
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const;
   /// x  [batch, pos, d_model]  ln2.hook_normalized
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const;
+  /// The same densely, [batch, pos, units], and of some units alone, [batch, pos, n]. A gradient passes. features [n]
+  /// int64
+  [[nodiscard]] at::Tensor encode_attn(Layer /*layer*/, const at::Tensor& x) const { return x; }
+  [[nodiscard]] at::Tensor encode_attn(Layer /*layer*/, const at::Tensor& x, const at::Tensor& features) const {
+    return x.index_select(-1, features);
+  }
+  [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x) const {
+    return neurons(x, block(layer), [](const at::Tensor& W) { return W; });
+  }
+  [[nodiscard]] at::Tensor encode_mlp(Layer layer, const at::Tensor& x, const at::Tensor& features) const {
+    return neurons(x, block(layer), [&](const at::Tensor& W) { return widened(W.index_select(-1, features)); });
+  }
   /// What neurons read of ln2.hook_normalized, each at its own row of x.
   /// x  [n, d_model]  features [n] int64
   [[nodiscard]] InputReaders mlp_readers(Layer layer, const at::Tensor& x, const at::Tensor& features) const;
@@ -61,6 +73,21 @@ class NeuronBasis {
     return static_cast<std::size_t>(layer.value);
   }
   [[nodiscard]] const BlockWeights& block(Layer layer) const { return blocks_[index(layer)]; }
+
+  /// x  ln2.hook_normalized   of  the columns wanted of a weight or bias
+  template <class Columns>
+  [[nodiscard]] static at::Tensor neurons(const at::Tensor& x, const BlockWeights& w, const Columns& of) {
+    using Act = typename A::Mlp::Activation;
+    const auto read = A::Norm::output(x, w.ln2);
+    const auto sum = [&](const at::Tensor& W, const at::Tensor& b) {
+      return affine(read, of(W), b.defined() ? of(b) : b);
+    };
+    if constexpr (A::Mlp::gated) {
+      return Act::apply(sum(w.mlp.W_gate, w.mlp.b_gate)).mul(sum(w.mlp.W_in, w.mlp.b_in));
+    } else {
+      return Act::apply(sum(w.mlp.W_in, w.mlp.b_in));
+    }
+  }
 
   std::vector<BlockWeights> blocks_;
   Entries attn_;
@@ -127,7 +154,7 @@ NeuronBasis<A, Gate, Slope>::NeuronBasis(const HookedTransformer<A>& model, Gate
     if constexpr (!has_mlp<A>) continue;
     const auto& w = blocks_[l].mlp;
     mlp_.push_back({.W_enc = w.W_in,
-                    .b_enc = w.b_in,
+                    .b_enc = w.b_in.defined() ? w.b_in : make::zeros({config_.d_mlp}, options),
                     .W_dec = w.W_out,
                     .b_in = {},
                     .b_out = w.b_out,

@@ -129,24 +129,24 @@ NodeEvaluation<A, Set, M>::NodeEvaluation(const HookedTransformer<A>& model, con
   const c10::AutoGradMode no_gradient{false};
   const auto corrupt = model.run(prompts_.corrupt, record_modules()).cache;
   const auto clean = model.run(prompts_.clean, record_modules());
-  outside_ = outside_values(dictionaries, corrupt,
-                            {.features = Outside::reference,
-                             .errors = Outside::reference,
-                             .kept_errors = error_terms(dictionaries, clean.cache)});
+  KeepCircuitOptions options{.features = Outside::reference, .errors = Outside::reference};
+  if constexpr (!describes_exactly<Set>) options.kept_errors = error_terms(dictionaries, clean.cache);
+  outside_ = outside_values(dictionaries, corrupt, options);
   find_changes(clean.cache, corrupt);
   range_ = {mean(metric_, clean.logits).template item<double>(), metric_of({})};
 }
 
 template <Architecture A, class Set, Metric M>
 void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean, const Cache& corrupt) {
-  const auto corrupt_errors = error_terms(*dictionaries_, corrupt);
-  const auto& clean_errors = *outside_.options.kept_errors;
+  ErrorTerms corrupt_errors;
+  if constexpr (!describes_exactly<Set>) corrupt_errors = error_terms(*dictionaries_, corrupt);
   for_each_module(
       *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
         const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
         const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt, module, l)));
         add_changes(detail::feature_kind(module), l, change.abs().mean(0));
-        const auto missed = clean_errors.get(module, l).sub(corrupt_errors.get(module, l));
+        if constexpr (describes_exactly<Set>) return;
+        const auto missed = outside_.options.kept_errors->get(module, l).sub(corrupt_errors.get(module, l));
         add_changes(detail::error_kind(module), l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
       });
   const auto& table = model_->weights().W_E;

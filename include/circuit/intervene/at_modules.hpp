@@ -136,27 +136,32 @@ class AtModules {
 };
 
 /// The activations [batch, pos, d_sae] of a module's dictionary.
-template <class... Kinds>
-[[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
-                                const at::Tensor& input) {
-  if (module == Module::stream) return dictionaries.encode_stream(layer, input);
+template <EncodesDensely Set>
+[[nodiscard]] at::Tensor encode(const Set& dictionaries, Module module, Layer layer, const at::Tensor& input) {
+  if constexpr (requires { dictionaries.encode_stream(layer, input); }) {
+    if (module == Module::stream) return dictionaries.encode_stream(layer, input);
+  }
   return module == Module::attn ? dictionaries.encode_attn(layer, input) : dictionaries.encode_mlp(layer, input);
 }
 
 /// The activations [batch, pos, n] of some features of a module's dictionary. features [n] int64
-template <class... Kinds>
-[[nodiscard]] at::Tensor encode(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
-                                const at::Tensor& input, const at::Tensor& features) {
-  if (module == Module::stream) return dictionaries.encode_stream(layer, input, features);
+template <EncodesDensely Set>
+[[nodiscard]] at::Tensor encode(const Set& dictionaries, Module module, Layer layer, const at::Tensor& input,
+                                const at::Tensor& features) {
+  if constexpr (requires { dictionaries.encode_stream(layer, input, features); }) {
+    if (module == Module::stream) return dictionaries.encode_stream(layer, input, features);
+  }
   return module == Module::attn ? dictionaries.encode_attn(layer, input, features)
                                 : dictionaries.encode_mlp(layer, input, features);
 }
 
 /// The features of a module's dictionary that are active. input [batch, pos, d_in]
-template <class... Kinds>
-[[nodiscard]] ActiveFeatures encode_active(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
+template <class Set>
+[[nodiscard]] ActiveFeatures encode_active(const Set& dictionaries, Module module, Layer layer,
                                            const at::Tensor& input) {
-  if (module == Module::stream) return dictionaries.active_stream(layer, input);
+  if constexpr (requires { dictionaries.active_stream(layer, input); }) {
+    if (module == Module::stream) return dictionaries.active_stream(layer, input);
+  }
   return module == Module::attn ? dictionaries.active_attn(layer, input) : dictionaries.active_mlp(layer, input);
 }
 
@@ -207,16 +212,16 @@ void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers,
 /// a gradient only active decoder rows are touched.
 /// input   [batch, pos, d_in]   return  [batch, pos, d_out]
 /// later   of the pass at hand, which comes here at every module with a dictionary
-template <class... Kinds>
-[[nodiscard]] at::Tensor reconstruct(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
-                                     const at::Tensor& input, LaterWrites& later) {
+template <EncodesDensely Set>
+[[nodiscard]] at::Tensor reconstruct(const Set& dictionaries, Module module, Layer layer, const at::Tensor& input,
+                                     LaterWrites& later) {
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   const auto shaped = [&](const at::Tensor& rows) {
     return rows.view({input.size(0), input.size(1), dictionary.d_out()});
   };
   const auto earlier = module == Module::mlp ? later.take(layer) : at::Tensor{};
   at::Tensor out;
-  if (c10::GradMode::is_enabled() && input.requires_grad()) {
+  if (describes_exactly<Set> || (c10::GradMode::is_enabled() && input.requires_grad())) {
     const auto acts = encode(dictionaries, module, layer, input);
     out = dictionary.output(dictionary.decode(acts), input);
     for (std::int64_t ahead = 1; ahead <= dictionary.later_layers(); ++ahead) {
@@ -235,9 +240,8 @@ template <class... Kinds>
 }
 
 /// What one module's own dictionary makes of its input alone.
-template <class... Kinds>
-[[nodiscard]] at::Tensor reconstruct(const BasicDictionarySet<Kinds...>& dictionaries, Module module, Layer layer,
-                                     const at::Tensor& input) {
+template <EncodesDensely Set>
+[[nodiscard]] at::Tensor reconstruct(const Set& dictionaries, Module module, Layer layer, const at::Tensor& input) {
   LaterWrites none;
   return reconstruct(dictionaries, module, layer, input, none);
 }

@@ -73,8 +73,8 @@ template <class Set>
 /// The dictionary that holds a feature.
 /// throws  NameError   when that layer has no dictionary
 /// throws  IndexError  when the dictionary has no such feature
-template <class... Kinds>
-const DictionaryWeights& require_feature(const BasicDictionarySet<Kinds...>& dictionaries, const FeatureId& id) {
+template <class Set>
+const DictionaryWeights& require_feature(const Set& dictionaries, const FeatureId& id) {
   const auto* dictionary = dictionary_of(dictionaries, id.module, id.layer);
   if (dictionary == nullptr)
     throw NameError{{.tensor = to_string(id), .problem = "there is no dictionary at that layer"}};

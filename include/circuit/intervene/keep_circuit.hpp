@@ -82,9 +82,9 @@ struct OutsideValues {
 
 /// reference  a run of prompts of the length to come; its batch may differ, except for Outside::reference
 /// throws     ConfigError for a first layer behind cross-layer features that write into it or beyond
-template <ModuleCache Cache, class... Kinds>
-[[nodiscard]] OutsideValues<BasicDictionarySet<Kinds...>> outside_values(
-    const BasicDictionarySet<Kinds...>& dictionaries, const Cache& reference, const KeepCircuitOptions& options = {});
+template <ModuleCache Cache, EncodesDensely Set>
+[[nodiscard]] OutsideValues<Set> outside_values(const Set& dictionaries, const Cache& reference,
+                                                const KeepCircuitOptions& options = {});
 
 /// An attachment that runs the model on a circuit alone: at every module with a dictionary, features and errors outside
 /// the circuit are replaced. Kept errors are the run's own (what the module computes on the replaced stream, minus the
@@ -137,10 +137,9 @@ template <class Set>
 
 /// `model.run(clean, keep_circuit(dictionaries, kept, model.run(corrupt, record_modules()).cache))`.
 /// throws     as that, and as outside_values does
-template <ModuleCache Cache, class... Kinds>
-[[nodiscard]] CircuitOnly<BasicDictionarySet<Kinds...>> keep_circuit(const BasicDictionarySet<Kinds...>& dictionaries,
-                                                                     const KeptNodes& kept, const Cache& reference,
-                                                                     const KeepCircuitOptions& options = {}) {
+template <ModuleCache Cache, EncodesDensely Set>
+[[nodiscard]] CircuitOnly<Set> keep_circuit(const Set& dictionaries, const KeptNodes& kept, const Cache& reference,
+                                            const KeepCircuitOptions& options = {}) {
   return {outside_values(dictionaries, reference, options), kept};
 }
 
@@ -188,11 +187,10 @@ template <class Set>
 
 namespace circuit {
 
-template <ModuleCache Cache, class... Kinds>
-OutsideValues<BasicDictionarySet<Kinds...>> outside_values(const BasicDictionarySet<Kinds...>& dictionaries,
-                                                           const Cache& reference, const KeepCircuitOptions& options) {
+template <ModuleCache Cache, EncodesDensely Set>
+OutsideValues<Set> outside_values(const Set& dictionaries, const Cache& reference, const KeepCircuitOptions& options) {
   const c10::AutoGradMode no_gradient{false};
-  OutsideValues<BasicDictionarySet<Kinds...>> outside{.dictionaries = dictionaries, .options = options};
+  OutsideValues<Set> outside{.dictionaries = dictionaries, .options = options};
   LaterWrites later;
   for_each_module(
       dictionaries, reference, [&](Module module, Layer layer, const at::Tensor& input, const at::Tensor& output) {
@@ -225,19 +223,21 @@ void CircuitOnly<Set>::keep_features(const std::map<Feature, std::set<Position>>
   const auto& dictionary = *dictionary_of(dictionaries, module, layer);
   const auto& input = outside_.place(module, layer).input;
   std::vector<Feature> features;
-  std::vector<at::Tensor> masks;
+  std::vector<std::int64_t> kept;  // in the mask, row by row
+  const auto count = static_cast<std::int64_t>(positions.size());
   for (const auto& [feature, where] : positions) {
+    for (const auto position : where) {
+      kept.push_back(position.value * count + static_cast<std::int64_t>(features.size()));
+    }
     features.push_back(feature);
-    auto mask = make::zeros({input.size(1)}, dictionary.options());
-    for (const auto position : where) mask[position.value].fill_(1);
-    masks.push_back(std::move(mask));
   }
   auto& here = kept_[{module, layer}];
   here.features = detail::feature_index(features, dictionary);
   for (std::int64_t ahead = 0; ahead <= dictionary.later_layers(); ++ahead) {
     here.decoder_rows.push_back(dictionary.decoder_rows(here.features, ahead));
   }
-  here.mask = make::stack(masks, -1);
+  here.mask = make::zeros({input.size(1), count}, dictionary.options());
+  here.mask.view(-1).index_fill_(0, detail::ids_tensor(kept).to(here.mask.device()), 1);
   if (outside_.options.features == Outside::zero) {
     here.base_acts = here.mask.mul(0);
   } else {

@@ -118,8 +118,8 @@ class ErrorTerms {
   std::array<std::vector<at::Tensor>, 3> by_module_;
 };
 
-template <ModuleCache Cache, class... Kinds>
-[[nodiscard]] ErrorTerms error_terms(const BasicDictionarySet<Kinds...>& dictionaries, const Cache& cache) {
+template <ModuleCache Cache, EncodesDensely Set>
+[[nodiscard]] ErrorTerms error_terms(const Set& dictionaries, const Cache& cache) {
   const c10::AutoGradMode no_gradient{false};
   ErrorTerms errors;
   LaterWrites later;

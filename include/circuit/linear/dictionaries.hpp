@@ -29,10 +29,6 @@ concept ReadsAtInput = Dictionaries<S> && requires(const S& s, Layer layer, cons
   { s.mlp_readers(layer, x, x) } -> std::same_as<InputReaders>;
 };
 
-/// Whether a set describes its modules without error, so that no error is a node.
-template <class S>
-inline constexpr bool describes_exactly = requires { requires S::exact; };
-
 /// Whether a set's features are the model's own units: the dimensions of hook_z and the MLP's neurons, each in order.
 template <class S>
 inline constexpr bool describes_own_units = requires { requires S::own_units; };
