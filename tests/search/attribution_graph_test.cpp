@@ -316,3 +316,29 @@ TEST_CASE("a batch has a graph for each prompt, as if it were alone") {
   }
   REQUIRE_THROWS_AS(search.by_prompt(s.model, s.set, s.tokens.squeeze(0)), ShapeError);
 }
+
+TEST_CASE("into a logit of a pooled graph goes the mean of the prompts' logits") {
+  const Random<Gpt2> s;
+  const auto tokens = at::cat({s.tokens, s.tokens.flip(1), s.tokens.add(1).remainder(s.model.config().d_vocab)});
+  const std::vector<std::int64_t> chosen{1, 4};
+  const AttributionGraph search{.keep = keep::All{}, .logits = {.tokens = chosen}};
+  const auto pooled = search.pooled(s.model, s.set, tokens);
+  const auto last = s.model.run(tokens).logits.select(1, -1);
+  const auto expected = last.sub(last.mean(-1, true)).mean(0);
+  const auto probability = last.softmax(-1).mean(0);
+  for (const auto token : chosen) {
+    const auto logit = Node::logit(Position{static_cast<std::int32_t>(tokens.size(1)) - 1},
+                                   static_cast<std::int32_t>(token));
+    double sum = 0;
+    for (const auto& e : pooled.incoming(logit)) sum += e.edge.nn_attrib;
+    for (const auto& row : pooled.biases()) {
+      if (row.target == logit) sum += row.nn_attrib;
+    }
+    REQUIRE(sum == Approx(expected[token].item<double>()).margin(1e-9));
+    REQUIRE(pooled.bundle(logit).nodegrad == Approx(probability[token].item<double>()).margin(1e-9));
+  }
+  REQUIRE(pooled.info().prompts == 3);
+  const auto shared = search.pooled(s.model, s.set, tokens, pooling::Mean{}, 1.0);
+  REQUIRE(shared.edge_count() > 0);
+  REQUIRE(shared.edge_count() < pooled.edge_count());
+}

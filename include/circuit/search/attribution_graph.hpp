@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "circuit/graph/influence.hpp"
+#include "circuit/graph/pool.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/logit_targets.hpp"
@@ -81,6 +82,15 @@ struct AttributionGraph {
       graphs.push_back((*this)(model, dictionaries, tokens.narrow(0, b, 1), observers...));
     }
     return graphs;
+  }
+
+  /// One graph of all prompts of a batch, their own graphs pooled: an edge is multiplied out on each prompt, and only
+  /// then does a rule make one number of them.
+  /// tokens  [batch, pos] int64   least_share  of the prompts whose graphs must have an edge
+  template <Architecture A, Dictionaries Set, PoolRule Rule = pooling::Mean>
+  [[nodiscard]] Circuit pooled(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens,
+                               const Rule& rule = {}, double least_share = 0) const {
+    return pool(by_prompt(model, dictionaries, tokens), rule, least_share);
   }
 };
 
