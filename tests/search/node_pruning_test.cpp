@@ -1,5 +1,6 @@
 #include "circuit/search/node_pruning.hpp"
 
+#include "circuit/dictionary/neuron_basis.hpp"
 #include "circuit/evaluate/node_faithfulness.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "random_model.hpp"
@@ -59,8 +60,7 @@ TEST_CASE("gates of 0 and 1 are a circuit as the evaluation runs it") {
   for (std::size_t i = 0; i < judge.changes().size(); ++i) {
     if (i % 3 == 1) continue;
     kept.push_back(judge.changes()[i].node);
-    const auto [tensor, column] = gates.find(kept.back());
-    (*tensor)[kept.back().position.value][column].fill_(1);
+    gates.put(std::vector{NodeAttribution{kept.back(), 1}});
   }
   detail::GatedNodes<DictionarySet> run{s.set, prepared.places, gates, prepared.unkept_embedding};
   const auto gated = metric.per_prompt(s.model.forward(prepared.clean, run));
@@ -97,6 +97,89 @@ TEST_CASE("pruning finds smaller faithful circuits than the ranking it starts fr
   const auto again = NodePruning{.steps = 3}(s.model, s.set, s.batches, Pruned::metric_of);
   const auto same = NodePruning{.steps = 3}(s.model, s.set, s.batches, Pruned::metric_of);
   for (std::size_t i = 0; i < again.size(); ++i) REQUIRE(again[i].attribution == same[i].attribution);
+}
+
+TEST_CASE("a number of nodes moves the price until so many gates are open") {
+  const Pruned s;
+  const std::vector<ContrastBatch> one{s.batches[0]};
+  std::size_t open = 0;
+  const auto count_open = [&](const RoundDone& done) { open = done.edges; };
+  for (const std::size_t nodes : {std::size_t{30}, std::size_t{90}}) {
+    const auto found = NodePruning{.steps = 400, .nodes = nodes}(s.model, s.set, one, Pruned::metric_of, count_open);
+    REQUIRE(found.size() > 2 * nodes);
+    REQUIRE(static_cast<double>(open) == Approx(static_cast<double>(nodes)).epsilon(0.25));
+  }
+}
+
+TEST_CASE("pruning from a ranking of masks is what it does by itself; from a part of it, all else stays closed") {
+  const Pruned s;
+  const NodePruning search{.steps = 5};
+  const auto masks = in_order(mask_attributions(s.model, s.set, s.batches, Pruned::metric_of, {.steps = 6}));
+  const auto by_itself = search(s.model, s.set, s.batches, Pruned::metric_of);
+  const auto from_masks = search.from(masks, s.model, s.set, s.batches, Pruned::metric_of);
+  REQUIRE(from_masks.size() == by_itself.size());
+  for (std::size_t i = 0; i < by_itself.size(); ++i) {
+    REQUIRE(from_masks[i].node == by_itself[i].node);
+    REQUIRE(from_masks[i].attribution == by_itself[i].attribution);
+  }
+  const auto some = std::span{masks}.first(20);
+  const auto part = search.from(some, s.model, s.set, s.batches, Pruned::metric_of);
+  REQUIRE(part.size() == 20);
+  for (std::size_t i = 0; i < part.size(); ++i) REQUIRE(part[i].node == some[i]);
+  REQUIRE_THROWS_AS(search.from({}, s.model, s.set, s.batches, Pruned::metric_of), ValueError);
+}
+
+TEST_CASE("gates of a model's own units pass their gradients on through one another") {
+  const auto check = []<class A>(A) {
+    const auto model = random_model::make<A>(41);
+    const NeuronBasis basis{model};
+    const auto batch = random_batch(model.config(), 43, 3);
+    const auto metric = LogitDifference{batch};
+    const auto prepared = detail::pruning_batch(model, basis, batch, metric);
+    const NodeEvaluation judge{model, basis, batch, metric};
+    auto gates = detail::no_gates(basis, prepared.places, prepared.unkept_embedding);
+    std::vector<NodeAttribution> half;
+    std::vector<Node> kept;
+    for (std::size_t i = 0; i < judge.changes().size(); ++i) {
+      const auto node = judge.changes()[i].node;
+      half.push_back({node, i % 3 == 1 ? 0.0 : 1.0});
+      if (i % 3 != 1) kept.push_back(node);
+    }
+    gates.put(half);
+    detail::GatedNodes run{basis, prepared.places, gates, prepared.unkept_embedding};
+    REQUIRE_CLOSE(metric.per_prompt(model.forward(prepared.clean, run)), judge.per_prompt(kept), 1e-9);
+
+    const auto misfit = [&](const Node& node, double value) {
+      auto moved = gates.with([](const at::Tensor& g) { return g.clone(); });
+      moved.put(std::vector{NodeAttribution{node, value}});
+      return prepared.misfit(model, basis, moved).template item<double>();
+    };
+    std::vector<at::Tensor> leaves;
+    auto taped = gates.with([&](const at::Tensor& g) {
+      leaves.push_back(g.detach().requires_grad_(true));
+      return leaves.back();
+    });
+    const c10::AutoGradMode with_gradient{true};
+    const auto gradients = gradient_of(prepared.misfit(model, basis, taped), leaves);
+    std::map<at::Tensor*, std::size_t> number;
+    for (auto& [key, tensor] : taped.modules) number.emplace(&tensor, number.size());
+    const c10::AutoGradMode no_gradient{false};
+    double largest = 0;
+    for (std::size_t i = 0; i < half.size(); i += half.size() / 12) {
+      const auto& [node, value] = half[i];
+      if (node.kind == NodeKind::embedding) continue;
+      const double step = 1e-5;
+      const auto expected = (misfit(node, value + step) - misfit(node, value - step)) / (2 * step);
+      const auto [tensor, at] = taped.find(node);
+      INFO(node);
+      REQUIRE(gradients[number.at(tensor)].flatten()[at].template item<double>() ==
+              Approx(expected).epsilon(1e-5).margin(1e-9));
+      largest = std::max(largest, std::abs(expected));
+    }
+    REQUIRE(largest > 1e-4);
+  };
+  check(Gpt2{});
+  check(Llama{});
 }
 
 TEST_CASE("masks of batches are those of all their prompts") {

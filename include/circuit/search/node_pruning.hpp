@@ -14,9 +14,9 @@
 
 #include "circuit/core/progress.hpp"
 #include "circuit/data/contrast_batch.hpp"
+#include "circuit/search/gated_nodes.hpp"
 #include "circuit/search/hard_concrete.hpp"
 #include "circuit/search/mask_attributions.hpp"
-#include "circuit/search/module_nodes.hpp"
 
 namespace circuit {
 
@@ -29,6 +29,7 @@ struct NodePruning {
   std::int64_t steps = 400;     ///< one batch each
   double rate = 0.1;            ///< Adam's; over the second half it falls to 0
   double price = 10.0;          ///< what all nodes kept cost; a metric lost altogether costs 1
+  std::size_t nodes = 0;        ///< if given, as many gates may stay open at no cost; twice as many cost the price
   double spread = 3.0;          ///< first log odds run from this, of the node that masks rank first, to its negative
   std::int64_t mask_steps = 6;  ///< of the walk that ranks them
   std::uint64_t seed = 0;       ///< of the gates' noise and the order of batches
@@ -42,78 +43,31 @@ struct NodePruning {
   [[nodiscard]] std::vector<NodeAttribution> operator()(const HookedTransformer<A>& model, const Set& dictionaries,
                                                         std::span<const ContrastBatch> batches,
                                                         const MetricOf& metric_of, Observers&&... observers) const;
+  /// The same from an order of one's own, the largest first: what another search found, or the part of a circuit that
+  /// is to become smaller. Nodes that are not in it stay closed.
+  /// throws     also ValueError for no nodes
+  template <Architecture A, Dictionaries Set, class MetricOf, Observer... Observers>
+  [[nodiscard]] std::vector<NodeAttribution> from(std::span<const Node> start, const HookedTransformer<A>& model,
+                                                  const Set& dictionaries, std::span<const ContrastBatch> batches,
+                                                  const MetricOf& metric_of, Observers&&... observers) const;
+
+  /// How many gates are free of cost at a step: over the first half of the steps as many fewer, in proportion, as lead
+  /// from those open at first to `nodes`.
+  [[nodiscard]] double free_nodes(std::int64_t step, double open_at_first) const {
+    const auto left = std::max(0.0, 1 - 2 * static_cast<double>(step) / static_cast<double>(steps));
+    const auto aim = static_cast<double>(nodes);
+    return aim * std::pow(std::max(1.0, open_at_first / aim), left);
+  }
 };
 
 }  // namespace circuit
 
 namespace circuit::detail {
 
-/// Gates of all nodes: a tensor [pos, features + 1] for each module, errors last, and one of embeddings [pos, 1].
-struct NodeGates {
-  std::map<std::pair<Module, Layer>, at::Tensor> modules{};
-  at::Tensor embedding{};
-
-  /// One of the tensors, and the column of a node in it.
-  [[nodiscard]] std::pair<at::Tensor*, std::int64_t> find(const Node& node) {
-    if (is_embedding(node.kind)) return {&embedding, 0};
-    auto& gates = modules.at({module_of(node), node.layer});
-    return {&gates, is_error(node.kind) ? gates.size(1) - 1 : node.feature.value};
-  }
-  /// As many with `make` of each, of an order that is always the same.
-  template <class Make>
-  [[nodiscard]] NodeGates with(Make&& make) const {
-    NodeGates out;
-    for (const auto& [key, gates] : modules) out.modules[key] = make(gates);
-    out.embedding = make(embedding);
-    return out;
-  }
-  [[nodiscard]] std::vector<at::Tensor> all() const {
-    std::vector<at::Tensor> out;
-    for (const auto& [key, gates] : modules) out.push_back(gates);
-    out.push_back(embedding);
-    return out;
-  }
-};
-
-/// An attachment that holds every node between its reference's value and its own, as its gate says.
-template <class Set>
-class GatedNodes {
- public:
-  using Places = typename AtStrength<Set>::Places;
-
-  GatedNodes(const Set& set, const Places& places, const NodeGates& gates, at::Tensor unkept_embedding)
-      : modules_{set}, places_{&places}, gates_{&gates}, unkept_embedding_{std::move(unkept_embedding)} {}
-
-  void visit(hook::embed /*point*/, Layer /*layer*/, at::Tensor& value) const {
-    value = unkept_embedding_.add(value.sub(unkept_embedding_).mul(gates_->embedding));
-  }
-
-  template <ModulePoint P>
-  void visit(P point, Layer layer, at::Tensor& value) {
-    modules_.visit(point, layer, value,
-                   [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*output*/) {
-                     return gated(module, l, input);
-                   });
-  }
-
- private:
-  [[nodiscard]] at::Tensor gated(Module module, Layer layer, const at::Tensor& input) const {
-    const auto& here = places_->at({module, layer});
-    const auto& gates = gates_->modules.at({module, layer});
-    const auto features = gates.size(1) - 1;
-    const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
-    const auto more = dense_writes(modules_.dictionaries(), module, layer, input).sub(here.activations);
-    auto out = here.described.add(more.mul(gates.narrow(1, 0, features)).matmul(widened(dictionary.W_dec)));
-    if (!here.rest.defined()) return out;
-    out = with_own(std::move(out), dictionary, input);
-    return out.add(here.rest).add(here.rest_change.mul(gates.narrow(1, features, 1)));
-  }
-
-  AtModules<Set> modules_;
-  const Places* places_;
-  const NodeGates* gates_;
-  at::Tensor unkept_embedding_;
-};
+/// The square of how far a number of open gates is over the free ones, in shares of these.
+[[nodiscard]] inline at::Tensor over(const at::Tensor& open, double free) {
+  return open.div(free).sub(1.0).clamp_min(0.0).square();
+}
 
 /// What one batch's gated runs need.
 template <class Set, class M>
@@ -150,19 +104,6 @@ template <Architecture A, class Set, class M>
           full.mean().sub(metric.per_prompt(corrupt.logits).mean())};
 }
 
-/// Zeros for every node there could be.
-template <class Set>
-[[nodiscard]] NodeGates no_gates(const Set& set, const typename AtStrength<Set>::Places& places,
-                                 const at::Tensor& embedding) {
-  NodeGates out;
-  for (const auto& [key, place] : places) {
-    const auto features = dictionary_of(set, key.first, key.second)->d_sae();
-    out.modules[key] = make::zeros({embedding.size(1), features + 1}, embedding.options());
-  }
-  out.embedding = make::zeros({embedding.size(1), 1}, embedding.options());
-  return out;
-}
-
 }  // namespace circuit::detail
 
 namespace circuit {
@@ -172,28 +113,37 @@ std::vector<NodeAttribution> NodePruning::operator()(const HookedTransformer<A>&
                                                      std::span<const ContrastBatch> batches, const MetricOf& metric_of,
                                                      Observers&&... observers) const {
   if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
-  auto found = strongest(mask_attributions(model, dictionaries, batches, metric_of, {.steps = mask_steps}),
-                         static_cast<std::size_t>(-1), [](const Node&) { return true; });
+  const auto start = in_order(mask_attributions(model, dictionaries, batches, metric_of, {.steps = mask_steps}));
+  return from(start, model, dictionaries, batches, metric_of, std::forward<Observers>(observers)...);
+}
+
+template <Architecture A, Dictionaries Set, class MetricOf, Observer... Observers>
+std::vector<NodeAttribution> NodePruning::from(std::span<const Node> start, const HookedTransformer<A>& model,
+                                               const Set& dictionaries, std::span<const ContrastBatch> batches,
+                                               const MetricOf& metric_of, Observers&&... observers) const {
+  if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
+  if (batches.empty()) throw ValueError{{.tensor = "batches", .expected = "at least one", .got = "none"}};
+  if (start.empty()) throw ValueError{{.tensor = "start", .expected = "at least one node", .got = "none"}};
+  std::vector<NodeAttribution> found;
+  for (const auto& node : start) found.push_back({node, 1});
   using M = std::remove_cvref_t<decltype(metric_of(batches.front()))>;
   std::vector<detail::PruningBatch<Set, M>> prepared;
   for (const auto& batch : batches) {
     prepared.push_back(detail::pruning_batch(model, dictionaries, batch, metric_of(batch)));
   }
   auto log_odds = detail::no_gates(dictionaries, prepared.front().places, prepared.front().unkept_embedding);
-  auto nodes = log_odds.with([](const at::Tensor& gates) { return make::zeros_like(gates); });  // 1 where there is one
+  auto present = log_odds.with([](const at::Tensor& gates) { return make::zeros_like(gates); });  // 1 for a node
   const auto count = static_cast<double>(found.size());
+  present.put(found);
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const auto set = [&](detail::NodeGates& gates, double value) {
-      const auto [tensor, column] = gates.find(found[i].node);
-      (*tensor)[found[i].node.position.value][column].fill_(value);
-    };
-    set(nodes, 1);
-    set(log_odds, spread * (1 - 2 * static_cast<double>(i) / count));
+    found[i].attribution = spread * (1 - 2 * static_cast<double>(i) / count);
   }
-  const auto masks = nodes.all();
+  log_odds.put(found);
+  const auto masks = present.all();
   std::vector<hard_concrete::AdamStep> adam;
   for (const auto& mask : masks) adam.emplace_back(mask);
   std::mt19937_64 bits{seed};
+  double open_at_first = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
     if (stop.stop_requested()) throw Cancelled{"the search"};
     const c10::AutoGradMode with_gradient{true};
@@ -205,8 +155,10 @@ std::vector<NodeAttribution> NodePruning::operator()(const HookedTransformer<A>&
       open = open.defined() ? open.add(kept) : kept;
       return hard_concrete::draw(leaves.back(), bits).mul(masks[leaves.size() - 1]);
     });
+    if (step == 1) open_at_first = open.template item<double>();
+    const auto cost = nodes == 0 ? open.div(count) : detail::over(open, free_nodes(step, open_at_first));
     const auto& batch = prepared[bits() % prepared.size()];
-    const auto gradients = gradient_of(batch.misfit(model, dictionaries, gates).add(open.div(count), price), leaves);
+    const auto gradients = gradient_of(batch.misfit(model, dictionaries, gates).add(cost, price), leaves);
     const auto left = static_cast<double>(steps - step + 1) / static_cast<double>(steps);
     std::size_t i = 0;
     log_odds = log_odds.with([&](const at::Tensor& odds) {
@@ -218,9 +170,10 @@ std::vector<NodeAttribution> NodePruning::operator()(const HookedTransformer<A>&
     notify(RoundDone{static_cast<std::size_t>(step), static_cast<std::size_t>(open.template item<double>())},
            observers...);
   }
+  log_odds = log_odds.with([](const at::Tensor& odds) { return odds.to(at::kCPU, at::kDouble).contiguous(); });
   for (auto& each : found) {
-    const auto [tensor, column] = log_odds.find(each.node);
-    each.attribution = (*tensor)[each.node.position.value][column].template item<double>();
+    const auto [tensor, number] = log_odds.find(each.node);
+    each.attribution = data_of<double>(*tensor)[number];
   }
   return found;
 }
