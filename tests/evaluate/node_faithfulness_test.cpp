@@ -47,6 +47,19 @@ TEST_CASE("the empty circuit is the corrupt run, and the circuit of every node t
   REQUIRE(std::abs(curve[1].faithfulness - 1) > 1e-4);
 }
 
+TEST_CASE("the rest of a circuit is the circuit of all other nodes") {
+  const Setting s;
+  const auto judge = s.judge();
+  const auto all = ranked_by_change(judge.changes());
+  REQUIRE(judge.faithfulness_of_rest(all) == Approx(0).margin(1e-10));
+  REQUIRE(judge.faithfulness_of_rest({}) == Approx(1).margin(1e-9));
+  const auto half = static_cast<std::ptrdiff_t>(all.size() / 2);
+  const std::vector<Node> first{all.begin(), all.begin() + half};
+  const std::vector<Node> second{all.begin() + half, all.end()};
+  REQUIRE(judge.faithfulness_of_rest(first) == Approx(judge.faithfulness(second)).margin(1e-12));
+  REQUIRE(std::abs(judge.faithfulness(first) - judge.faithfulness(second)) > 1e-4);
+}
+
 TEST_CASE("with all errors kept, the empty circuit is the corrupt dictionaries' output and the clean errors") {
   const Setting s;
   const auto errors = error_terms(s.dictionaries, s.model.run(s.prompts.clean, record_modules()).cache);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -63,6 +64,16 @@ class NodeEvaluation {
   /// Its mean over prompts.
   [[nodiscard]] double metric_of(std::span<const Node> kept) const {
     return per_prompt(kept).mean().template item<double>();
+  }
+  [[nodiscard]] double faithfulness(std::span<const Node> kept) const { return range_.share(metric_of(kept)); }
+  /// What the model still does with all nodes but these, which hold corrupt values; 0 where the circuit is complete.
+  [[nodiscard]] double faithfulness_of_rest(std::span<const Node> kept) const {
+    const std::set<Node> circuit{kept.begin(), kept.end()};
+    std::vector<Node> rest;
+    for (const auto& change : changes_) {
+      if (!circuit.contains(change.node)) rest.push_back(change.node);
+    }
+    return faithfulness(rest);
   }
   /// Faithfulness of the first n nodes, for each n of `sizes`.
   [[nodiscard]] std::vector<NodeSizePoint> curve(std::span<const Node> ranked,
