@@ -16,6 +16,7 @@
 #include "circuit/evaluate/faithfulness.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/intervene/keep_circuit.hpp"
+#include "circuit/linear/post_norm.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/search/for_each_node.hpp"
 #include "circuit/search/module_nodes.hpp"
@@ -46,7 +47,7 @@ struct NodeSizePoint {
 /// Judges sets of nodes on clean prompts, each node outside holding its value on the same prompt's corrupt partner: a
 /// feature its activation, an error the corrupt run's error, an embedding the corrupt token's. A feature inside is
 /// computed on the run at hand, an error inside is the clean run's and never recomputed. The empty circuit is then the
-/// corrupt run, and the full one the clean run.
+/// corrupt run, and the full one the clean run. Not for a model's own units where they write before a post-norm.
 /// source  Marks et al. 2024 (sparse feature circuits), section 4, with errors counted as nodes
 template <Architecture A, class Set, Metric M>
 class NodeEvaluation {
@@ -136,6 +137,7 @@ NodeEvaluation<A, Set, M>::NodeEvaluation(const HookedTransformer<A>& model, con
       metric_{std::move(metric)},
       errors_{errors},
       outside_{.dictionaries = dictionaries} {
+  static_assert(!mlp_writes_pass_post_norm<A, Set>, "neurons that write before a post-norm have no place outside it");
   prompts_.check();
   const c10::AutoGradMode no_gradient{false};
   const auto corrupt = model.run(prompts_.corrupt, record_modules()).cache;

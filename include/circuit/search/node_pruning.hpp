@@ -122,6 +122,7 @@ std::vector<NodeAttribution> NodePruning::from(std::span<const Node> start, cons
                                                const Set& dictionaries, std::span<const ContrastBatch> batches,
                                                const MetricOf& metric_of, Observers&&... observers) const {
   if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
+  static_assert(!mlp_writes_pass_post_norm<A, Set>, "neurons that write before a post-norm have no gates behind it");
   if (batches.empty()) throw ValueError{{.tensor = "batches", .expected = "at least one", .got = "none"}};
   if (start.empty()) throw ValueError{{.tensor = "start", .expected = "at least one node", .got = "none"}};
   std::vector<NodeAttribution> found;
