@@ -293,8 +293,8 @@ inline circuit::DictionarySet normalizing_residual_dictionaries(const circuit::M
   return set;
 }
 
-/// A crosscoder of the streams before some layers: a part that reads and writes all, and one that reads the first and
-/// writes the others.
+/// A crosscoder of the streams before some layers: a part that reads and writes all, one that reads the first and
+/// writes the others, and one that reads all and writes the last.
 inline circuit::Crosscoder crosscoder(const circuit::ModelConfig& c, std::uint64_t seed,
                                       std::vector<circuit::Layer> layers) {
   using namespace circuit;
@@ -314,6 +314,7 @@ inline circuit::Crosscoder crosscoder(const circuit::ModelConfig& c, std::uint64
   Crosscoder out{.layers = layers, .name = "random crosscoder"};
   out.parts.push_back(part(layers, layers, 14));
   out.parts.push_back(part({layers.front()}, {layers.begin() + 1, layers.end()}, 9));
+  out.parts.push_back(part(layers, {layers.back()}, 8));
   out.b_out = random({static_cast<std::int64_t>(layers.size()), c.d_model}, 0.3);
   return out;
 }

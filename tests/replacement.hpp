@@ -135,10 +135,34 @@ class Replacement {
   }
   at::Tensor resid_final() const { return resid(circuit::Layer{static_cast<std::int32_t>(config_.n_layers)}, false); }
 
-  /// Pre-activations [pos, d_sae] of a dictionary of the stream, given the stream.
-  at::Tensor stream_pre(circuit::Layer l, const at::Tensor& x) const {
+  /// What a feature of the stream reads: the stream, or [pos, layers, d_model] of a crosscoder's feature.
+  at::Tensor stream_read(const circuit::Node& target) const {
+    const auto* across = set_.crosscoder(target.layer);
+    if (across == nullptr) return resid(target.layer, false, false);
+    std::vector<at::Tensor> streams;
+    for (const auto l : part_of(*across, target.feature.value).first->reads) streams.push_back(resid(l, false, false));
     const c10::AutoGradMode with_gradient{true};
-    return pre(*set_.stream(l), stream_held_[slot(l)], x);
+    return at::stack(streams, 1);
+  }
+  /// Pre-activations [pos, d_sae or less] of a dictionary of the stream, given what its feature reads.
+  at::Tensor stream_pre(const circuit::Node& target, const at::Tensor& x) const {
+    const c10::AutoGradMode with_gradient{true};
+    if (const auto* across = set_.crosscoder(target.layer)) {
+      const auto [part, first] = part_of(*across, target.feature.value);
+      const auto& d = part->dictionary;
+      return at::cat({at::zeros({x.size(0), first}, at::kDouble), x.flatten(1).matmul(d.W_enc).add(d.b_enc)}, 1);
+    }
+    return pre(*set_.stream(target.layer), stream_held_[slot(target.layer)], x);
+  }
+  /// The part of a crosscoder that a feature belongs to, and its first feature.
+  static std::pair<const circuit::CrosscoderPart*, std::int64_t> part_of(const circuit::Crosscoder& across,
+                                                                        std::int64_t feature) {
+    std::int64_t first = 0;
+    for (const auto& part : across.parts) {
+      if (feature < first + part.dictionary.d_sae()) return {&part, first};
+      first += part.dictionary.d_sae();
+    }
+    return {};
   }
   /// Pre-activations [pos, d_sae] of a layer's transcoder, given the stream before its MLP.
   at::Tensor mlp_pre(circuit::Layer l, const at::Tensor& x) const {
@@ -334,12 +358,32 @@ class Replacement {
   at::Tensor forward_as(bool frozen_active_set, Change&& change) const {
     auto x = embed;
     std::vector<at::Tensor> changed;  // the MLP features' activations, by layer
+    std::vector<at::Tensor> unreplaced;  // the stream by layer, before it is replaced
     const auto pass_stream = [&](circuit::Layer l) {
+      unreplaced.push_back(x);
       const auto* d = set_.stream(l);
       if (d == nullptr) return;
-      const auto acts = set_.crosscoder(l) != nullptr ? stream_acts[slot(l)]  // which no stream moves
-                        : frozen_active_set           ? held(stream_pre(l, x), stream_acts[slot(l)])
-                                                      : set_.encode_stream(l, x);
+      at::Tensor acts;
+      if (const auto* across = set_.crosscoder(l)) {
+        std::vector<at::Tensor> parts;
+        std::int64_t first = 0;
+        for (const auto& part : across->parts) {
+          const auto features = part.dictionary.d_sae();
+          const auto at_run = stream_acts[slot(l)].narrow(1, first, features);
+          first += features;
+          if (!part.causal() || part.reads.back() > l) {  // which no stream moves
+            parts.push_back(at_run);
+            continue;
+          }
+          std::vector<at::Tensor> read;
+          for (const auto r : part.reads) read.push_back(unreplaced[slot(r)]);
+          parts.push_back(held(at::cat(read, 1).matmul(part.dictionary.W_enc).add(part.dictionary.b_enc), at_run));
+        }
+        acts = at::cat(parts, 1);
+      } else {
+        acts = frozen_active_set ? held(pre(*d, stream_held_[slot(l)], x), stream_acts[slot(l)])
+                                 : set_.encode_stream(l, x);
+      }
       const auto written = decoded(*d, stream_held_[slot(l)], change(acts, l, circuit::NodeKind::resid_feature));
       x = written.add(stream_rest[slot(l)]);
     };

@@ -26,7 +26,7 @@ TEST_CASE("a crosscoder's features read all layers together and write into each 
   const auto d = across.d_model();
   const auto x = random_model::Source{4}({2, 5, 3, d}, 1.0);
   const auto acts = across.encode(x);
-  REQUIRE(across.d_sae() == 23);
+  REQUIRE(across.d_sae() == 31);
   const auto& both = across.parts[0].dictionary;
   auto pre = at::zeros({2, 5, 14}, at::kDouble);
   for (std::int64_t l = 0; l < 3; ++l) pre = pre.add(x.select(2, l).matmul(both.W_enc.narrow(0, l * d, d)));
@@ -40,15 +40,20 @@ TEST_CASE("a crosscoder's features read all layers together and write into each 
   REQUIRE_CLOSE(out.select(2, 0), of_both.matmul(both.W_dec).add(across.b_out[0]), 1e-12);
   REQUIRE_CLOSE(out.select(2, 1),
                 of_both.matmul(both.W_later.select(1, 0)).add(of_first.matmul(first.W_dec)).add(across.b_out[1]), 1e-12);
-  REQUIRE_CLOSE(
-      out.select(2, 2),
-      of_both.matmul(both.W_later.select(1, 1)).add(of_first.matmul(first.W_later.select(1, 0))).add(across.b_out[2]),
-      1e-12);
+  REQUIRE_CLOSE(out.select(2, 2),
+                of_both.matmul(both.W_later.select(1, 1))
+                    .add(of_first.matmul(first.W_later.select(1, 0)))
+                    .add(acts.narrow(-1, 23, 8).matmul(across.parts[2].dictionary.W_dec))
+                    .add(across.b_out[2]),
+                1e-12);
+  REQUIRE_FALSE(across.parts[0].causal());
+  REQUIRE(across.parts[1].causal());
+  REQUIRE(across.parts[2].causal());
   REQUIRE_CLOSE(across.reconstruct(x), out, 0.0);
   REQUIRE_CLOSE(acts.matmul(across.decoder(Layer{0})).add(across.b_out[0]), out.select(2, 0), 1e-12);
 
-  const auto active = encode_active(across, x);
-  auto dense = at::zeros({10, 23}, at::kDouble);
+  const auto active = encode_active(across, x, Layer{1});  // into which the last part does not write
+  auto dense = at::zeros({10, 31}, at::kDouble);
   for (std::int64_t row = 0; row < active.rows(); ++row) {
     for (auto i = active.begin(row); i < active.end(row); ++i) {
       const auto f = active.feature[static_cast<std::size_t>(i)];
@@ -57,8 +62,10 @@ TEST_CASE("a crosscoder's features read all layers together and write into each 
       dense[row][f] = active.activation[i];
     }
   }
-  REQUIRE_CLOSE(dense.view(acts.sizes()), acts, 1e-12);
+  REQUIRE_CLOSE(dense.view(acts.sizes()).narrow(-1, 0, 23), acts.narrow(-1, 0, 23), 1e-12);
+  REQUIRE(dense.narrow(-1, 23, 8).ne(0).sum().item<std::int64_t>() == 0);
   REQUIRE(active.size() > 30);
+  REQUIRE(encode_active(across, x, Layer{2}).size() == acts.ne(0).sum().item<std::int64_t>());
 }
 
 TEST_CASE("a crosscoder whose parts disagree is refused by name") {
@@ -87,7 +94,7 @@ TEST_CASE("a set has a crosscoder where no other dictionary describes the stream
   set.set_crosscoder(across);
   REQUIRE(set.crosscoder(Layer{1}) != nullptr);
   REQUIRE(set.crosscoder(Layer{3}) == nullptr);
-  REQUIRE(set.stream(Layer{2})->d_sae() == 23);
+  REQUIRE(set.stream(Layer{2})->d_sae() == 31);
   REQUIRE_CLOSE(set.stream(Layer{2})->W_dec, across.decoder(Layer{2}), 0.0);
   REQUIRE_THROWS_AS(set.set_crosscoder(across), ConfigError);
   const auto sae = random_model::with_stream({}, config(), 5, {1});

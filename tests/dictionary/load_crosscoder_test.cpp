@@ -23,7 +23,7 @@ void compare(const Crosscoder& across, const fs::path& folder) {
   const auto acts = across.encode(x);
   REQUIRE_CLOSE(acts, to_tensor(expected.get("acts")), 1e-6);
   REQUIRE_CLOSE(across.reconstruct(x), to_tensor(expected.get("out")), 2e-6);
-  const auto active = encode_active(across, x.unsqueeze(0));
+  const auto active = encode_active(across, x.unsqueeze(0), across.layers.back());
   REQUIRE(active.size() == acts.ne(0).sum().item<std::int64_t>());
 }
 
@@ -55,6 +55,7 @@ TEST_CASE("crosscoders of every layout are what their definitions say") {
   const auto of_fork = load_crosscoder(data() / "learned/ae.pt", layers);
   REQUIRE(of_fork.parts.size() == 1);
   REQUIRE(of_fork.layers == layers);
+  REQUIRE_FALSE(of_fork.parts[0].causal());
   compare(of_fork, data() / "learned");
   compare(load_crosscoder(data() / "stacked/0.pt", layers), data() / "stacked");
 
@@ -64,6 +65,7 @@ TEST_CASE("crosscoders of every layout are what their definitions say") {
   REQUIRE(scope.layers == layers);  // hook_resid_post of layers 0, 1 and 3
   REQUIRE(scope.parts.size() == 3);
   REQUIRE(scope.parts[1].reads == std::vector{Layer{2}});
+  REQUIRE(scope.parts[2].causal());
   REQUIRE(scope.parts[1].writes == std::vector{Layer{2}, Layer{4}});  // rows of 0 before are no writes
   REQUIRE(load_crosscoder(folder / "").layers == layers);
   const std::vector<Layer> others{Layer{0}, Layer{1}, Layer{2}};

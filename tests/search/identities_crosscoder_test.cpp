@@ -12,21 +12,30 @@ using CrosscodedParallel = circuit::GptNeox;
 #include "circuit/intervene/splice_crosscoder.hpp"
 #include "search/identities.hpp"
 
-TEST_CASE("a crosscoder's features are sources of every layer that they write into, and no targets") {
+TEST_CASE("a crosscoder's features are sources where they write, and targets if they read upstream of that") {
   const Setup<Llama> s;
   const auto found = everything(s.model, s.set, {s.prompt(0), {}}, s.metric(0));
-  std::map<Layer, int> out;
+  std::map<Layer, int> out, in;
   for (const auto& e : found.edges()) {
     INFO(e.up << " -> " << e.down);
-    REQUIRE_FALSE(is_stream(e.down.kind));
+    if (e.down.kind == NodeKind::resid_feature) {
+      REQUIRE_FALSE(source_only(s.set, e.down));
+      const auto part = Replacement<Llama>::part_of(*s.set.crosscoder(e.down.layer), e.down.feature.value).first;
+      ++in[part->reads.back()];
+      REQUIRE(depth(e.up) < depth(Node::resid_error(part->reads.back(), Position{0})));
+      if (part->reads.size() == 1) continue;  // its feature of layer 2 reads the stream before layer 1
+    }
     if (e.up.kind == NodeKind::resid_feature) ++out[e.up.layer];
     for (const Layer at : {Layer{1}, Layer{2}}) {
+      if (is_stream(e.down.kind)) break;
       const auto stream = depth(Node::resid_error(at, Position{0}));
       if (depth(e.down) > stream) REQUIRE(depth(e.up) >= stream);
     }
   }
   REQUIRE(out[Layer{1}] > 20);
   REQUIRE(out[Layer{2}] > 10);
+  REQUIRE(in[Layer{1}] > 10);  // of a part that reads it alone
+  REQUIRE(in[Layer{2}] > 10);
 }
 
 TEST_CASE("metric edges of a crosscoder's features are the gradient through the model with it spliced in") {

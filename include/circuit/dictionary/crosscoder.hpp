@@ -20,6 +20,10 @@ struct CrosscoderPart {
   SparseDictionary<> dictionary{};
   std::vector<Layer> reads{};
   std::vector<Layer> writes{};
+
+  /// Whether all that its features read lies upstream of all that they write, so that they can be targets of a search:
+  /// before a layer, a feature reads the stream and then writes what stands for it.
+  [[nodiscard]] bool causal() const { return reads.back() <= writes.front(); }
 };
 
 /// One dictionary of the residual stream at several layers at once: its features read the stream before some layers
@@ -56,8 +60,8 @@ struct Crosscoder {
   [[nodiscard]] at::Tensor decoder(Layer layer) const;
 };
 
-/// As of a SparseDictionary. x [batch, pos, layers, d_model]
-[[nodiscard]] ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x);
+/// As of a SparseDictionary: the features that write into the stream before a layer. x [batch, pos, layers, d_model]
+[[nodiscard]] ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer);
 
 }  // namespace circuit
 
@@ -83,10 +87,29 @@ namespace circuit::detail {
   return place == 0 ? part.dictionary.W_dec : part.dictionary.W_later.select(1, place - 1);
 }
 
+/// Some of the features, first_feature and on, as those of a dictionary of their own.
+[[nodiscard]] inline ActiveFeatures features_within(const ActiveFeatures& all, std::int64_t first_feature,
+                                                    std::int64_t count) {
+  ActiveFeatures some;
+  std::vector<std::int64_t> from;
+  for (std::int64_t row = 0; row < all.rows(); ++row) {
+    for (auto e = all.begin(row); e < all.end(row); ++e) {
+      const auto feature = all.feature[static_cast<std::size_t>(e)] - first_feature;
+      if (feature < 0 || feature >= count) continue;
+      some.feature.push_back(feature);
+      from.push_back(e);
+    }
+    some.row_begin.push_back(static_cast<std::int64_t>(from.size()));
+  }
+  const auto entries = ids_tensor(from);
+  some.activation = all.activation.index_select(0, entries);
+  some.slope = all.slope.index_select(0, entries);
+  return some;
+}
+
 /// Features of several dictionaries at the same rows, numbered through.
 [[nodiscard]] inline ActiveFeatures numbered_through(const std::vector<ActiveFeatures>& parts,
                                                      const std::vector<std::int64_t>& first_feature) {
-  if (parts.size() == 1) return parts.front();
   ActiveFeatures all;
   std::vector<std::int64_t> from;  // of the parts' entries, one after another
   std::vector<std::int64_t> start;
@@ -214,16 +237,20 @@ inline at::Tensor Crosscoder::decoder(Layer layer) const {
   return of_parts.size() == 1 ? of_parts.front() : make::cat(of_parts, 0);
 }
 
-inline ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x) {
+inline ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer) {
+  static_cast<void>(crosscoder.index_of(layer));
   std::vector<ActiveFeatures> parts;
   std::vector<std::int64_t> first_feature;
   std::int64_t first = 0;
   for (const auto& part : crosscoder.parts) {
-    parts.push_back(encode_active(part.dictionary, detail::read_by(crosscoder, part, x)));
-    first_feature.push_back(first);
+    if (detail::decoder_of(part, layer).defined()) {
+      parts.push_back(encode_active(part.dictionary, detail::read_by(crosscoder, part, x)));
+      first_feature.push_back(first);
+    }
     first += part.dictionary.d_sae();
   }
-  return detail::numbered_through(parts, first_feature);
+  return parts.size() == 1 && first_feature.front() == 0 ? parts.front()
+                                                         : detail::numbered_through(parts, first_feature);
 }
 
 }  // namespace circuit

@@ -66,8 +66,8 @@ class BasicDictionarySet {
   }
 
   /// A dictionary of the stream at several layers: before each of them its features and an error stand for the stream,
-  /// as an SAE's do. What its features read may lie behind what they write, so they are sources and no targets: a
-  /// feature is a node of every layer that it describes, and what it does is the sum.
+  /// as an SAE's do. A feature is a node of every layer that it writes into, and what it does is the sum. It is a source
+  /// only, unless every layer that it reads lies upstream of what it writes (`CrosscoderPart::causal`).
   /// throws  ConfigError  for a layer that a dictionary describes already, and what the crosscoder's `check` throws
   void set_crosscoder(Crosscoder crosscoder);
 
@@ -126,7 +126,7 @@ class BasicDictionarySet {
   [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return active(attn_, layer, x); }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return active(mlp_, layer, x); }
   [[nodiscard]] ActiveFeatures active_stream(Layer layer, const at::Tensor& x) const {
-    if (const auto* of_layers = crosscoder(layer)) return encode_active(*of_layers, x);
+    if (const auto* of_layers = crosscoder(layer)) return encode_active(*of_layers, x, layer);
     return active(stream_, layer, x);
   }
 

@@ -66,6 +66,31 @@ template <class Readers>
   return divisor.defined() ? dictionary.input_norm.unscaled(out).div(divisor.reshape({-1, 1})) : out;
 }
 
+/// Adds, to gradients on streams by layer, what a crosscoder's features read of them where the gradient on what they
+/// write before one layer is `grad`: of those that read upstream. grad  [batch, pos, d_model]
+inline void add_crosscoder_reads(const Crosscoder& crosscoder, Layer layer, const ModuleState& state,
+                                 const at::Tensor& grad, std::vector<at::Tensor>& on_streams) {
+  std::int64_t first = 0;
+  for (const auto& part : crosscoder.parts) {
+    DictionaryWeights d = part.dictionary;
+    const auto features = d.d_sae();
+    d.W_dec = decoder_of(part, layer);
+    d.W_later = at::Tensor{};
+    if (part.causal() && d.W_dec.defined()) {
+      ModuleState own{.features = features_within(state.features, first, features), .rest = {}};
+      const auto readers = [&](const at::Tensor& ids, const at::Tensor& /*rows*/) { return d.readers(ids); };
+      const auto read = combined_reader(d, own, {grad.flatten(0, 1)}, readers);
+      for (std::size_t i = 0; i < part.reads.size(); ++i) {
+        const auto width = grad.size(-1);
+        const auto here = read.narrow(1, static_cast<std::int64_t>(i) * width, width).view(grad.sizes());
+        auto& sum = on_streams[static_cast<std::size_t>(part.reads[i].value)];
+        sum = sum.defined() ? sum.add(here) : here;
+      }
+    }
+    first += features;
+  }
+}
+
 }  // namespace circuit::detail
 
 namespace circuit {
@@ -88,13 +113,15 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
     return make::stack(grads);
   };
 
+  std::vector<at::Tensor> read_across(static_cast<std::size_t>(layers) + 1);  // by a crosscoder's features further up
   const auto pass_stream = [&](Layer layer) {  // no path goes around a dictionary of the stream
     const auto* d = stream_dictionary(dictionaries, layer);
     if (d == nullptr) return;
     const auto slot = static_cast<std::size_t>(layer.value);
     out.stream[slot] = resid;
-    if (crosscoder_of(dictionaries, layer) != nullptr) {  // whose features are sources alone
-      resid = make::zeros_like(resid);
+    if (const auto* across = crosscoder_of(dictionaries, layer)) {
+      detail::add_crosscoder_reads(*across, layer, lin.clean.stream[slot], resid, read_across);
+      resid = read_across[slot].defined() ? read_across[slot] : make::zeros_like(resid);
       return;
     }
     const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };

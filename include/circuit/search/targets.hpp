@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -36,6 +37,20 @@ class StepTargets {
   [[nodiscard]] const Node& node(std::int64_t t) const { return nodes_[static_cast<std::size_t>(t)]; }
   [[nodiscard]] TargetState& at(Prompt b, std::int64_t t) { return states_[index(b, t)]; }
   [[nodiscard]] const TargetState& at(Prompt b, std::int64_t t) const { return states_[index(b, t)]; }
+
+  /// Those whose features are among first_feature and on.
+  [[nodiscard]] StepTargets within(std::int64_t first_feature, std::int64_t count) const {
+    const auto belongs = [&](const Node& n) {
+      return n.feature.value >= first_feature && n.feature.value < first_feature + count;
+    };
+    StepTargets out;
+    out.last_position_ = last_position_;
+    for (std::size_t i = 0; i < states_.size(); ++i) {
+      if (belongs(nodes_[i % nodes_.size()])) out.states_.push_back(states_[i]);
+    }
+    std::copy_if(nodes_.begin(), nodes_.end(), std::back_inserter(out.nodes_), belongs);
+    return out;
+  }
 
   /// Where each target stands.
   [[nodiscard]] std::vector<std::int64_t> positions() const {

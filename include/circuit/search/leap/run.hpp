@@ -77,6 +77,8 @@ class LeapRun {
   void mlp_step(Layer layer);
   void attention_steps(Layer layer);
   void stream_step(Layer layer);
+  /// The same where a crosscoder describes the stream: of its features that read upstream, each where it reads.
+  void crosscoder_step(const Crosscoder& crosscoder, Layer layer);
 
   /// The edges into some features of any modules, none of which was a target before.
   void expand(const std::vector<Node>& features);
@@ -146,6 +148,7 @@ class LeapRun {
   void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                 const std::vector<DirectEffects::Effect>& effects);
   void add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums);
+  void join_biases(std::size_t from);
   [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
 
   const Policies& policies_;
@@ -296,7 +299,8 @@ void LeapRun<Policies, A, Set>::attention_steps(Layer layer) {
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::stream_step(Layer layer) {
   const auto* dictionary = stream_dictionary(dictionaries_, layer);
-  if (dictionary == nullptr || crosscoder_of(dictionaries_, layer) != nullptr) return;
+  if (dictionary == nullptr) return;
+  if (const auto* across = crosscoder_of(dictionaries_, layer)) return crosscoder_step(*across, layer);
   const auto slot = static_cast<std::size_t>(layer.value);
   auto targets = targets_of(NodeKind::resid_feature, layer, lin_.clean.stream[slot].features,
                             [&](const at::Tensor& ids, const StepTargets& of) {
@@ -309,6 +313,51 @@ void LeapRun<Policies, A, Set>::stream_step(Layer layer) {
   using P = decltype(pull_back_);
   steps(std::move(targets), by_row(dictionary->input_readers(ids), lin_.clean.stream[slot]), layer, stream_depth(layer),
         {{EdgeType::resid, &P::stream}});
+}
+
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::crosscoder_step(const Crosscoder& crosscoder, Layer layer) {
+  const auto slot = static_cast<std::size_t>(layer.value);
+  const auto& state = lin_.clean.stream[slot];
+  const auto all = targets_of(
+      NodeKind::resid_feature, layer, state.features, [&](const at::Tensor& ids, const StepTargets& of) {
+        return along(outputs_.stream[slot], stream_dictionary(dictionaries_, layer)->decoder_rows(ids), of);
+      });
+  using P = decltype(pull_back_);
+  std::int64_t first = 0;
+  for (const auto& part : crosscoder.parts) {
+    const auto& d = part.dictionary;
+    auto targets = all.within(first, d.d_sae());
+    if (part.causal() && targets.size() > 0) {
+      const auto ids = targets.features().sub(first).to(model_.device());
+      const auto readers = d.readers(ids);
+      targets.set_constant(dictionary_constant(d, ids));
+      const auto width = crosscoder.d_model();
+      for (std::size_t i = 0; i < part.reads.size(); ++i) {
+        const auto rows = biases_.size();
+        steps(targets, by_row(readers.narrow(1, static_cast<std::int64_t>(i) * width, width), state), part.reads[i],
+              stream_depth(part.reads[i]), {{EdgeType::resid, &P::stream}});
+        if (i > 0) join_biases(rows);  // of all the layers that a target reads
+        targets.set_constant(make::zeros({targets.size()}, at::kDouble));
+      }
+    }
+    first += d.d_sae();
+  }
+}
+
+/// Adds the bias rows from one on to as many before them, which are of the same targets.
+template <class Policies, Architecture A, Dictionaries Set>
+void LeapRun<Policies, A, Set>::join_biases(std::size_t from) {
+  const auto count = biases_.size() - from;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto& sum = biases_[from - count + i];
+    const auto& more = biases_[from + i];
+    sum.nn_attrib += more.nn_attrib;
+    sum.em_attrib += more.em_attrib;
+    sum.nn_map += more.nn_map;
+    sum.em_map += more.em_map;
+  }
+  biases_.resize(from);
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
