@@ -91,7 +91,7 @@ inline Unigram::Unigram(UnigramVocabulary vocabulary, const std::filesystem::pat
   }
   std::ranges::stable_sort(sorted_, {}, [&](std::int32_t id) { return std::string_view{text_of(id)}; });
   constexpr double penalty = 10;
-  unknown_score_ = lowest - penalty;
+  unknown_score_ = add(lowest, -penalty);
 }
 
 inline void Unigram::check(const std::filesystem::path& file) const {
