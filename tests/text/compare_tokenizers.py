@@ -52,10 +52,10 @@ def build(folder):
     return tool
 
 
-def nfc_differs(c):
+def form_differs(c):
     """Whether `tokenizers` normalises by older or newer tables than Python."""
-    nfc = normalizers.NFC()
-    return any(nfc.normalize_str(text) != unicodedata.normalize("NFC", text)
+    forms = (("NFC", normalizers.NFC()), ("NFKC", normalizers.NFKC()))
+    return any(form.normalize_str(text) != unicodedata.normalize(name, text) for name, form in forms
                for text in (chr(c), f"a\u0315{chr(c)}", f"a{chr(c)}\u0334"))
 
 
@@ -70,7 +70,7 @@ def known_points(tool):
         theirs = len(isolate.pre_tokenize_str("a" + chr(c) + "b")) > 1
         if theirs or c in ours:
             one_sided += theirs != (c in ours)
-        elif nfc_differs(c):
+        elif form_differs(c):
             one_sided += 1
         else:
             points.append(c)
@@ -236,13 +236,35 @@ def xlm_roberta(corpus):
         "type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}})
 
 
+def nmt_nfkc(corpus):
+    """As `SentencePieceUnigramTokenizer` trains them."""
+    return unigram(corpus, {"pre_tokenizer": METASPACE, "normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "Nmt"}, {"type": "NFKC"}, JOIN]}})
+
+
+def nfkc_words(corpus):
+    return unigram(corpus, {
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}})
+
+
+def nfkc(corpus):
+    """GPT-2's kind on text in form KC."""
+    return byte_level(corpus, [END], pre_tokenizers.ByteLevel(**BYTE_LEVEL), normalizers.NFKC())
+
+
+def nmt(corpus):
+    return byte_level(corpus, [END], pre_tokenizers.ByteLevel(**BYTE_LEVEL), normalizers.Nmt())
+
+
 def unigram_bytes(corpus):
     """Without rules, falling back on bytes."""
     return unigram(corpus, {"pre_tokenizer": METASPACE, "normalizer": None, "decoder": {
         "type": "Sequence", "decoders": FROM_MARK + [STRIP]}}, fallback=True)
 
 
-FAMILIES = {family.__name__: family for family in (t5, xlm_roberta, unigram_bytes, gpt2, llama3, qwen2, smollm2, gpt_neox,
+FAMILIES = {family.__name__: family for family in (t5, xlm_roberta, unigram_bytes, nmt_nfkc, nfkc_words,
+                                                   nfkc, nmt, gpt2, llama3, qwen2, smollm2, gpt_neox,
                                                    llama2, mistral, gemma)}
 
 
@@ -295,7 +317,9 @@ class SentencePiece:
             "\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<mask>", "<|im_start|>"]},
         "unigram": {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True, "byte_fallback": False},
         "unigram_lower": {"normalization_rule_name": "nfkc_cf", "remove_extra_whitespaces": True, "vocab_size": 1000},
-        "unigram_plain": {"add_dummy_prefix": False}}
+        "unigram_plain": {"add_dummy_prefix": False},
+        "unigram_symbols": {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True, "user_defined_symbols": [
+            "\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<mask>", "<|im_start|>", "\u212b", "...", "the", "e\u0301"]}}
 
     def __init__(self, kind, corpus):
         import io

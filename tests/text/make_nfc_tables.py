@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes include/circuit/text/nfc_tables.hpp from the Unicode tables of the Python that runs it.
+"""Writes include/circuit/text/nfc_tables.hpp, or nfkc_tables.hpp, from the Unicode tables of the Python that runs it.
 
   make_nfc_tables.py > include/circuit/text/nfc_tables.hpp
+  make_nfc_tables.py nfkc > include/circuit/text/nfkc_tables.hpp
 """
 import sys
 import unicodedata
@@ -41,7 +42,52 @@ def table(kind, name, comment, rows, width=120):
     print(f"/// {comment}\ninline constexpr {kind} {name}[] = {{\n" + "\n".join([*lines, line]).rstrip(",") + "};\n")
 
 
+def literal(text, width=116):
+    """Lines of a C++ string of char32_t."""
+    spell = lambda c: (c if 0x20 <= ord(c) < 0x7F and c not in "\"\\?" else
+                       f"\\{ord(c):03o}" if ord(c) < 0xA0 else f"\\u{ord(c):04X}" if ord(c) < 0x10000 else f"\\U{ord(c):08X}")
+    lines, line = [], ""
+    for c in text:
+        if len(line) + len(spell(c)) > width:
+            lines.append(line)
+            line = ""
+        line += spell(c)
+    return "\n".join(f'    U"{part}"' for part in [*lines, line])
+
+
+def compatibility():
+    """Characters that compatibility decomposition changes more than the canonical one, as runs of neighbours whose
+    decompositions are as long and follow each other in one text."""
+    runs, pool = [], ""
+    for c in range(0x110000):
+        parts = unicodedata.normalize("NFKD", chr(c))
+        if 0xD800 <= c < 0xE000 or parts == unicodedata.normalize("NFD", chr(c)):
+            continue
+        if runs and runs[-1][1] == c - 1 and runs[-1][2] == len(parts):
+            runs[-1][1] = c
+        else:
+            runs.append([c, c, len(parts), len(pool)])
+        pool += parts
+    print(f"""// clang-format off
+#pragma once
+
+#include <cstdint>
+
+/// Compatibility decomposition, Unicode {unicodedata.unidata_version}; written by tests/text/make_nfc_tables.py.
+namespace circuit::detail::nfc {{
+
+struct CompatibilityRun {{ char32_t first, last; std::uint16_t length, from; }};
+""")
+    table("CompatibilityRun", "compatibility_runs", "Neighbours with decompositions of one length, the first's beginning at `from` of "
+          "the text below.", [[hex(a).upper().replace("X", "x"), hex(b).upper().replace("X", "x"), str(n), str(i)]
+                              for a, b, n, i in runs])
+    print(f"/// Full decompositions, one after another.\ninline constexpr char32_t compatibility_text[] =\n{literal(pool)};\n")
+    print("}  // namespace circuit::detail::nfc")
+
+
 def main():
+    if "nfkc" in sys.argv[1:]:
+        return compatibility()
     points = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     decompositions = [(c, *canonical(c)) for c in points if c not in HANGUL and canonical(c)]
     primary = {}

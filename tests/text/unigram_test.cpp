@@ -67,6 +67,7 @@ std::string refused(const nlohmann::json& root) {
 
 TEST_CASE("unigram: files of the Python packages give those packages' tokens") {
   compare("t5", "$^");
+  compare("nmt_nfkc", "\xF0\x90\x9E\x98");  // of a newer Unicode than that package's
   compare("unigram_bytes", "<0x");       // there a byte token is found by its spelling too
   compare("unigram", "<s>|</s>|<unk>");  // control tokens are found in text here, not there
 }
@@ -115,8 +116,12 @@ TEST_CASE("unigram: a tokenizer.json that cannot be followed is refused by name"
   root = json_of("unigram_bytes");
   root["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "A*=="}};
   CHECK_THAT(refused<FormatError>(root), ContainsSubstring("base64"));
-  root["normalizer"] = {{"type", "NFKC"}};
-  CHECK_THAT(refused<ConfigError>(root), ContainsSubstring("NFKC"));
+  root["normalizer"] = {{"type", "NFKD"}};
+  CHECK_THAT(refused<ConfigError>(root), ContainsSubstring("NFKD"));
+  const nlohmann::json nmt{{"type", "Nmt"}};
+  const nlohmann::json nfkc{{"type", "NFKC"}};
+  root["normalizer"] = {{"type", "Sequence"}, {"normalizers", {nfkc, nmt}}};  // another text than the other way round
+  CHECK_THAT(refused<ConfigError>(root), ContainsSubstring("in this order"));
 }
 
 TEST_CASE("unigram: an answer goes on from a prompt, with the space it begins with") {

@@ -31,14 +31,23 @@ class Charsmap {
   enum class Choice : std::uint8_t { longest, shortest };
   [[nodiscard]] Rule find(std::string_view text, Choice choice) const;
 
-  /// Calls `visit(from, to)` from left to right, as the SentencePiece library does: the longest rule wherever one fits,
-  /// else one character. `text` must be valid UTF-8.
+  struct Replaced {
+    std::string_view from{};
+    std::string_view to{};
+  };
+  /// The beginning of a text that is not empty, and what takes its place: by the longest rule, else one character as it is.
+  [[nodiscard]] Replaced first_piece(std::string_view text) const {
+    const auto rule = find(text, Choice::longest);
+    const auto from = text.substr(0, rule.length > 0 ? rule.length : detail::utf8_step(text).length);
+    return {from, rule.length > 0 ? rule.by : from};
+  }
+
+  /// Calls `visit(from, to)` from left to right, as the SentencePiece library does. `text` must be valid UTF-8.
   template <class Visit>
   void for_each_piece(std::string_view text, Visit&& visit) const {
     while (!text.empty()) {
-      const auto rule = find(text, Choice::longest);
-      const auto from = text.substr(0, rule.length > 0 ? rule.length : detail::utf8_step(text).length);
-      visit(from, rule.length > 0 ? rule.by : from);
+      const auto [from, to] = first_piece(text);
+      visit(from, to);
       text.remove_prefix(from.size());
     }
   }

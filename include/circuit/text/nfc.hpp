@@ -6,7 +6,7 @@
 #include <iterator>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "circuit/io/utf8.hpp"
 #include "circuit/text/nfc_tables.hpp"
@@ -129,6 +129,43 @@ inline void append_utf8(char32_t c, std::string& text) {
   }
 }
 
+/// Form C: what a character becomes before marks are sorted and joined, and whether it may join what stands before it.
+struct Canonical {
+  static constexpr bool keeps_ascii = true;
+  static void append(char32_t c, std::u32string& out) { decompose(c, out); }
+  [[nodiscard]] static bool continues(char32_t c) { return joins(c); }
+};
+
+/// Cuts `text`, which must be valid UTF-8, where a form cannot join across the cut, and calls `visit(piece, normal)` for
+/// each piece with its normal form; most pieces are one character. The views last for the call.
+template <class Form, class Visit>
+void for_each_piece(std::string_view text, Visit&& visit) {
+  std::u32string points;
+  std::string normal;
+  for (std::size_t begin = 0; begin < text.size();) {
+    points.clear();
+    auto end = begin;
+    while (end < text.size()) {
+      const auto character = text.substr(end, utf8_step(text.substr(end)).length);
+      const auto c = code_point(character);
+      if (end > begin && !Form::continues(c)) break;
+      Form::append(c, points);
+      end += character.size();
+    }
+    const auto piece = text.substr(begin, end - begin);
+    begin = end;
+    if (Form::keeps_ascii && piece.size() == 1) {
+      visit(piece, piece);
+      continue;
+    }
+    reorder(points);
+    compose(points);
+    normal.clear();
+    for (const auto c : points) append_utf8(c, normal);
+    visit(piece, std::string_view{normal});
+  }
+}
+
 }  // namespace detail::nfc
 
 /// Cuts `text`, which must be valid UTF-8, where normalisation form C cannot join across the cut, and calls
@@ -136,30 +173,7 @@ inline void append_utf8(char32_t c, std::string& text) {
 /// call. source  Unicode Standard Annex 15; the tables' version is named in nfc_tables.hpp
 template <class Visit>
 void for_each_nfc_piece(std::string_view text, Visit&& visit) {
-  std::u32string points;
-  std::string normal;
-  for (std::size_t begin = 0; begin < text.size();) {
-    points.clear();
-    auto end = begin;
-    while (end < text.size()) {
-      const auto character = text.substr(end, detail::utf8_step(text.substr(end)).length);
-      const auto c = detail::nfc::code_point(character);
-      if (end > begin && !detail::nfc::joins(c)) break;
-      detail::nfc::decompose(c, points);
-      end += character.size();
-    }
-    const auto piece = text.substr(begin, end - begin);
-    begin = end;
-    if (piece.size() == 1) {  // ASCII
-      visit(piece, piece);
-      continue;
-    }
-    detail::nfc::reorder(points);
-    detail::nfc::compose(points);
-    normal.clear();
-    for (const auto c : points) detail::nfc::append_utf8(c, normal);
-    visit(piece, std::string_view{normal});
-  }
+  detail::nfc::for_each_piece<detail::nfc::Canonical>(text, std::forward<Visit>(visit));
 }
 
 /// `text`, which must be valid UTF-8, in Unicode's normalisation form C.

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "circuit/text/charsmap.hpp"
-#include "circuit/text/nfc.hpp"
+#include "circuit/text/nfkc.hpp"
 
 namespace circuit {
 
@@ -21,20 +21,21 @@ enum class PrefixSpace : std::uint8_t { none, always, unless_there, at_start_unl
 /// Compiled rules, and what is done with spaces behind them; unigram models have these.
 struct CharsmapRules {
   std::shared_ptr<const Charsmap> map{};  ///< or nothing: characters stay
+  std::vector<std::string> kept{};  ///< sorted: what stays as it is, whatever the map says of it
   bool as_tokenizers = false;   ///< the Python package, not the SentencePiece library: of the map, of trimming
   bool join_spaces = false;     ///< several become one
   bool trim_left = false;       ///< none begins a text
   bool trim_right = false;      ///< none ends one
   bool all_whitespace = false;  ///< what Unicode calls white space counts as a space
 
-  [[nodiscard]] bool any() const { return map || join_spaces || trim_left || trim_right || all_whitespace; }
+  [[nodiscard]] bool any() const { return map || !kept.empty() || join_spaces || trim_left || trim_right || all_whitespace; }
   friend bool operator==(const CharsmapRules&, const CharsmapRules&) = default;
 };
 
-/// What is changed in text before it is split into words: NFC, or marks, perhaps behind rules; no published tokenizer
-/// wants NFC and marks.
+/// What is changed in text before it is split into words: a form of Unicode, or compiled rules, and marks behind them.
 struct Normalization {
-  bool nfc = false;            ///< Unicode's normalisation form C
+  UnicodeForm form = UnicodeForm::none;
+  ControlCharacters controls = ControlCharacters::kept;
   bool mark_is_space = false;  ///< U+2581, SentencePiece's sign for a space, is read as one
   PrefixSpace prefix = PrefixSpace::none;
   CharsmapRules rules{};
@@ -91,29 +92,59 @@ using Piece = std::pair<std::size_t, std::string>;  // bytes of the text, and wh
          static_cast<std::uint8_t>(c[2]) <= 0x8A;
 }
 
-/// What the rules make of text, piece by piece.
-[[nodiscard]] inline std::vector<Piece> pieces_by_rules(const CharsmapRules& rules, std::string_view text) {
+/// The longest of some texts, sorted, that another one begins with; "" for none.
+[[nodiscard]] inline std::string_view longest_beginning(const std::vector<std::string>& sorted, std::string_view text) {
+  std::string_view longest;
+  for (auto i = std::ranges::lower_bound(sorted, text.substr(0, 1)); i != sorted.end() && (*i)[0] == text[0]; ++i) {
+    if (i->size() > longest.size() && text.starts_with(*i)) longest = *i;
+  }
+  return longest;
+}
+
+/// `text` with a space for each character that Unicode calls white space.
+[[nodiscard]] inline std::string with_plain_spaces(std::string_view text) {
+  std::string result;
+  for (; !text.empty(); text.remove_prefix(utf8_step(text).length)) {
+    const auto character = text.substr(0, utf8_step(text).length);
+    result += is_white_space(character) ? " " : character;
+  }
+  return result;
+}
+
+/// What form or rules make of text, piece by piece.
+[[nodiscard]] inline std::vector<Piece> pieces_of(const Normalization& how, std::string_view text) {
+  const auto& rules = how.rules;
   std::vector<Piece> pieces;
   const auto add = [&](std::string_view from, std::string_view to) {
     pieces.emplace_back(from.size(), rules.all_whitespace && is_white_space(to) ? " " : to);
   };
   if (rules.map && rules.as_tokenizers) {
     rules.map->for_each_grapheme_piece(text, add);
-  } else if (rules.map) {
-    rules.map->for_each_piece(text, add);
-  } else {
-    for (; !text.empty(); text.remove_prefix(utf8_step(text).length)) {
-      const auto character = text.substr(0, utf8_step(text).length);
-      add(character, character);
+  } else if (rules.map || !rules.kept.empty()) {
+    while (!text.empty()) {
+      const auto kept = longest_beginning(rules.kept, text);
+      const auto first = !kept.empty() || !rules.map ? Charsmap::Replaced{} : rules.map->first_piece(text);
+      const auto from = text.substr(0, !kept.empty() ? kept.size() : rules.map ? first.from.size() : utf8_step(text).length);
+      add(from, first.from.empty() ? from : first.to);
+      text.remove_prefix(from.size());
     }
+  } else {
+    for_each_form_piece(text, how.form, how.controls, [&](std::string_view from, std::string_view to) {
+      pieces.emplace_back(from.size(), rules.all_whitespace ? with_plain_spaces(to) : to);
+    });
   }
   return pieces;
 }
 
-/// Whether the SentencePiece library, or `tokenizers`, takes this from the end of a text.
-[[nodiscard]] inline bool is_trimmed(const CharsmapRules& rules, std::string_view piece) {
-  return piece.empty() || is_white_space(piece) ? rules.as_tokenizers || piece.empty() || piece == " "
-                                                : !rules.as_tokenizers && piece == space_mark;
+/// Takes from the end of a piece what is trimmed there: spaces; by `tokenizers` a piece of white space, by the SentencePiece
+/// library marks.
+inline void trim_end(const CharsmapRules& rules, std::string& piece) {
+  std::string_view left = piece;
+  while (left.ends_with(' ') || (!rules.as_tokenizers && left.ends_with(space_mark))) {
+    left.remove_suffix(left.ends_with(' ') ? 1 : space_mark.size());
+  }
+  piece.erase(left.size());
+  if (rules.as_tokenizers && is_white_space(piece)) piece.clear();
 }
 
 /// Takes away spaces that the rules do not want. What is left of marks are spaces if `marks`.
@@ -129,10 +160,8 @@ inline void drop_spaces(const CharsmapRules& rules, bool marks, std::vector<Piec
     piece = std::move(kept);
   }
   for (auto i = pieces.size(); rules.trim_right && i-- > 0;) {
-    auto& piece = pieces[i].second;
-    while (piece.size() > 1 && piece.ends_with(' ')) piece.pop_back();
-    if (!is_trimmed(rules, piece)) break;
-    piece.clear();
+    trim_end(rules, pieces[i].second);
+    if (!pieces[i].second.empty()) break;
   }
   // A mark behind a space begins the next word as it is: the space goes.
   for (std::size_t i = 0; marks && rules.all_whitespace && i + 1 < pieces.size(); ++i) {
@@ -145,11 +174,11 @@ inline void drop_spaces(const CharsmapRules& rules, bool marks, std::vector<Piec
 
 }  // namespace detail
 
-/// As normalize, by rules.
-inline void normalize_by_rules(const Normalization& how, std::string_view text, bool at_start, std::string& buffer,
+/// As normalize, piece by piece.
+inline void normalize_pieces(const Normalization& how, std::string_view text, bool at_start, std::string& buffer,
                                std::vector<TextChange>& changes) {
   buffer.clear();
-  auto pieces = detail::pieces_by_rules(how.rules, text);
+  auto pieces = detail::pieces_of(how, text);
   detail::drop_spaces(how.rules, how.mark_is_space, pieces);
   std::string joined;
   for (const auto& [was, piece] : pieces) joined += piece;
@@ -165,22 +194,17 @@ inline void normalize_by_rules(const Normalization& how, std::string_view text, 
 [[nodiscard]] inline std::string_view normalize(const Normalization& how, std::string_view text, bool at_start,
                                                 std::string& buffer, std::vector<TextChange>& changes) {
   changes.clear();
-  if (how.rules.any()) {
-    normalize_by_rules(how, text, at_start, buffer, changes);
+  if (how.rules.any() || how.form != UnicodeForm::none || how.controls != ControlCharacters::kept) {
+    normalize_pieces(how, text, at_start, buffer, changes);
     return buffer;
   }
   const bool begins_with_mark = how.mark_is_space && text.starts_with(space_mark);
   const bool prefix =
       detail::wants_prefix(how.prefix, begins_with_mark && how.prefix != PrefixSpace::always ? " " : text, at_start);
   const bool marks = how.mark_is_space && text.find(space_mark) != text.npos;
-  if (!prefix && !marks && !how.nfc) return text;
+  if (!prefix && !marks) return text;
   buffer.clear();
   if (prefix) detail::append_change("", " ", buffer, changes);
-  if (how.nfc) {
-    for_each_nfc_piece(
-        text, [&](std::string_view from, std::string_view to) { detail::append_change(from, to, buffer, changes); });
-    return buffer;
-  }
   while (marks) {
     const auto mark = text.find(space_mark);
     if (mark == text.npos) break;

@@ -146,7 +146,7 @@ class Maker {
                          .got = from_.pre}};
     }
     parts_.words = pre->words();
-    parts_.normalization.nfc = pre->nfc;
+    if (pre->nfc) parts_.normalization.form = UnicodeForm::c;
     parts_.vocabulary.whole_words_first = pre->whole_words_first;
     parts_.default_bos = from_.add_bos.value_or(pre->add_bos) ? Bos::prepend : Bos::none;
     byte_level_tokens();

@@ -90,9 +90,6 @@ class LayoutReader {
     if (!layout_.byte_level && !layout_.normalization.mark_is_space) {
       fail("pre_tokenizer", root.at("pre_tokenizer"), "ByteLevel, or U+2581 in place of spaces");
     }
-    if (layout_.normalization.nfc && layout_.normalization.mark_is_space) {
-      fail("normalizer", root.at("normalizer"), "either NFC or U+2581 in place of spaces");
-    }
     return std::move(layout_);
   }
 
@@ -132,10 +129,14 @@ class LayoutReader {
 
   void normalizer(const nlohmann::json& step) {
     const auto kind = type(step);
-    auto& rules = layout_.normalization.rules;
-    if (kind == "NFC") {
-      layout_.normalization.nfc = true;
-    } else if (kind == "Precompiled" && !rules.any()) {
+    auto& how = layout_.normalization;
+    auto& rules = how.rules;
+    const bool first = !rules.any() && !how.mark_is_space && how.prefix == PrefixSpace::none;
+    if ((kind == "NFC" || kind == "NFKC") && first && how.form == UnicodeForm::none) {
+      how.form = kind == "NFC" ? UnicodeForm::c : UnicodeForm::kc;
+    } else if (kind == "Nmt" && first && how.form == UnicodeForm::none) {
+      how.controls = ControlCharacters::by_nmt;
+    } else if (kind == "Precompiled" && !rules.any() && plain_so_far()) {
       const auto bytes = from_base64(require<std::string>(step, "precompiled_charsmap", file_));
       if (!bytes) {
         throw FormatError{{.file = file_, .tensor = "precompiled_charsmap", .problem = "is not base64"}};
@@ -148,12 +149,20 @@ class LayoutReader {
     } else if (kind == "Replace" && joins_spaces(step)) {
       rules.join_spaces = true;
     } else if (kind == "Prepend" && require<std::string>(step, "prepend", file_) == space_mark) {
-      layout_.normalization.prefix = PrefixSpace::always;
+      how.prefix = PrefixSpace::always;
     } else if (kind == "Replace" && plain(step) == " " && require<std::string>(step, "content", file_) == space_mark) {
-      layout_.normalization.mark_is_space = true;
+      how.mark_is_space = true;
     } else {
-      fail("normalizer", step, "NFC, Prepend U+2581, Replace a space by U+2581, Precompiled, Strip, Replace \" {2,}\", or a Sequence");
+      fail("normalizer", step,
+           "Nmt, NFC or NFKC in this order, or Precompiled; Prepend U+2581, Replace a space by U+2581, Strip, Replace "
+           "\" {2,}\"; or a Sequence of them");
     }
+  }
+
+  /// Whether nothing changes characters so far.
+  [[nodiscard]] bool plain_so_far() const {
+    const auto& how = layout_.normalization;
+    return how.form == UnicodeForm::none && how.controls == ControlCharacters::kept;
   }
 
   /// Whether runs of spaces become one, or the mark of one.
