@@ -67,6 +67,26 @@ TEST_CASE("sentencepiece_model: the library's own files give the library's token
   }
 }
 
+// Written by the package `sentencepiece`: pieces that the user chose, among them some that the rules of normalisation
+// would change, and what it gives for texts of them.
+TEST_CASE("sentencepiece_model: what the user chose is found in a unigram model's text before all rules") {
+  const auto tokenizer = load_tokenizer(data / "unigram_symbols" / "tokenizer.model");
+  const auto lines = read_json(data / "unigram_symbols" / "lines.json");
+  REQUIRE(lines.size() == 120);
+  for (const auto& line : lines) {
+    const auto text = line.at(0).get<std::string>();
+    INFO(text);
+    CHECK(tokenizer.encode(text) == line.at(1).get<Ids>());
+    const auto offsets = tokenizer.encode_with_offsets(text).offsets;
+    std::size_t end = 0;
+    for (const auto& span : offsets) {
+      CHECK(span.begin == end);
+      end = span.end;
+    }
+    CHECK(end <= text.size());
+  }
+}
+
 TEST_CASE("sentencepiece_model: the folder may say that no BOS is prepended") {
   const Folder folder;
   (void)folder.file("tokenizer.model", model(trainer, normalizer));

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,14 +16,15 @@
 #include "circuit/core/error.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/mapping.hpp"
+#include "circuit/io/utf8.hpp"
 #include "circuit/text/tokenizer_gguf.hpp"
 #include "circuit/text/tokenizer_options.hpp"
 
 namespace circuit {
 
 /// Reads a tokenizer.model of the SentencePiece library: BPE with byte fallback and no rules of normalisation, which is
-/// what Llama 2, Mistral and Gemma have, or a unigram model with any rules. The BOS is prepended by default unless a tokenizer_config.json beside it says
-/// otherwise.
+/// what Llama 2, Mistral and Gemma have, or a unigram model with any rules. The BOS is prepended by default unless a
+/// tokenizer_config.json beside it says otherwise.
 /// throws  FileError    when `path` cannot be read
 /// throws  FormatError  not such a file, truncated, or pieces and scores that contradict each other
 /// throws  ConfigError  word and character models, rules of a BPE's and other settings not supported, named; a unigram
@@ -139,6 +142,7 @@ class Reader {
   }
 
  private:
+  [[nodiscard]] static float score_of_chosen(const GgufVocabulary& pieces, std::size_t i);
   void need(bool holds, const char* setting, const char* expected, std::string got) const {
     if (holds) return;
     throw ConfigError{{.file = file_,
@@ -201,6 +205,16 @@ class Reader {
   bool escapes_ = true;
 };
 
+/// The score of a piece that the user chose, better than any other way to spell it. source  unigram_model.cc
+inline float Reader::score_of_chosen(const GgufVocabulary& pieces, std::size_t i) {
+  constexpr double bonus = 0.1;
+  auto best = std::numeric_limits<float>::min();
+  for (std::size_t k = 0; k < pieces.scores.size(); ++k) {
+    if (pieces.types[k] == 1) best = std::max(best, pieces.scores[k]);
+  }
+  return static_cast<float>(static_cast<float>(pieces.tokens[i].size()) * best - bonus);
+}
+
 inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const {
   enum class Type : std::int32_t { normal = 1, unknown, control, user_defined, unused, byte };
   TokenizerParts parts;
@@ -211,7 +225,6 @@ inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const 
     const auto type = static_cast<Type>(pieces.types[i]);
     const auto id = static_cast<std::int32_t>(i);
     const auto byte = byte_of_token(pieces.tokens[i]);
-    need(type != Type::user_defined, "trainer_spec.user_defined_symbols", "none", std::string{pieces.tokens[i]});
     if (type == Type::unknown) v.unknown = id;
     if (type == Type::byte && byte && byte_fallback_) v.byte_tokens[*byte] = id;
     if (type == Type::control && !pieces.tokens[i].empty()) {
@@ -220,9 +233,17 @@ inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const 
     v.tokens.push_back(type == Type::control        ? std::string{}
                        : type == Type::byte && byte ? std::string(1, static_cast<char>(*byte))
                                                     : marks_to_spaces(pieces.tokens[i]));
-    v.scores.push_back(static_cast<double>(pieces.scores[i]));
-    v.in_text.push_back(type == Type::normal);
+    const bool chosen = type == Type::user_defined && !pieces.tokens[i].empty();
+    if (chosen) {
+      if (first_invalid_utf8(pieces.tokens[i]) != pieces.tokens[i].size()) {
+        throw FormatError{{.file = file_, .tensor = "piece " + std::to_string(i), .problem = "is not UTF-8"}};
+      }
+      parts.normalization.rules.kept.emplace_back(pieces.tokens[i]);
+    }
+    v.scores.push_back(static_cast<double>(chosen ? score_of_chosen(pieces, i) : pieces.scores[i]));
+    v.in_text.push_back(type == Type::normal || chosen);
   }
+  std::ranges::sort(parts.normalization.rules.kept);
   parts.unigram = std::move(v);
   parts.words = Splitter{};
   auto& how = parts.normalization;
