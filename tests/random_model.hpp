@@ -327,6 +327,20 @@ inline circuit::DictionarySet crosscoder_dictionaries(const circuit::ModelConfig
   return set;
 }
 
+/// Transcoders that read hook_resid_mid, SAEs on hook_mlp_out in the last layer and of the stream between.
+inline circuit::DictionarySet other_sites(const circuit::ModelConfig& c, std::uint64_t seed) {
+  using namespace circuit;
+  auto set = dictionaries(c, seed);
+  for (std::int32_t l = 0; l + 1 < c.n_layers; ++l) {
+    set.set_mlp(Layer{l}, SparseDictionary<>{*set.mlp(Layer{l}), {}}, MlpSite::resid_mid);
+  }
+  const Layer last{static_cast<std::int32_t>(c.n_layers) - 1};
+  auto sae = *set.mlp(last);
+  sae.b_out = sae.b_in;
+  set.set_mlp(last, SparseDictionary<>{sae, {}}, MlpSite::mlp_out);
+  return with_stream(set, c, seed, {last.value});
+}
+
 /// Cross-layer transcoders that read hook_resid_mid but for the last layer.
 inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c, std::uint64_t seed) {
   return cross_layer_dictionaries(c, seed, circuit::MlpSite::resid_mid);

@@ -79,6 +79,19 @@ TEST_CASE("the run's own activation times the written vector is subtracted, per 
   requires_deletion<hook::resid_post>(s, Layer{0}, mlp, s.dictionaries.mlp(Layer{0})->W_dec[mlp.feature.value]);
 }
 
+TEST_CASE("a transcoder of hook_resid_mid is deleted from streams behind it, also where the next one reads") {
+  Setting s;
+  for (const auto l : {Layer{0}, Layer{1}}) {
+    s.dictionaries.set_mlp(l, SparseDictionary<>{*s.dictionaries.mlp(l), {}}, MlpSite::resid_mid);
+  }
+  const auto mlp = varied(s, Module::mlp, Layer{0}, Position{4});
+  const auto written = s.dictionaries.mlp(Layer{0})->W_dec[mlp.feature.value];
+  requires_deletion<hook::resid_post>(s, Layer{0}, mlp, written);
+  requires_deletion<hook::resid_pre>(s, Layer{1}, mlp, written);
+  requires_deletion<hook::resid_mid>(s, Layer{1}, mlp, written);
+  REQUIRE_THROWS_AS(delete_at<hook::resid_mid>(Layer{0}, s.model, s.dictionaries, {mlp}, on(Position{4})), ValueError);
+}
+
 TEST_CASE("deleting where the module writes is ablation, of several features of several modules too") {
   const Setting s;
   const auto position = Position{4};

@@ -50,7 +50,9 @@ struct Pruned {
 
 TEST_CASE("gates of 0 and 1 are a circuit as the evaluation runs it") {
   Pruned s;
-  if (GENERATE(false, true)) s.set = random_model::normalizing_dictionaries(s.model.config(), 32);
+  const auto kind = GENERATE(0, 1, 2);
+  if (kind == 1) s.set = random_model::normalizing_dictionaries(s.model.config(), 32);
+  if (kind == 2) s.set = random_model::other_sites(s.model.config(), 32);
   const auto& batch = s.batches[0];
   const auto metric = LogitDifference{batch};
   const auto prepared = detail::pruning_batch(s.model, s.set, batch, metric);
@@ -66,6 +68,38 @@ TEST_CASE("gates of 0 and 1 are a circuit as the evaluation runs it") {
   const auto gated = metric.per_prompt(s.model.forward(prepared.clean, run));
   REQUIRE_CLOSE(gated, judge.per_prompt(kept), 1e-9);
   REQUIRE(std::abs(gated.mean().item<double>() - judge.range().full) > 1e-3);
+}
+
+TEST_CASE("a walk of masks is the gradient by gates half open, at every place where dictionaries read") {
+  const Pruned s;
+  const auto set = random_model::other_sites(s.model.config(), 32);
+  const auto& batch = s.batches[0];
+  const auto metric = LogitDifference{batch};
+  const auto prepared = detail::pruning_batch(s.model, set, batch, metric);
+  const PromptPair pair = batch;
+  const auto found = mask_attributions(s.model, set, pair.clean, pair.corrupt, metric, {.steps = 1});
+  const c10::AutoGradMode with_gradient{true};
+  std::vector<at::Tensor> leaves;
+  auto gates = detail::no_gates(set, prepared.places, prepared.unkept_embedding);
+  const auto half = gates.with([&](const at::Tensor& gate) {
+    leaves.push_back(gate.add(0.5).detach().requires_grad_(true));
+    return leaves.back();
+  });
+  detail::GatedNodes<DictionarySet> run{set, prepared.places, half, prepared.unkept_embedding};
+  const auto gradients = gradient_of(mean(metric, s.model.forward(prepared.clean, run)), leaves);
+  std::size_t next = 0;
+  auto expected = gates.with([&](const at::Tensor&) { return gradients[next++]; });
+  std::map<NodeKind, int> compared;
+  for (const auto& [node, attribution] : found) {
+    const auto [tensor, number] = expected.find(node);
+    INFO(node);
+    REQUIRE(attribution == Approx(tensor->reshape(-1)[number].item<double>()).epsilon(1e-9).margin(1e-12));
+    ++compared[node.kind];
+  }
+  for (const auto kind : {NodeKind::embedding, NodeKind::attn_feature, NodeKind::mlp_feature, NodeKind::mlp_error,
+                          NodeKind::resid_feature, NodeKind::resid_error}) {
+    REQUIRE(compared[kind] > 3);
+  }
 }
 
 TEST_CASE("pruning finds smaller faithful circuits than the ranking it starts from") {

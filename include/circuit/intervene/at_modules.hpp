@@ -169,6 +169,7 @@ template <class Set>
 struct PlaceFor {
   bool mlp_out = false;  ///< SAEs on hook_mlp_out
   bool stream = false;   ///< SAEs of the residual stream
+  bool resid_mid = false;  ///< transcoders of hook_resid_mid
   bool input_norm = false;  ///< dictionaries that normalise what they read
 };
 
@@ -191,7 +192,7 @@ void refuse_unless_within_layers(const Set& dictionaries, std::int32_t n_layers,
     if (dictionary == nullptr) continue;
     if (dictionary->later_layers() > 0) refuse(*dictionary, "W_later", "cross-layer transcoders");
     const auto site = mlp_site(dictionaries, layer);
-    if (site == MlpSite::resid_mid) {
+    if (site == MlpSite::resid_mid && !place.resid_mid) {
       refuse(*dictionary, hook_name(hook::resid_mid{}, layer), "transcoders of the stream itself");
     }
     if (site == MlpSite::mlp_out && !place.mlp_out) {

@@ -18,6 +18,7 @@
 #include "circuit/model/record.hpp"
 #include "circuit/search/for_each_node.hpp"
 #include "circuit/search/mask_run.hpp"
+#include "circuit/search/module_nodes.hpp"
 #include "circuit/search/node_attributions.hpp"
 #include "circuit/search/prompt_pair.hpp"
 
@@ -120,13 +121,12 @@ void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at
   for (std::size_t i = 0; i < run.points.size(); ++i) {
     const auto& [module, layer, change, output] = run.points[i];
     const auto& gradient = gradients[i + 1];
-    const bool attn = module == Module::attn;
     check_finite(gradient, "gradient at " + std::string{name(module)} + '.' + std::to_string(layer.value));
     const auto on_writes = gradient.matmul(widened(dictionary_of(set, module, layer)->W_dec).t());
-    sums.add(attn ? NodeKind::attn_feature : NodeKind::mlp_feature, layer, change.mul(on_writes).sum(0), weight);
+    sums.add(feature_kind(module), layer, change.mul(on_writes).sum(0), weight);
     const auto& rest = places.at({module, layer}).rest_change;
     if (!rest.defined()) continue;
-    sums.add(attn ? NodeKind::attn_error : NodeKind::mlp_error, layer, rest.mul(gradient).sum(-1, true).sum(0), weight);
+    sums.add(error_kind(module), layer, rest.mul(gradient).sum(-1, true).sum(0), weight);
   }
 }
 
@@ -142,7 +142,7 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
   const c10::AutoGradMode no_gradient{false};
   dictionaries.check(model.config(), model.processing(), model.dtype());
   refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a walk of masks",
-                              {.input_norm = true});
+                              {.mlp_out = true, .stream = true, .resid_mid = true, .input_norm = true});
   if (walk.steps < 1)
     throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(walk.steps)}};
   if (walk.outside != Outside::reference && walk.outside != Outside::reference_mean) {
