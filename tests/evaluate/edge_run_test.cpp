@@ -22,22 +22,31 @@ struct Setting {
 
 /// Whether a target of this kind can see a node: earlier in the model, and not at a later position.
 template <class A>
-bool sees(const Node& up, const Node& down) {
+bool sees(const Node& up, const Node& down, const std::vector<Layer>& streams) {
   const auto depth = [](const Node& n) {
     if (n.kind == NodeKind::embedding) return -1;
-    return 2 * n.layer.value + (is_attention(n.kind) || A::Wiring::parallel ? 0 : 1);
+    if (is_stream(n.kind)) return 3 * n.layer.value;
+    if (n.kind == NodeKind::metric) return 1000;
+    return 3 * n.layer.value + (is_attention(n.kind) || A::Wiring::parallel ? 1 : 2);
   };
-  return depth(up) < depth(down) && up.position <= down.position;
+  for (const auto layer : streams) {  // no edge goes around a dictionary of the stream
+    if (depth(up) < 3 * layer.value && 3 * layer.value < depth(down)) return false;
+  }
+  return depth(up) < depth(down) && (down.kind == NodeKind::metric || up.position <= down.position);
 }
 
 /// Every edge among some nodes and into the metric.
 template <class A>
-std::vector<ReadEdge> every_edge(std::span<const Node> nodes) {
+std::vector<ReadEdge> every_edge(std::span<const Node> nodes, const std::vector<Layer>& streams = {}) {
   std::vector<ReadEdge> edges;
   for (const auto& up : nodes) {
-    edges.push_back({up, Node::metric(), EdgeType::metric});
+    if (sees<A>(up, Node::metric(), streams)) edges.push_back({up, Node::metric(), EdgeType::metric});
     for (const auto& down : nodes) {
-      if (!is_feature(down.kind) || !sees<A>(up, down)) continue;
+      if (!is_feature(down.kind) || !sees<A>(up, down, streams)) continue;
+      if (down.kind == NodeKind::resid_feature) {
+        if (up.position == down.position) edges.push_back({up, down, EdgeType::resid});
+        continue;
+      }
       if (down.kind == NodeKind::mlp_feature) {
         if (up.position == down.position) edges.push_back({up, down, EdgeType::mlp});
         continue;
@@ -56,7 +65,7 @@ at::Tensor by_nodes(const Setting<A>& s, std::span<const Node> nodes, Attached..
   KeptNodes kept;
   auto tokens = s.prompts.corrupt.clone();
   for (const auto& node : nodes) {
-    const auto module = is_attention(node.kind) ? Module::attn : Module::mlp;
+    const auto module = detail::module_of(node);
     if (is_feature(node.kind)) kept.features.push_back({{module, node.layer, node.feature}, node.position});
     if (is_error(node.kind)) kept.errors.push_back({module, node.layer, node.position});
     if (node.kind == NodeKind::embedding) {
@@ -76,6 +85,25 @@ TEMPLATE_TEST_CASE("no edge is the corrupt run, all edges between all nodes the 
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
   REQUIRE_CLOSE(run.logits(every_edge<TestType>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+}
+
+TEST_CASE("dictionaries of streams and of MLP outputs read what an edge brings there") {
+  Setting<Gpt2> s;
+  const auto places = GENERATE(0, 1);
+  const std::vector<Layer> streams = places == 0 ? std::vector{Layer{1}} : std::vector{Layer{1}, Layer{2}};
+  s.dictionaries = places == 0 ? random_model::other_sites(s.model.config(), 12)
+                               : random_model::residual_dictionaries(s.model.config(), 12);
+  s.find_nodes();
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
+  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(s.all, streams)), s.model.run(s.prompts.clean).logits, 1e-9);
+  std::vector<Node> some;
+  for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
+  const auto edges = every_edge<Gpt2>(some, streams);
+  REQUIRE_CLOSE(run.logits(edges), by_nodes(s, some), 1e-9);
+  const auto norms = freeze_norms(s.model.run(s.prompts.clean, record_norms()).cache);
+  REQUIRE_CLOSE(EdgeRun(s.model, s.dictionaries, s.prompts, {.norms = Paths::clean}).logits(edges),
+                by_nodes(s, some, norms), 1e-9);
 }
 
 TEST_CASE("transcoders that normalise what they read do so on the stream that reaches them") {

@@ -72,6 +72,7 @@ class EdgeRun {
   struct Grouped {
     Reads attn;
     Reads mlp;
+    Reads stream;
     std::vector<ReadEdge> last;
   };
 
@@ -83,6 +84,9 @@ class EdgeRun {
   [[nodiscard]] at::Tensor attention_input(Layer layer, const at::Tensor& q, const at::Tensor& k,
                                            const at::Tensor& v) const;
   [[nodiscard]] at::Tensor mlp_input(Layer layer, const at::Tensor& stream) const;
+  /// What targets of the stream before a layer write, each on a stream of its own.
+  void add_stream_changes(Layer layer, const Reads& targets, Changes& changes) const;
+  [[nodiscard]] at::Tensor stream_before(Layer layer) const { return detail::recorded_stream(corrupt_, layer); }
   [[nodiscard]] at::Tensor written(const Node& target, const at::Tensor& input) const;
   [[nodiscard]] at::Tensor mlp_stream(Layer layer) const {
     if constexpr (A::Wiring::parallel) return corrupt_.template get<hook::resid_pre>(layer);
@@ -122,8 +126,13 @@ EdgeRun<A, Set>::EdgeRun(const HookedTransformer<A>& model, const Set& dictionar
     : model_{&model}, dictionaries_{&dictionaries}, options_{options} {
   prompts.check();
   refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "an edge run",
-                              {.input_norm = options.norms == Paths::live});
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+                              {.mlp_out = true,
+                               .stream = true,
+                               .resid_mid = !A::Wiring::parallel,
+                               .input_norm = options.norms == Paths::live});
+  for (std::int32_t l = 0; l <= model.config().n_layers; ++l) {
+    detail::check_writes_features(stream_dictionary(dictionaries, Layer{l}));
+    if (l == model.config().n_layers) break;
     detail::check_writes_features(dictionaries.attn(Layer{l}));
     detail::check_writes_features(dictionaries.mlp(Layer{l}));
   }
@@ -162,7 +171,7 @@ at::Tensor EdgeRun<A, Set>::change_of(const Node& node, const Changes& changes) 
   const auto module = detail::module_of(node);
   const auto change =
       at_position(clean_errors_.get(module, node.layer)).sub(at_position(corrupt_errors_.get(module, node.layer)));
-  if (module == Module::mlp || dictionaries_->attn_site(node.layer) == AttentionSite::attn_out) return change;
+  if (module != Module::attn || dictionaries_->attn_site(node.layer) == AttentionSite::attn_out) return change;
   static_cast<void>(write_vectors(*model_, *dictionaries_, module, node.layer, {Feature{0}}));  // refuses post-norms
   return product(change, model_->weights().blocks[static_cast<std::size_t>(node.layer.value)].attn.W_O);
 }
@@ -210,14 +219,36 @@ at::Tensor EdgeRun<A, Set>::attention_input(Layer layer, const at::Tensor& q, co
   return out;
 }
 
-/// What a transcoder reads of a stream.  [batch, pos, d_model]
+/// What an MLP's dictionary reads of a stream.  [batch, pos, d_model]
 template <Architecture A, class Set>
 at::Tensor EdgeRun<A, Set>::mlp_input(Layer layer, const at::Tensor& stream) const {
   using Norm = typename A::Norm;
+  const auto site = mlp_site(*dictionaries_, layer);
+  if (site == MlpSite::resid_mid) return stream;
   const auto& w = model_->weights().blocks[static_cast<std::size_t>(layer.value)];
   const auto scale = options_.norms == Paths::clean ? clean_.template get<hook::ln2::scale>(layer)
                                                     : Norm::scale(stream, model_->config().norm_eps);
-  return Norm::normalized(stream, scale, w.ln2);
+  const auto read = Norm::normalized(stream, scale, w.ln2);
+  if (site == MlpSite::normalized) return read;
+  if constexpr (has_mlp<A>) {
+    const auto out = A::Mlp::forward(Norm::output(read, w.ln2), w.mlp, [](auto, at::Tensor&) {});
+    if constexpr (A::Wiring::post_norms) {
+      const auto own = Norm::scale(out, model_->config().norm_eps);
+      return Norm::output(Norm::normalized(out, own, w.ln2_post), w.ln2_post);
+    }
+    return out;
+  }
+  return read;
+}
+
+template <Architecture A, class Set>
+void EdgeRun<A, Set>::add_stream_changes(Layer layer, const Reads& targets, Changes& changes) const {
+  Changes found;
+  for (const auto& [target, reads] : targets) {
+    if (target.layer != layer) continue;
+    found[target] = written(target, stream(stream_before(layer), reads, EdgeType::resid, changes));
+  }
+  changes.merge(found);
 }
 
 /// What a target writes on an input of its dictionary, less what it wrote in the corrupt run.  [batch, d_model]
@@ -238,8 +269,9 @@ template <Architecture A, class Set>
 auto EdgeRun<A, Set>::grouped(std::span<const ReadEdge> edges) const -> Grouped {
   Grouped out;
   const auto reads_of = [&](const Node& feature) -> std::vector<ReadEdge>& {
-    check_index(feature.layer, model_->config().n_layers);
+    check_index(feature.layer, model_->config().n_layers + (is_stream(feature.kind) ? 1 : 0));
     check_index(feature.position, corrupt_.template get<hook::embed>().size(1));
+    if (is_stream(feature.kind)) return out.stream[feature];
     return (is_attention(feature.kind) ? out.attn : out.mlp)[feature];
   };
   for (const auto& edge : edges) {
@@ -258,10 +290,11 @@ auto EdgeRun<A, Set>::grouped(std::span<const ReadEdge> edges) const -> Grouped 
 template <Architecture A, class Set>
 at::Tensor EdgeRun<A, Set>::logits(std::span<const ReadEdge> edges) const {
   const c10::AutoGradMode no_gradient{false};
-  const auto [attn, mlp, last] = grouped(edges);
+  const auto [attn, mlp, of_stream, last] = grouped(edges);
   Changes changes;
   for (std::int32_t l = 0; l < model_->config().n_layers; ++l) {
     const Layer layer{l};
+    add_stream_changes(layer, of_stream, changes);
     Changes found;  // targets of one module do not read each other
     const auto& pre = corrupt_.template get<hook::resid_pre>(layer);
     for (const auto& [target, reads] : attn) {
@@ -276,6 +309,7 @@ at::Tensor EdgeRun<A, Set>::logits(std::span<const ReadEdge> edges) const {
     }
     changes.merge(found);
   }
+  add_stream_changes(Layer{static_cast<std::int32_t>(model_->config().n_layers)}, of_stream, changes);
   const Layer top{static_cast<std::int32_t>(model_->config().n_layers) - 1};
   const auto resid = stream(corrupt_.template get<hook::resid_post>(top), last, EdgeType::metric, changes);
   const auto cap = model_->config().logit_soft_cap;
