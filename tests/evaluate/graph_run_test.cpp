@@ -16,13 +16,15 @@ struct Setting {
   at::Tensor tokens = random_model::Source{13}.tokens(1, 4, 23);
   std::vector<Node> all{};  ///< every node that is there on the prompt
 
-  Setting() {
+  Setting() : Setting{MlpSite::normalized} {}
+  /// first  where the first layer's dictionary reads
+  explicit Setting(MlpSite first) {
     const auto both = random_model::dictionaries(model.config(), 12);
     for (std::int32_t p = 0; p < 4; ++p) all.push_back(Node::embedding(Position{p}));
-    const auto cache = model.run(tokens, record<hook::ln2::normalized>()).cache;
+    const auto cache = model.run(tokens, record_modules()).cache;
     for (std::int32_t l = 0; l < 2; ++l) {
-      dictionaries.set_mlp(Layer{l}, SparseDictionary<>{*both.mlp(Layer{l})});
-      const auto acts = dictionaries.encode_mlp(Layer{l}, cache.template get<hook::ln2::normalized>(Layer{l}));
+      dictionaries.set_mlp(Layer{l}, SparseDictionary<>{*both.mlp(Layer{l})}, l == 0 ? first : MlpSite::normalized);
+      const auto acts = dictionaries.encode_mlp(Layer{l}, input_of(dictionaries, cache, Module::mlp, Layer{l}));
       for (std::int32_t p = 0; p < 4; ++p) {
         all.push_back(Node::mlp_error(Layer{l}, Position{p}));
         for (std::int32_t f = 0; f < 20; ++f) {
@@ -73,6 +75,19 @@ auto by_nodes(const Setting<A>& s, std::span<const Node> nodes) {
 }
 
 }  // namespace
+
+TEMPLATE_TEST_CASE("dictionaries of hook_resid_mid and hook_mlp_out read what edges bring there", "", Gpt2, Gemma2) {
+  for (const auto site : {MlpSite::resid_mid, MlpSite::mlp_out}) {
+    const Setting<TestType> s{site};
+    const GraphRun run{s.model, s.dictionaries, s.tokens};
+    const auto logits = [&](std::span<const Node> nodes) { return run.run(every_edge(nodes)).logits.at(Node::metric()); };
+    REQUIRE_CLOSE(logits(s.all).unsqueeze(0), s.model.uncapped_logits(s.tokens), 1e-9);
+    std::vector<Node> some;
+    for (std::size_t i = 0; i < s.all.size(); i += 2) some.push_back(s.all[i]);
+    const auto cap = s.model.config().logit_soft_cap;
+    REQUIRE_CLOSE(soft_cap(logits(some), cap).unsqueeze(0), by_nodes(s, some).logits, 1e-9);
+  }
+}
 
 TEMPLATE_TEST_CASE("all edges between all nodes give the prompt's own activations and logits", "", Gpt2, Llama, Gemma2,
                    GptNeox) {

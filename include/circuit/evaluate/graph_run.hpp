@@ -40,7 +40,7 @@ class GraphRun {
 
  private:
   using Cache = ActivationCache<hook::embed, hook::pos_embed, hook::attn::z, hook::attn_out, hook::ln2::normalized,
-                                hook::mlp_out, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
+                                hook::mlp_out, hook::resid_mid, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
                                 hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>;
   using Reads = std::map<Node, std::vector<ReadEdge>>;
   struct Prescribed;
@@ -48,7 +48,8 @@ class GraphRun {
   void check(const Node& node) const;
   [[nodiscard]] Reads grouped(std::span<const ReadEdge> edges) const;
   [[nodiscard]] Prescribed prescribe(std::span<const ReadEdge> edges, const GraphRunResult& result) const;
-  [[nodiscard]] double activation(const Node& target, const at::Tensor& input) const;
+  [[nodiscard]] double activation(const Node& target, const Prescribed& read) const;
+  [[nodiscard]] at::Tensor dictionary_input(Layer layer, const Prescribed& read) const;
 
   const HookedTransformer<A>* model_;
   const Set* dictionaries_;
@@ -65,7 +66,8 @@ struct circuit::GraphRun<A, Set>::Prescribed {
   const Cache* clean;
   at::Tensor embeddings;            // [pos, 1]  1 where the embedding is kept
   std::vector<at::Tensor> mlp_out;  // by layer: [pos, d_model]
-  at::Tensor mlp_input{};           // of the layer run last
+  at::Tensor resid_mid{};           // of the layer run last, and behind its norm
+  at::Tensor normalized{};
 
   template <HookPoint P>
     requires(std::same_as<P, hook::attn::pattern> || std::same_as<P, hook::ln1::scale> ||
@@ -76,7 +78,8 @@ struct circuit::GraphRun<A, Set>::Prescribed {
   }
   void visit(hook::embed /*point*/, Layer /*layer*/, at::Tensor& value) const { value = value.mul(embeddings); }
   void visit(hook::pos_embed /*point*/, Layer /*layer*/, at::Tensor& value) const { value = value.mul(embeddings); }
-  void visit(hook::ln2::normalized /*point*/, Layer /*layer*/, at::Tensor& value) { mlp_input = value; }
+  void visit(hook::resid_mid /*point*/, Layer /*layer*/, at::Tensor& value) { resid_mid = value; }
+  void visit(hook::ln2::normalized /*point*/, Layer /*layer*/, at::Tensor& value) { normalized = value; }
   void visit(hook::mlp_out /*point*/, Layer layer, at::Tensor& value) const {
     value = mlp_out[static_cast<std::size_t>(layer.value)].unsqueeze(0);
   }
@@ -88,13 +91,14 @@ template <Architecture A, class Set>
 GraphRun<A, Set>::GraphRun(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens)
     : model_{&model}, dictionaries_{&dictionaries}, tokens_{tokens} {
   check_shape(tokens, {1, -1}, "tokens", {}, "an attribution graph is of one prompt");
-  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a graph run");
+  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a graph run",
+                              {.mlp_out = true, .resid_mid = !A::Wiring::parallel});
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     detail::check_writes_features(dictionaries.mlp(Layer{l}));
   }
   clean_ = model
                .run(tokens, record<hook::embed, hook::pos_embed, hook::attn::z, hook::attn_out, hook::ln2::normalized,
-                                   hook::mlp_out, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
+                                   hook::mlp_out, hook::resid_mid, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
                                    hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>())
                .cache;
   errors_ = error_terms(dictionaries, clean_);
@@ -163,10 +167,28 @@ auto GraphRun<A, Set>::prescribe(std::span<const ReadEdge> edges, const GraphRun
   return out;
 }
 
+/// What an MLP's dictionary reads of the stream that was run.
 template <Architecture A, class Set>
-double GraphRun<A, Set>::activation(const Node& target, const at::Tensor& input) const {
+at::Tensor GraphRun<A, Set>::dictionary_input(Layer layer, const Prescribed& read) const {
+  const auto site = mlp_site(*dictionaries_, layer);
+  if (site == MlpSite::resid_mid) return read.resid_mid;
+  if (site == MlpSite::normalized) return read.normalized;
+  if constexpr (has_mlp<A>) {
+    const auto& w = model_->weights().blocks[static_cast<std::size_t>(layer.value)];
+    const auto out = A::Mlp::forward(A::Norm::output(read.normalized, w.ln2), w.mlp, [](auto, at::Tensor&) {});
+    if constexpr (A::Wiring::post_norms) {
+      const auto& scale = clean_.template get<hook::ln2_post::scale>(layer);
+      return A::Norm::output(A::Norm::normalized(out, scale, w.ln2_post), w.ln2_post);
+    }
+    return out;
+  }
+  return read.normalized;
+}
+
+template <Architecture A, class Set>
+double GraphRun<A, Set>::activation(const Node& target, const Prescribed& read) const {
   const auto& dictionary = *dictionaries_->mlp(target.layer);
-  const auto row = input.narrow(1, target.position.value, 1);
+  const auto row = dictionary_input(target.layer, read).narrow(1, target.position.value, 1);
   return dictionaries_->encode_mlp(target.layer, row, detail::feature_index({target.feature}, dictionary))
       .template item<double>();
 }
@@ -187,7 +209,7 @@ GraphRunResult GraphRun<A, Set>::run(std::span<const ReadEdge> edges) const {
       if (is_output(target.kind) || target.layer != Layer{l}) continue;
       auto prescribed = prescribe(own, result);
       static_cast<void>(resid_up_to(prescribed, l + 1));
-      found.emplace(target, activation(target, prescribed.mlp_input));
+      found.emplace(target, activation(target, prescribed));
     }
     result.activations.merge(found);
   }
