@@ -44,9 +44,12 @@ TEMPLATE_TEST_CASE("an ov edge is the sum of what its heads carry, each head's p
   REQUIRE(spread > 0.001);  // heads that pull against each other
 }
 
-TEST_CASE("heads and pairs of nodes add up where dictionaries normalise what they read") {
+TEST_CASE("heads and pairs of nodes add up wherever dictionaries read, and where they normalise that") {
   const auto model = random_model::make<Gpt2>(37);
-  const auto set = random_model::normalizing_dictionaries(model.config(), 38, /*skips=*/false);
+  const auto kind = GENERATE(0, 1, 2);
+  const auto set = kind == 0   ? random_model::normalizing_dictionaries(model.config(), 38, /*skips=*/false)
+                   : kind == 1 ? random_model::other_sites(model.config(), 38)
+                               : random_model::mlp_out_dictionaries(model.config(), 38);
   const auto tokens = random_model::Source{39}.tokens(1, 5, model.config().d_vocab);
   const AttentionTerms terms{model, set, tokens};
   const LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}}, {{4}}};
@@ -58,7 +61,9 @@ TEST_CASE("heads and pairs of nodes add up where dictionaries normalise what the
     INFO(e.up << " -> " << e.down);
     REQUIRE(terms.by_head(e.up, e.down).sum().item<double>() == Approx(e.edge.nn_attrib).epsilon(1e-9).margin(1e-11));
   }
-  REQUIRE(checked > 100);
+  REQUIRE(checked > (kind == 1 ? 20 : 100));  // an SAE of the stream stands for all before it
+  const auto skips = random_model::normalizing_dictionaries(model.config(), 38);
+  REQUIRE_THROWS_WITH((AttentionTerms{model, skips, tokens}), circuit_test::ContainsSubstring("skip paths"));
   const auto scores = model.run(tokens, record<hook::attn::attn_scores>()).cache.get<hook::attn::attn_scores>(Layer{1});
   REQUIRE(terms.pairs(Layer{1}, Head{1}, Position{4}, Position{2}).score() ==
           Approx(scores[0][1][4][2].item<double>()).epsilon(1e-9));

@@ -33,7 +33,8 @@ class AttentionTerms {
  public:
   /// Model and dictionaries are referred to.
   /// tokens  [1, pos] int64
-  /// throws  ShapeError for another batch, ConfigError for dictionaries across layers or of hook_resid_mid, and what `dictionaries.check` throws
+  /// throws  ShapeError for another batch, ConfigError for dictionaries across layers or with a skip path, whose
+  ///         share no node holds, and what `dictionaries.check` throws
   AttentionTerms(const HookedTransformer<A>& model, const Set& dictionaries, const at::Tensor& tokens,
                  const SourceOptions& options = {});
 
@@ -77,7 +78,13 @@ AttentionTerms<A, Set>::AttentionTerms(const HookedTransformer<A>& model, const 
   check_shape(tokens, {1, -1}, "tokens", {}, "one prompt is taken apart at a time");
   dictionaries.check(model.config(), model.processing(), model.dtype());
   refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "attention taken apart",
-                              {.input_norm = true});
+                              {.mlp_out = true, .stream = true, .resid_mid = true, .input_norm = true});
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    if (!has_skip(dictionaries, Layer{l})) continue;
+    throw ConfigError{{.file = dictionaries.mlp(Layer{l})->name,
+                       .tensor = "W_skip",
+                       .problem = "attention taken apart has no place for skip paths"}};
+  }
   lin_.run = record_frozen_run(model, tokens);
   lin_.clean = std::move(detail::describe(model, dictionaries, {&lin_.run}).front());
   sources_ = Sources::pack(model, dictionaries, lin_, contrast::None{}, options);
@@ -88,19 +95,21 @@ template <Architecture A, Dictionaries Set>
 auto AttentionTerms<A, Set>::stream_before(Layer layer, Position position) const -> Stream {
   const auto depth = attn_depth(layer);
   const auto& here = sources_.at(position);
-  const Upstream before{.to = depth};
+  const auto before = upstream_of(*dictionaries_, depth);
+  const auto first = before.first(here.features_before);
   const auto features = before.count(here.features_before);
   const auto rest = before.count(here.rest_before);
   Stream out;
   for (std::int64_t i = 0; i < features + rest; ++i) out.nodes.push_back(here.node(i, before));
-  std::vector<double> activation(here.activation.begin(), here.activation.begin() + features);
+  const auto from = here.activation.begin() + first;
+  std::vector<double> activation(from, from + features);
   auto scale = make::empty({features, 1}, at::kDouble);
   std::copy(activation.begin(), activation.end(), scale.template data_ptr<double>());
-  auto constant = constants_.between(0, depth);
+  auto constant = constants_.between(before.from, depth);
   if (constant.dim() > 1) constant = constant.select(0, 0).select(0, position.value);
   const auto& like = here.rest_effect;
-  out.writes = make::cat({here.writes.narrow(0, 0, features).mul(scale.to(like.options())),
-                          like.select(0, 0).narrow(0, 0, rest), constant.unsqueeze(0)});
+  out.writes = make::cat({here.writes.narrow(0, first, features).mul(scale.to(like.options())),
+                          like.select(0, 0).narrow(0, before.first(here.rest_before), rest), constant.unsqueeze(0)});
   return out;
 }
 
