@@ -77,12 +77,12 @@ template <class Model>
   return logit_difference(model, study.tested, circuit::edit_features(set, edits));
 }
 
-/// Ablates each cluster, and 20 times as many other attention features that are active at the same position, of the
+/// Ablates each cluster, and ten draws of as many other attention features that are active at the same position, of the
 /// same layers and of similar written length.
 template <class Model>
 void ablate_clusters(const Model& model, const circuit::DictionarySet& set, const Study& study,
                      std::vector<FeatureCluster>& clusters) {
-  constexpr int draws = 20;
+  constexpr int draws = 10;
   const auto lin = circuit::linearize<circuit::final_norm::Frozen>(model, set, PromptPair{study.searched}.clean, {},
                                                                    circuit::LogitDifference{study.searched});
   for (auto& cluster : clusters) {
