@@ -2,25 +2,30 @@
 // curve, how well the true edges are told from the rest where they are known, time and memory.
 //
 //   compare_searches --task induction                              a model whose circuit is known by construction
-//   compare_searches --task ioi --model FOLDER --prompts FILE      edges between heads and MLPs
+//   compare_searches --task ioi --model MODEL --prompts FILE       edges between heads and MLPs
 //   compare_searches --task ioi --features                         nodes: sparse features, errors, embeddings
+//   compare_searches --task ioi --units --model MODEL --judged 50  nodes: a model's own neurons and head dimensions
+//
+// MODEL is a Hugging Face folder or a GGUF file, such as SmolLM2's (`./demo.sh --smollm2` fetches it).
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
 #include <functional>
 #include <iomanip>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "circuit/dictionary/load.hpp"
+#include "circuit/dictionary/neuron_basis.hpp"
 #include "circuit/evaluate/cpr_cmd.hpp"
 #include "circuit/evaluate/known_truth.hpp"
 #include "circuit/evaluate/node_faithfulness.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/known/duplicate_token.hpp"
 #include "circuit/model/known/induction.hpp"
-#include "circuit/model/load/gpt2.hpp"
+#include "circuit/model/open.hpp"
 #include "circuit/report/svg_chart.hpp"
 #include "circuit/search/acdc.hpp"
 #include "circuit/search/edge_attribution_patching.hpp"
@@ -28,7 +33,9 @@
 #include "circuit/search/information_flow_routes.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/mask_attributions.hpp"
+#include "circuit/search/node_pruning.hpp"
 #include "circuit/search/sparse_feature_circuit.hpp"
+#include "smollm2/contrast.hpp"
 
 using namespace circuit;
 using Json = nlohmann::json;
@@ -36,13 +43,18 @@ using Json = nlohmann::json;
 struct Options {
   std::string task = "induction";
   std::vector<std::string> searches{};
-  std::string model = CIRCUIT_EXAMPLE_DATA "/model";
-  std::string prompts = CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json";
+  std::string model{};
+  std::string prompts{};
+  std::string order = "ABBA";
   std::size_t size = 10;
+  std::size_t judged = 0;
   std::int64_t steps = 10;
   double threshold = 0.01;
   KnownCircuitOptions known{};
   bool features = false;
+  bool units = false;
+  NodePruning pruning{.steps = 100};
+  double pruned_share = 1;
   std::string attn_saes = CIRCUIT_EXAMPLE_DATA "/attn-saes";
   std::string transcoders = CIRCUIT_EXAMPLE_DATA "/transcoders";
   double leap_threshold = 0.001;
@@ -53,6 +65,27 @@ struct Options {
 struct Search {
   std::string name;
   std::function<at::Tensor()> scores;
+  bool slow = false;  ///< a pass or more per edge, or hundreds to train: on large models only if it is named
+};
+struct NodeSearch {
+  std::string name;
+  std::function<std::vector<Node>()> ranked;
+};
+
+/// Prompts to search and to judge, by default the same.
+struct Prompts {
+  ContrastBatch searched;
+  ContrastBatch judged;
+
+  /// The searched ones, as many at a time as memory allows.
+  [[nodiscard]] std::vector<ContrastBatch> batches() const {
+    constexpr std::size_t most = 8;
+    std::vector<ContrastBatch> out;
+    for (std::size_t i = 0; i < searched.size(); i += most) {
+      out.push_back(searched.slice(i, std::min(most, searched.size() - i)));
+    }
+    return out;
+  }
 };
 
 /// Starts the process' peak of memory anew, where the system lets it.
@@ -85,9 +118,11 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
            [&model, &prompts, c] {
              const auto open = EdgePruning{}.scores(model, prompts).sigmoid();  // the likeliest to stay first
              return open.mul(c.edge_mask());
-           }},
+           },
+           true},
           {"acdc",
-           [&model, &prompts, &options] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; }},
+           [&model, &prompts, &options] { return Acdc<>{.threshold = options.threshold}.decide(model, prompts).rise; },
+           true},
           {"flow_routes", [&model, &prompts] { return InformationFlowRoutes<>{}.scores(model, prompts.clean); }},
           {"largest_change",
            [&model, &prompts, c] {
@@ -119,6 +154,12 @@ auto timed(const std::string& name, const Run& run) {
                                            {"auroc", nullptr}}};
 }
 
+/// On a large model a table takes minutes: each search is told when it is judged.
+void add_row(Json& rows, const Json& row) {
+  std::cerr << row["name"].get<std::string>() << ": cpr " << row["cpr"] << ", " << row["faithfulness"] << std::endl;
+  rows.push_back(row);
+}
+
 bool wanted(const Options& options, const std::string& name) {
   return options.searches.empty() || std::ranges::find(options.searches, name) != options.searches.end();
 }
@@ -146,18 +187,19 @@ double auroc(const Components& c, const at::Tensor& scores, const at::Tensor& tr
 /// truth  [senders, receivers], undefined where it is not known
 template <Architecture A>
 Json compare_all(const HookedTransformer<A>& model, const PromptPair& prompts, const LogitDifference& metric,
-                 const at::Tensor& truth, const Options& options) {
-  const EdgeEvaluation judge{model, prompts, metric};
+                 const EdgeEvaluation<A, LogitDifference>& judge, const at::Tensor& truth, const Options& options) {
+  constexpr std::int64_t many_edges = 10000;
   const auto c = judge.components();
   Json rows = Json::array();
   for (const auto& search : all_searches(model, prompts, metric, options)) {
     if (!wanted(options, search.name)) continue;
+    if (search.slow && options.searches.empty() && c.edges() > many_edges) continue;
     auto [scores, row] = timed(search.name, search.scores);
     // Flow routes rank only the edges of one reader.
     add_areas(row, search.name == "flow_routes" ? judge.curve(scores, mib_shares, selection::Greedy{})
                                                 : judge.curve(scores, mib_shares));
     if (truth.defined()) row["auroc"] = auroc(c, scores, truth);
-    rows.push_back(row);
+    add_row(rows, row);
   }
   return {{"task", options.task},
           {"edges", c.edges()},
@@ -166,32 +208,88 @@ Json compare_all(const HookedTransformer<A>& model, const PromptPair& prompts, c
           {"searches", rows}};
 }
 
-/// Searches over features rank nodes; what lies outside holds the corrupt prompt's values, errors too.
+/// Mean over batches of what a search gives nodes, largest first by `order`.
+template <class Order, class Search>
+std::vector<Node> ranked_over(const std::vector<ContrastBatch>& batches, Order order, const Search& search) {
+  std::map<Node, double> sums;
+  for (const auto& batch : batches) {
+    for (const auto& [node, value] : search(batch)) sums[node] += value * static_cast<double>(batch.size());
+  }
+  std::vector<NodeAttribution> all;
+  for (const auto& [node, sum] : sums) all.push_back({node, sum});
+  return in_order(std::move(all), order);
+}
+
+LogitDifference metric_of(const ContrastBatch& batch) { return LogitDifference{batch}; }
+
+/// Searches of edges between sparse features, whose nodes are ranked.
 template <Architecture A, Dictionaries Set>
-Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts,
-                      const LogitDifference& metric, const Options& options) {
-  const NodeEvaluation judge{model, dictionaries, prompts, metric};
+std::vector<NodeSearch> edge_searches(const HookedTransformer<A>& model, const Set& dictionaries,
+                                      const ContrastBatch& prompts, const Options& options) {
   const auto sparse = [&](const auto& search) {
-    return [&, search] { return ranked_by_attribution(search(model, dictionaries, prompts, metric)); };
-  };
-  const auto by_mask = [&](auto order) {
-    return [&, order] {
-      return in_order(
-          mask_attributions(model, dictionaries, prompts.clean, prompts.corrupt, metric, {.steps = options.steps}),
-          order);
-    };
+    return [&, search] { return ranked_by_attribution(search(model, dictionaries, prompts, metric_of(prompts))); };
   };
   const keep::Above above{options.leap_threshold};
-  const std::vector<std::pair<std::string, std::function<std::vector<Node>()>>> searches{
-      {"leap", sparse(Leap{.keep = above})},
-      {"leap_all_paths", sparse(Leap{.keep = above, .chain = chain::AllPaths{}})},
-      {"leap_relp", sparse(Leap{.keep = above, .final_norm = gradient_rule::Relp{}})},
-      {"sparse_feature_circuit",
-       sparse(SparseFeatureCircuit<>{.node_threshold = 0, .keep = above, .steps = options.steps})},
-      {"masks", by_mask(ByMagnitude{})},
-      {"masks_for", by_mask(ByValue{})},
-      {"largest_change", [&] { return ranked_by_change(judge.changes()); }},
-      {"random", [&] { return drawn_at_random(judge.changes(), 1); }}};
+  return {{"leap", sparse(Leap{.keep = above})},
+          {"leap_all_paths", sparse(Leap{.keep = above, .chain = chain::AllPaths{}})},
+          {"leap_relp", sparse(Leap{.keep = above, .final_norm = gradient_rule::Relp{}})},
+          {"sparse_feature_circuit",
+           sparse(SparseFeatureCircuit<>{.node_threshold = 0, .keep = above, .steps = options.steps})}};
+}
+
+/// A model has too many units for all edges between them: LEAP's own numbers of nodes rank them.
+template <Architecture A, Dictionaries Set>
+std::vector<NodeSearch> unit_searches(const HookedTransformer<A>& model, const Set& basis,
+                                      const std::vector<ContrastBatch>& batches) {
+  const auto by = [&]<FinalNorm Rule>(Rule, auto order) {
+    return [&, order] {
+      auto ranked = ranked_over(batches, order, [&](const ContrastBatch& batch) {
+        const PromptPair pair{batch};
+        return node_attributions<Rule>(model, basis, pair.clean, pair.corrupt, metric_of(batch));
+      });
+      for (std::int32_t p = 0; p < static_cast<std::int32_t>(batches.front().length()); ++p) {
+        ranked.insert(ranked.begin(), Node::embedding(Position{p}));  // no units, and few
+      }
+      return ranked;
+    };
+  };
+  return {{"leap", by(final_norm::Frozen{}, ByMagnitude{})},
+          {"leap_for", by(final_norm::Frozen{}, ByValue{})},
+          {"leap_relp", by(gradient_rule::Relp{}, ByMagnitude{})},
+          {"leap_relp_for", by(gradient_rule::Relp{}, ByValue{})}};
+}
+
+/// Searches that rank nodes; what lies outside holds the corrupt prompt's values, errors too.
+template <Architecture A, Dictionaries Set>
+Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, const Prompts& prompts,
+                   const Options& options) {
+  const auto batches = prompts.batches();
+  const NodeEvaluation judge{model, dictionaries, prompts.judged, metric_of(prompts.judged)};
+  const auto by_mask = [&](auto order) {
+    return [&, order] {
+      return in_order(mask_attributions(model, dictionaries, batches, metric_of, {.steps = options.steps}), order);
+    };
+  };
+  auto searches = [&] {
+    if constexpr (describes_exactly<Set>) {
+      return unit_searches(model, dictionaries, batches);
+    } else {
+      return edge_searches(model, dictionaries, prompts.searched, options);
+    }
+  }();
+  searches.push_back({"masks", by_mask(ByMagnitude{})});
+  searches.push_back({"masks_for", by_mask(ByValue{})});
+  searches.push_back({"pruning", [&] {
+                        auto start = by_mask(ByValue{})();
+                        start.resize(static_cast<std::size_t>(options.pruned_share * static_cast<double>(start.size())));
+                        return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of), ByValue{});
+                      }});
+  searches.push_back({"largest_change", [&] {
+                        const auto& searched = prompts.searched;
+                        return ranked_by_change(
+                            NodeEvaluation{model, dictionaries, searched, metric_of(searched)}.changes());
+                      }});
+  searches.push_back({"random", [&] { return drawn_at_random(judge.changes(), 1); }});
   Json rows = Json::array();
   for (const auto& [name, search] : searches) {
     if (!wanted(options, name)) continue;
@@ -205,7 +303,7 @@ Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries
       curve.push_back({point.nodes, mib_shares[curve.size()], point.faithfulness});
     }
     add_areas(row, curve);
-    rows.push_back(row);
+    add_row(rows, row);
   }
   return {{"task", options.task},
           {"nodes", judge.changes().size()},
@@ -214,21 +312,46 @@ Json compare_features(const HookedTransformer<A>& model, const Set& dictionaries
           {"searches", rows}};
 }
 
+/// Of a file, or drawn: of "When Alice and Bob got to the store, Bob gave a ring to", no two alike.
+Prompts prompts_for(const Tokenizer& tokenizer, const Options& options) {
+  const auto count = options.size + options.judged;
+  const auto file = options.model.empty() && options.prompts.empty() ? CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json"
+                                                                     : options.prompts;
+  const auto all = file.empty()
+                       ? smollm2::draw_contrast(
+                             tokenizer, options.order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba, count, 1)
+                       : load_contrast_batch(file, tokenizer, {.size = count});
+  const auto searched = all.slice(0, options.size);
+  return {searched, options.judged == 0 ? searched : all.slice(options.size, options.judged)};
+}
+
+template <Architecture A>
+Json compare_model(const HookedTransformer<A>& model, const Options& options) {
+  const auto prompts = prompts_for(model.tokenizer(), options);
+  // Each is compiled for one kind of model, which is minutes less.
+  if constexpr (std::same_as<A, Gpt2>) {
+    if (options.units) throw ConfigError{{.tensor = "--units", .problem = "is for Llamas, such as SmolLM2, alone"}};
+    if (options.features) {
+      return compare_nodes(model, load_dictionaries(options.attn_saes, options.transcoders), prompts, options);
+    }
+  } else {
+    if (options.features) throw ConfigError{{.tensor = "--features", .problem = "is for GPT-2 alone"}};
+    if (options.units) return compare_nodes(model, NeuronBasis{model}, prompts, options);
+  }
+  return compare_all(model, prompts.searched, metric_of(prompts.searched),
+                     EdgeEvaluation{model, prompts.judged, metric_of(prompts.judged)}, {}, options);
+}
+
 Json compare_task(const Options& options) {
   const auto known = [&](const auto& task) {
-    return compare_all(task.model, {task.clean, task.corrupt}, LogitDifference{task.answers, task.wrong_answers},
-                       task.edges, options);
+    const PromptPair prompts{task.clean, task.corrupt};
+    const LogitDifference metric{task.answers, task.wrong_answers};
+    return compare_all(task.model, prompts, metric, EdgeEvaluation{task.model, prompts, metric}, task.edges, options);
   };
   if (options.task == "induction") return known(induction_circuit(options.known));
   if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
-  const auto model = load_model<Gpt2>(options.model);
-  const auto batch = load_contrast_batch(options.prompts, model.tokenizer(), {.size = options.size});
-  const PromptPair prompts{to_tokens(batch.clean), to_tokens(batch.corrupt)};
-  if (options.features) {
-    const auto dictionaries = load_dictionaries(options.attn_saes, options.transcoders);
-    return compare_features(model, dictionaries, prompts, LogitDifference{batch}, options);
-  }
-  return compare_all(model, prompts, LogitDifference{batch}, {}, options);
+  return open_model<Gpt2, Llama>(options.model.empty() ? CIRCUIT_EXAMPLE_DATA "/model" : options.model,
+                                 [&](const auto& model) { return compare_model(model, options); });
 }
 
 std::string two_digits(double value) {
@@ -280,14 +403,22 @@ int main(int argc, char** argv) try {
   CLI::App app{"Compares searches"};
   app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "ioi"}));
   app.add_option("--searches", options.searches, "names; all if none is given");
-  app.add_option("--model", options.model, "GPT-2 folder, for ioi");
-  app.add_option("--prompts", options.prompts, "contrast prompts, for ioi");
-  app.add_option("--size", options.size, "how many of them");
+  app.add_option("--model", options.model, "folder or GGUF file of a GPT-2 or Llama, for ioi; the embedded one if none");
+  app.add_option("--prompts", options.prompts, "contrast prompts, for ioi; drawn if none and a model is given");
+  app.add_option("--order", options.order, "of the names in drawn prompts")->check(CLI::IsMember({"ABBA", "BABA"}));
+  app.add_option("--size", options.size, "how many of them")->check(CLI::PositiveNumber);
+  app.add_option("--judged", options.judged, "how many of those behind them circuits are judged on; 0: the same");
   app.add_option("--steps", options.steps, "of integrated gradients")->check(CLI::PositiveNumber);
   app.add_option("--threshold", options.threshold, "ACDC's, nats");
   app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
   app.add_option("--seed", options.known.seed, "of a known circuit");
   app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
+  app.add_flag("--units", options.units, "ioi over a model's own neurons and head dimensions");
+  app.add_option("--pruning-steps", options.pruning.steps, "with --features or --units")->check(CLI::PositiveNumber);
+  app.add_option("--pruning-nodes", options.pruning.nodes, "how many are free; 0: none");
+  app.add_option("--pruning-share", options.pruned_share, "of all nodes, the first by masks, that have a gate")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--pruning-price", options.pruning.price, "of all nodes");
   app.add_option("--attn-saes", options.attn_saes, "folder, with --features");
   app.add_option("--transcoders", options.transcoders, "folder, with --features");
   app.add_option("--leap-threshold", options.leap_threshold, "on edges, with --features");
