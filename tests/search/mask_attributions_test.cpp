@@ -165,7 +165,7 @@ TEST_CASE("attributions sum to the metric less the empty circuit's") {
   REQUIRE(fine < error(16) / 4);
 }
 
-TEMPLATE_TEST_CASE("a model's own units are masked where they are", "", Gpt2, Llama) {
+TEMPLATE_TEST_CASE("a model's own units are masked where they are", "", Gpt2, Llama, Gemma2) {
   const auto model = random_model::make<TestType>(31);
   const auto clean = random_model::Source{32}.tokens(2, 5, model.config().d_vocab);
   const auto others = random_model::Source{33}.tokens(4, 5, model.config().d_vocab);

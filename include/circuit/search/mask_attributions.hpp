@@ -18,6 +18,7 @@
 #include "circuit/model/record.hpp"
 #include "circuit/search/for_each_node.hpp"
 #include "circuit/search/mask_run.hpp"
+#include "circuit/search/mask_units.hpp"
 #include "circuit/search/module_nodes.hpp"
 #include "circuit/search/node_attributions.hpp"
 #include "circuit/search/prompt_pair.hpp"
@@ -37,7 +38,6 @@ struct MaskWalk {
 /// error's the clean run's, and a node's attribution is the metric's gradient by its own `a`, averaged over a from 0 to
 /// 1. They sum to the metric less that of the empty circuit, up to the midpoint rule's error. Unlike a gradient at the
 /// clean run, it knows what a node is worth when the others are missing, which is what keeping a circuit alone asks.
-/// Not for a model's own units where they write before a post-norm.
 /// clean, reference  [batch, pos] int64; with Outside::reference_mean the reference may be other prompts of that length
 /// return  the nodes whose attribution is not 0, means over prompts in metric units
 /// throws  ShapeError for prompts that do not line up, ValueError for no steps, an option that names no baseline or a
@@ -45,7 +45,6 @@ struct MaskWalk {
 ///         does
 /// source  integrated gradients (Sundararajan et al. 2017) of the node masks that pruning searches learn
 template <Architecture A, Dictionaries Set, Metric M>
-  requires(!mlp_writes_pass_post_norm<A, Set>)
 [[nodiscard]] std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
                                                              const at::Tensor& clean, const at::Tensor& reference,
                                                              const M& metric, const MaskWalk& walk = {});
@@ -101,10 +100,9 @@ class MaskSums {
 };
 
 /// One run, one backward pass, and every node's share of it.
-template <Architecture A, class Set, Metric M>
+template <Architecture A, class Set, Metric M, class Run>
 void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at::Tensor& clean, const M& metric,
-                     const typename AtStrength<Set>::Places& places, AtStrength<Set> run, double weight,
-                     MaskSums& sums) {
+                     const MaskPlaces& places, Run run, double weight, MaskSums& sums) {
   std::vector<at::Tensor> inputs;
   at::Tensor value;
   {
@@ -122,8 +120,11 @@ void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at
     const auto& [module, layer, change, output] = run.points[i];
     const auto& gradient = gradients[i + 1];
     check_finite(gradient, "gradient at " + std::string{name(module)} + '.' + std::to_string(layer.value));
-    const auto on_writes = gradient.matmul(widened(dictionary_of(set, module, layer)->W_dec).t());
-    sums.add(feature_kind(module), layer, change.mul(on_writes).sum(0), weight);
+    auto on_features = gradient;
+    if constexpr (!std::same_as<Run, UnitsAtStrength>) {
+      on_features = gradient.matmul(widened(dictionary_of(set, module, layer)->W_dec).t());
+    }
+    sums.add(feature_kind(module), layer, change.mul(on_features).sum(0), weight);
     const auto& rest = places.at({module, layer}).rest_change;
     if (!rest.defined()) continue;
     sums.add(error_kind(module), layer, rest.mul(gradient).sum(-1, true).sum(0), weight);
@@ -135,7 +136,6 @@ void add_at_strength(const HookedTransformer<A>& model, const Set& set, const at
 namespace circuit {
 
 template <Architecture A, Dictionaries Set, Metric M>
-  requires(!mlp_writes_pass_post_norm<A, Set>)
 std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model, const Set& dictionaries,
                                                const at::Tensor& clean, const at::Tensor& reference, const M& metric,
                                                const MaskWalk& walk) {
@@ -151,8 +151,17 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
   check_shape(reference, {walk.outside == Outside::reference ? clean.size(0) : -1, clean.size(1)}, "reference tokens",
               {}, "prompts line up with the clean ones, or for a mean have their length");
   check_index(walk.first, clean.size(1));
-  const auto record = [&](const at::Tensor& tokens) { return model.run(tokens, record_modules()).cache; };
-  const auto places = detail::mask_places(dictionaries, record(clean), record(reference), walk.outside);
+  constexpr bool before_norms = mlp_writes_pass_post_norm<A, Set>;  // units are then held where they are
+  const auto places_of = [&] {
+    if constexpr (before_norms) {
+      return detail::unit_places(model.run(reference, circuit::record<hook::attn::z, hook::mlp::post>()).cache,
+                                 walk.outside);
+    } else {
+      const auto recorded = [&](const at::Tensor& tokens) { return model.run(tokens, record_modules()).cache; };
+      return detail::mask_places(dictionaries, recorded(clean), recorded(reference), walk.outside);
+    }
+  };
+  const detail::MaskPlaces places = places_of();
 
   at::Tensor embedding;
   if (walk.embeddings) {
@@ -166,9 +175,15 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
     const auto share = (static_cast<double>(k) + 0.5) / static_cast<double>(walk.steps);
     auto strength = make::zeros({clean.size(1), 1}, model.options()).add(share);
     strength.narrow(0, 0, walk.first.value).fill_(1);
-    detail::add_at_strength(model, dictionaries, clean, metric, places,
-                            detail::AtStrength<Set>{dictionaries, places, strength, embedding},
-                            1.0 / static_cast<double>(walk.steps), sums);
+    const auto add = [&](auto run) {
+      detail::add_at_strength(model, dictionaries, clean, metric, places, std::move(run),
+                              1.0 / static_cast<double>(walk.steps), sums);
+    };
+    if constexpr (before_norms) {
+      add(detail::UnitsAtStrength{places, strength, embedding});
+    } else {
+      add(detail::AtStrength<Set>{dictionaries, places, strength, embedding});
+    }
   }
   return sums.nodes(walk.first);
 }

@@ -61,11 +61,26 @@ struct MaskPoint {
   at::Tensor output{};  ///< [batch, pos, d_out]  in the gradient graph
 };
 
+using MaskPlaces = std::map<std::pair<Module, Layer>, MaskPlace>;
+
+/// Holds token embeddings at one strength, and begins the gradient graph at them.
+/// unkept    where no node is kept; undefined: embeddings are clean
+/// leaf      gets what the graph begins with, `change` what they are less `unkept`
+inline void hold_embedding(const at::Tensor& unkept, const at::Tensor& strength, at::Tensor& value, at::Tensor& leaf,
+                           at::Tensor& change) {
+  if (unkept.defined()) {
+    change = value.sub(unkept);
+    value = unkept.add(change.mul(strength));
+  }
+  value = value.detach().requires_grad_(true);
+  leaf = value;
+}
+
 /// An attachment that holds every node at one strength.
 template <class Set>
 class AtStrength {
  public:
-  using Places = std::map<std::pair<Module, Layer>, MaskPlace>;
+  using Places = MaskPlaces;
 
   /// strength  [pos, 1]   unkept_embedding [batch or 1, pos, d_model] where no node is kept; undefined: embeddings are
   /// clean
@@ -76,12 +91,7 @@ class AtStrength {
         unkept_embedding_{std::move(unkept_embedding)} {}
 
   void visit(hook::embed /*point*/, Layer /*layer*/, at::Tensor& value) {
-    if (unkept_embedding_.defined()) {
-      embedding_change = value.sub(unkept_embedding_);
-      value = unkept_embedding_.add(embedding_change.mul(strength_));
-    }
-    value = value.detach().requires_grad_(true);
-    embedding = value;
+    hold_embedding(unkept_embedding_, strength_, value, embedding, embedding_change);
   }
 
   template <ModulePoint P>
