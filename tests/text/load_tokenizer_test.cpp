@@ -159,8 +159,8 @@ TEST_CASE("load_tokenizer: steps before the model are those of the file") {
 }
 
 TEST_CASE("load_tokenizer: settings that would change the tokens are refused by name") {
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFKC"}}; }),
-             ContainsSubstring("normalizer") && ContainsSubstring("NFKC"));
+  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFKD"}}; }),
+             ContainsSubstring("normalizer") && ContainsSubstring("NFKD"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "Prepend"}, {"prepend", "x"}}; }),
              ContainsSubstring("normalizer"));
   const auto step = [](const char* text) {
