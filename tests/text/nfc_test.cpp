@@ -1,22 +1,13 @@
 #include "circuit/text/nfc.hpp"
 
-#include <random>
 #include <string>
 #include <string_view>
 
 #include "catch.hpp"
+#include "normal_forms.hpp"
 
 using namespace circuit;
-
-namespace {
-
-std::string utf8(std::u32string_view points) {
-  std::string text;
-  for (const auto c : points) detail::nfc::append_utf8(c, text);
-  return text;
-}
-
-}  // namespace
+using normal_forms::utf8;
 
 // Hand-worked from Unicode Standard Annex 15; tests/text/compare_tokenizers.py checks every character.
 TEST_CASE("nfc: characters compose, marks sort, Hangul joins") {
@@ -39,22 +30,8 @@ TEST_CASE("nfc: characters compose, marks sort, Hangul joins") {
 }
 
 TEST_CASE("nfc: normalising twice changes nothing, and pieces normalise as the whole") {
-  std::mt19937 random{5};
-  const std::u32string points =
-      U"aeo\u0301\u0302\u0323\u0345\u0915\u093C\u1100\u1161\u11A8\uAC00\u212B\u0958\u0F71\u0F72";
-  for (int round = 0; round < 2000; ++round) {
-    std::u32string text;
-    for (int i = 0; i < 8; ++i) text += points[random() % points.size()];
-    const auto once = to_nfc(utf8(text));
-    CHECK(to_nfc(once) == once);
-    std::string joined;
-    std::string pieces;
-    for_each_nfc_piece(utf8(text), [&](std::string_view from, std::string_view to) {
-      pieces += from;
-      joined += to_nfc(from);
-      CHECK(to == to_nfc(from));
-    });
-    CHECK(pieces == utf8(text));
-    CHECK(joined == once);
-  }
+  normal_forms::check_pieces(
+      U"aeo\u0301\u0302\u0323\u0345\u0915\u093C\u1100\u1161\u11A8\uAC00\u212B\u0958\u0F71\u0F72",
+      [](std::string_view text) { return to_nfc(text); },
+      [](std::string_view text, auto visit) { for_each_nfc_piece(text, visit); });
 }

@@ -1,20 +1,15 @@
 #include "circuit/text/nfkc.hpp"
 
-#include <random>
 #include <string>
 #include <string_view>
 
 #include "catch.hpp"
+#include "normal_forms.hpp"
 
 using namespace circuit;
+using normal_forms::utf8;
 
 namespace {
-
-std::string utf8(std::u32string_view points) {
-  std::string text;
-  for (const auto c : points) detail::nfc::append_utf8(c, text);
-  return text;
-}
 
 std::string by_nmt(std::u32string_view points, UnicodeForm form) {
   std::string result;
@@ -41,25 +36,10 @@ TEST_CASE("nfkc: what looks alike becomes one, and joins what stands before it")
 }
 
 TEST_CASE("nfkc: normalising twice changes nothing, and pieces normalise as the whole") {
-  std::mt19937 random{5};
-  const std::u32string points =
-      U"aef\u0301\u0302\u0323\uFF76\uFF9E\uFFA1\uFFC2\u11A8\uAC00\u212B\u1E9B\uFB01\u00A8\u0F71\u0F72";
-  for (int round = 0; round < 2000; ++round) {
-    std::u32string text;
-    for (int i = 0; i < 8; ++i) text += points[random() % points.size()];
-    const auto once = to_nfkc(utf8(text));
-    CHECK(to_nfkc(once) == once);
-    std::string joined;
-    std::string pieces;
-    for_each_form_piece(utf8(text), UnicodeForm::kc, ControlCharacters::kept,
-                        [&](std::string_view from, std::string_view to) {
-                          pieces += from;
-                          joined += to;
-                          CHECK(to == to_nfkc(from));
-                        });
-    CHECK(pieces == utf8(text));
-    CHECK(joined == once);
-  }
+  normal_forms::check_pieces(
+      U"aef\u0301\u0302\u0323\uFF76\uFF9E\uFFA1\uFFC2\u11A8\uAC00\u212B\u1E9B\uFB01\u00A8\u0F71\u0F72",
+      [](std::string_view text) { return to_nfkc(text); },
+      [](std::string_view text, auto visit) { for_each_form_piece(text, UnicodeForm::kc, ControlCharacters::kept, visit); });
 }
 
 TEST_CASE("nfkc: control characters go, or become spaces, before a form is taken") {
