@@ -58,6 +58,14 @@ class AtomicFile {
   bool committed_ = false;
 };
 
+/// A folder and those above it, unless they are there.
+/// throws  FileError
+inline void make_folder(const std::filesystem::path& folder) {
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) throw FileError{{.file = folder, .problem = "cannot be made", .got = failed.message()}};
+}
+
 /// Writes `text` to `path`, whole or not at all.
 inline void write_file(const std::filesystem::path& path, std::string_view text) {
   AtomicFile file{path};

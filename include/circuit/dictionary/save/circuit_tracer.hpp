@@ -61,7 +61,7 @@ inline void save_circuit_tracer_cross_layer(const std::filesystem::path& folder,
                                             const CircuitTracerMetadata& metadata) {
   namespace tracer = detail::circuit_tracer;
   detail::cross_layer::check_savable(folder, layers, metadata.dtype, {.name = "circuit-tracer's"});
-  detail::cross_layer::make_folder(folder);
+  make_folder(folder);
   for (std::size_t l = 0; l < layers.size(); ++l) tracer::save_layer(folder, l, layers[l], metadata.dtype);
   std::string config = "model_kind: cross_layer_transcoder\nfeature_input_hook: " + metadata.hook_in +
                        "\nfeature_output_hook: " + metadata.hook_out + '\n';

@@ -6,7 +6,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -62,13 +61,6 @@ inline void check_savable(const std::filesystem::path& folder, std::span<const S
 
 [[nodiscard]] inline at::Tensor output_bias(const DictionaryWeights& d) {
   return d.b_out.defined() ? d.b_out : make::zeros({d.d_out()}, d.options());
-}
-
-/// throws  FileError
-inline void make_folder(const std::filesystem::path& folder) {
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  if (failed) throw FileError{{.file = folder, .problem = "cannot be made", .got = failed.message()}};
 }
 
 }  // namespace circuit::detail::cross_layer

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "circuit/core/atomic_file.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/load/gemma_scope.hpp"
 #include "circuit/dictionary/save/cross_layer.hpp"
@@ -69,7 +70,7 @@ inline void save_gemma_scope_cross_layer(const std::filesystem::path& folder,
   if (scope::site_of(folder) != scope::Site::transcoder) {
     throw ConfigError{{.file = folder, .problem = "its name does not say what it holds", .expected = "a folder \"clt\""}};
   }
-  detail::cross_layer::make_folder(folder);
+  make_folder(folder);
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const auto layer = metadata.first_layer + static_cast<std::int64_t>(l);
     scope::save_layer(folder / ("params_layer_" + std::to_string(layer) + ".safetensors"), layers[l], layer,

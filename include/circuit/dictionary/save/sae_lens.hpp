@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -146,9 +145,7 @@ inline void save_sae_lens(const std::filesystem::path& folder, const SparseDicti
     config["k"] = top_k->k;
     config["rescale_acts_by_decoder_norm"] = false;
   }
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  if (failed) throw FileError{{.file = folder, .problem = "cannot be made", .got = failed.message()}};
+  make_folder(folder);
   write_safetensors(folder / "sae_weights.safetensors", lens::views(dictionary, metadata.dtype));
   write_file(folder / "cfg.json", config.dump(2) + "\n");
 }
