@@ -42,7 +42,7 @@ template <ModuleCache Cache>
 }
 
 /// The residual stream before a layer in a recorded run.
-template <ModuleCache Cache>
+template <class Cache>
 [[nodiscard]] at::Tensor recorded_stream(const Cache& cache, Layer layer) {
   if constexpr (Cache::template holds<hook::resid_pre> && Cache::template holds<hook::resid_post>) {
     if (layer == Layer{0}) return cache.template get<hook::resid_pre>(layer);

@@ -8,6 +8,7 @@
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/crosscoder.hpp"
 #include "circuit/hook/points.hpp"
+#include "circuit/intervene/module_values.hpp"
 #include "circuit/model/record.hpp"
 
 namespace circuit {
@@ -24,10 +25,7 @@ template <class Cache>
   requires(Cache::template holds<hook::resid_pre> && Cache::template holds<hook::resid_post>)
 [[nodiscard]] CrosscoderRun describe_run(const Crosscoder& crosscoder, const Cache& cache) {
   std::vector<at::Tensor> streams;
-  for (const auto layer : crosscoder.layers) {
-    streams.push_back(layer.value == 0 ? cache.template get<hook::resid_pre>(layer)
-                                       : cache.template get<hook::resid_post>(Layer{layer.value - 1}));
-  }
+  for (const auto layer : crosscoder.layers) streams.push_back(detail::recorded_stream(cache, layer));
   const auto x = make::stack(streams, -2);
   CrosscoderRun out{.activations = crosscoder.encode(x)};
   out.errors = x.sub(crosscoder.decode(out.activations));
