@@ -1,7 +1,12 @@
 #include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "circuit/dictionary/load/crosscoder.hpp"
+#include "circuit/dictionary/load_listed.hpp"
 #include "circuit/dictionary/recognise.hpp"
 #include "golden.hpp"
 #include "io/files.hpp"
@@ -58,6 +63,7 @@ TEST_CASE("crosscoders of every layout are what their definitions say") {
   REQUIRE_FALSE(of_fork.parts[0].causal());
   compare(of_fork, data() / "learned");
   compare(load_crosscoder(data() / "stacked/0.pt", layers), data() / "stacked");
+  compare(load_crosscoder(data() / "batch_top_k/ae.pt", layers), data() / "batch_top_k");
 
   const auto folder = data() / "gemma_scope_2/crosscoder/layer_0_1_3_width_30_l0_small";
   const auto scope = load_crosscoder(folder);
@@ -113,10 +119,170 @@ TEST_CASE("crosscoders that are none are one clear error") {
   REQUIRE_THROWS_AS(with("encoder.bias", counted({4}))(), ShapeError);
   REQUIRE_THROWS_AS(with("encoder.bias", counted({5}).mul(0).div(0))(), ValueError);
   REQUIRE_THROWS_WITH(with("threshold", counted({1}))(), ContainsSubstring("only crosscoders with a ReLU"));
+  REQUIRE_THROWS_WITH(with("k", at::full({}, 3, at::kLong))(), ContainsSubstring("\"k\""));
+  REQUIRE_THROWS_WITH(with("activation_mean", counted({2, 4}))(), ContainsSubstring("normalises what it reads"));
+  REQUIRE_NOTHROW(with("activation_mean", at::full({2, 4}, std::nan(""), at::kFloat))());
   REQUIRE_THROWS_AS(load_crosscoder(folder.path), ConfigError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path / "none.pt", two), FileError);
   auto tensors = learned();
   tensors.erase("decoder.bias");
   write(path, tensors);
   REQUIRE_THROWS_AS(load_crosscoder(path, two), NameError);
+}
+
+TEST_CASE("a BatchTopK crosscoder holds activations times the norms of their rows against its threshold") {
+  const Folder folder;
+  const auto path = folder.path / "cc.safetensors";
+  const std::vector<Layer> two{Layer{0}, Layer{3}};
+  auto tensors = learned();
+  tensors["decoder.weight"].select(1, 2).zero_();  // a feature that writes nothing
+  tensors["k"] = at::full({}, 3, at::kLong);
+  const auto W_dec = tensors.at("decoder.weight");
+  const auto x = counted({7, 2, 4});
+  const auto pre = x.reshape({7, 8}).matmul(tensors.at("encoder.weight").reshape({8, 5})).add(tensors.at("encoder.bias"));
+  const auto acts = pre.relu();
+  const auto expect = [&](std::int64_t id, double threshold, const at::Tensor& norms) {
+    INFO("code_normalization_id " << id << " threshold " << threshold);
+    tensors["code_normalization_id"] = at::full({}, id, at::kLong);
+    tensors["threshold"] = at::full({}, threshold, at::kFloat);
+    write(path, tensors);
+    const auto expected = acts.mul(acts.mul(norms).gt(threshold).to(at::kFloat));
+    REQUIRE_CLOSE(load_crosscoder(path, two).encode(x), expected, 1e-6);
+    return expected.ne(acts).any().item<bool>();
+  };
+  const auto norms = W_dec.square().sum(-1);
+  REQUIRE(expect(1, 0.9, norms.sqrt().sum(0)));
+  REQUIRE(expect(2, 0.9, norms.sum(0).sqrt()));
+  REQUIRE(expect(4, 0.9, at::full({5}, 1.0, at::kFloat)));
+  REQUIRE(expect(1, 0.0, norms.sqrt().sum(0)));          // the feature without rows is over no threshold of 0
+  REQUIRE_FALSE(expect(1, -1.0, norms.sqrt().sum(0)));  // as before a threshold was learned
+  tensors.erase("code_normalization_id");
+  write(path, tensors);
+  REQUIRE_CLOSE(load_crosscoder(path, two).encode(x), acts, 1e-6);
+
+  const auto refused = [&](const std::string& name, at::Tensor tensor) {
+    auto changed = tensors;
+    changed[name] = std::move(tensor);
+    write(path, changed);
+    return said<Error>([&] { (void)load_crosscoder(path, two); });
+  };
+  const auto id = [](std::int64_t value) { return at::full({}, value, at::kLong); };
+  REQUIRE_THAT(refused("code_normalization_id", id(3)), ContainsSubstring("MIXED"));
+  REQUIRE_THAT(refused("code_normalization_id", id(5)), ContainsSubstring("DECOUPLED"));
+  REQUIRE_THAT(refused("code_normalization_id", id(9)), ContainsSubstring("not known"));
+  REQUIRE_THAT(refused("threshold", counted({2})), ContainsSubstring("\"threshold\": expected [5], got [2]"));
+  REQUIRE_THAT(refused("threshold", at::full({}, std::nan(""), at::kFloat)), ContainsSubstring("threshold"));
+}
+
+namespace {
+
+fs::path scope_folder() { return data() / "gemma_scope_2/crosscoder/layer_0_1_3_width_30_l0_small"; }
+
+}  // namespace
+
+TEST_CASE("crosscoders are recognised, said by name, and placed in a set") {
+  using dictionary::Format;
+  const auto scope = dictionary::recognise(scope_folder());
+  REQUIRE(scope.format == Format::gemma_scope_crosscoder);
+  REQUIRE(dictionary::name(scope.format) == "Gemma Scope 2 crosscoder");
+  for (const auto* file : {"learned", "learned/ae.pt", "batch_top_k", "stacked/0.pt"}) {
+    INFO(file);
+    const auto found = dictionary::recognise(data() / file);
+    REQUIRE(found.format == Format::crosscoder);
+    REQUIRE(found.path.extension() == ".pt");
+    REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(data() / file); }), ContainsSubstring("is a crosscoder"));
+    REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load_set({data() / file}); }),
+                 ContainsSubstring("does not say which layers"));
+  }
+  REQUIRE(dictionary::name(Format::crosscoder) == "crosscoder");
+  REQUIRE_THROWS_AS(dictionary::load(scope_folder()), ConfigError);
+
+  const auto set = dictionary::load_set({scope_folder()});
+  REQUIRE(set.crosscoders().size() == 1);
+  for (const std::int32_t l : {0, 1, 2, 3, 4}) REQUIRE((set.crosscoder(Layer{l}) != nullptr) == (l != 0 && l != 3));
+  REQUIRE_THROWS_AS(dictionary::load_set({scope_folder(), scope_folder()}), ConfigError);
+  const auto model = random_model::make<Gpt2>(3, at::kFloat);
+  REQUIRE(dictionary::load_set({scope_folder()}, model).crosscoder(Layer{4}) != nullptr);
+}
+
+TEST_CASE("a folder of Gemma Scope 2 is a crosscoder of the layers and hooks that it names") {
+  const Folder folder;
+  const auto path = folder.path / "cc";
+  fs::copy(scope_folder(), path, fs::copy_options::recursive);
+  const auto config = [&](const nlohmann::json& json) { std::ofstream{path / "config.json"} << json.dump(); };
+  const auto hooks = [&](const char* in, const char* out) {
+    config({{"type", "crosscoder"}, {"hf_hook_point_in", in}, {"hf_hook_point_out", out}});
+  };
+  constexpr auto stream = "model.layers.{2,5,7}.output";
+  hooks(stream, stream);
+  REQUIRE(load_crosscoder(path).layers == std::vector{Layer{3}, Layer{6}, Layer{8}});
+  REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_crosscoder);
+  for (const auto* other : {"model.layers.{2,5,7}.mlp.output", "model.layers.{2,5,7}.self_attn.o_proj.input", "lm_head"}) {
+    hooks(stream, other);
+    REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load_set({path}); }), ContainsSubstring(other));
+    hooks(other, stream);
+    REQUIRE_THAT(said<ConfigError>([&] { (void)load_crosscoder(path); }), ContainsSubstring("hf_hook_point_in"));
+  }
+  hooks("model.layers.{99999999999}.output", "");
+  REQUIRE_THROWS_AS(load_crosscoder(path), ConfigError);
+  config({{"type", 3}});
+  REQUIRE_THROWS_AS(dictionary::recognise(path), ConfigError);
+  config({{"type", "clt"}});
+  REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_set);
+  REQUIRE(dictionary::name(dictionary::Format::gemma_scope_set) == "Gemma Scope 2 cross-layer transcoder");
+  fs::remove(path / "config.json");
+  REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_set);
+  fs::rename(path, folder.path / "layer_2_5_7");
+  REQUIRE(dictionary::recognise(folder.path / "layer_2_5_7").format == dictionary::Format::gemma_scope_crosscoder);
+  REQUIRE(load_crosscoder(folder.path / "layer_2_5_7").layers.front() == Layer{3});
+}
+
+TEST_CASE("a list may name crosscoders, and the hooks of those whose files do not") {
+  const Folder folder;
+  const auto list = folder.path / "list.json";
+  const auto placed = [&](const nlohmann::json& entry) {
+    std::ofstream{list} << nlohmann::json{{"dictionaries", {entry}}}.dump();
+    return dictionary::load_listed(list);
+  };
+  const auto refused = [&](const nlohmann::json& entry) { return said<Error>([&] { (void)placed(entry); }); };
+  fs::copy(data() / "learned", folder.path / "learned");
+  fs::copy(scope_folder(), folder.path / "layer_0_1_3", fs::copy_options::recursive);
+  write(folder.path / "two.safetensors", learned());
+  const nlohmann::json three{"blocks.1.hook_resid_pre", "blocks.2.hook_resid_post", "blocks.5.hook_resid_pre"};
+  for (const auto* path : {"learned", "learned/ae.pt"}) {
+    const auto set = placed({{"path", path}, {"reads", three}});
+    REQUIRE(set.crosscoders().at(0).layers == std::vector{Layer{1}, Layer{3}, Layer{5}});
+  }
+  REQUIRE(placed({{"path", "layer_0_1_3"}}).crosscoder(Layer{4}) != nullptr);
+  const nlohmann::json own{"blocks.0.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.3.hook_resid_post"};
+  REQUIRE(placed({{"path", "layer_0_1_3"}, {"reads", own}, {"writes", own}}).crosscoder(Layer{4}) != nullptr);
+  const nlohmann::json two{"blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"};
+  REQUIRE(placed({{"path", "two.safetensors"}, {"reads", two}}).crosscoder(Layer{2}) != nullptr);
+
+  REQUIRE_THAT(refused({{"path", "learned"}}), ContainsSubstring("does not say which layers"));
+  REQUIRE_THAT(refused({{"path", "layer_0_1_3"}, {"reads", three}}), ContainsSubstring("other layers by its own files"));
+  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", three}, {"writes", own}}), ContainsSubstring("describes what it reads"));
+  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", "blocks.1.hook_resid_pre"}}), ContainsSubstring("a list"));
+  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", {"blocks.1.hook_mlp_out", "blocks.2.hook_mlp_out"}}}),
+               ContainsSubstring("got blocks.1.hook_mlp_out"));
+  REQUIRE_THROWS_AS(placed({{"path", "learned"}, {"reads", two}}), ShapeError);
+  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", {three[1], three[0], three[2]}}}), ContainsSubstring("ascend"));
+}
+
+TEST_CASE("a folder of Gemma Scope 2's cross-layer transcoder is all of its layers") {
+  const Folder folder;
+  const auto path = folder.path / "clt" / "width_1k";
+  fs::create_directories(path);
+  for (int l = 0; l < 3; ++l) {
+    write(path / ("params_layer_" + std::to_string(l) + ".safetensors"), {{"w_enc", counted({4, 5})},
+                                                                         {"b_enc", counted({5})},
+                                                                         {"w_dec", counted({5, 3, 4})},
+                                                                         {"b_dec", counted({4})},
+                                                                         {"threshold", counted({5})}});
+  }
+  REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_set);
+  REQUIRE_THROWS_AS(dictionary::load(path), ConfigError);
+  const auto set = dictionary::load_set({path});
+  for (std::int32_t l = 0; l < 3; ++l) REQUIRE(set.mlp(Layer{l})->later_layers() == 2 - l);
+  REQUIRE(set.mlp(Layer{3}) == nullptr);
 }

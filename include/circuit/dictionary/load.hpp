@@ -106,6 +106,14 @@ struct DictionaryFound {
   return loaded;
 }
 
+/// The layer before which a hook's stream lies: that of hook_resid_pre, the one after that of hook_resid_post.
+[[nodiscard]] inline std::optional<Layer> stream_of(std::string_view hook) {
+  const auto place = split_hook(hook);
+  if (place && place->second == hook::resid_pre::name) return place->first;
+  if (place && place->second == hook::resid_post::name) return Layer{place->first.value + 1};
+  return {};
+}
+
 /// A dictionary's place in a DictionarySet.
 struct DictionaryPlace {
   bool mlp = false;
@@ -130,9 +138,8 @@ struct DictionaryPlace {
     if (in->second == hook::attn_out::name && out->second == in->second) {
       return {false, in->first, AttentionSite::attn_out};
     }
-    if (in->second == out->second && in->second == hook::resid_pre::name) return {.layer = in->first, .stream = true};
-    if (in->second == out->second && in->second == hook::resid_post::name) {
-      return {.layer = Layer{in->first.value + 1}, .stream = true};
+    if (const auto layer = stream_of(found.hooks.in); layer && in->second == out->second) {
+      return {.layer = *layer, .stream = true};
     }
     if (out->second == hook::mlp_out::name) {
       if (in->second == hook::ln2::normalized::name) return {true, in->first};

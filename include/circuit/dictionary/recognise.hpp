@@ -11,6 +11,7 @@
 #include "circuit/dictionary/behind_gain.hpp"
 #include "circuit/dictionary/load.hpp"
 #include "circuit/dictionary/load/circuit_tracer.hpp"
+#include "circuit/dictionary/load/crosscoder.hpp"
 #include "circuit/dictionary/load/dictionary_learning.hpp"
 #include "circuit/dictionary/load/gemma_scope.hpp"
 #include "circuit/dictionary/load/llama_scope.hpp"
@@ -29,7 +30,10 @@ enum class Format {
   dictionary_learning,
   circuit_tracer,
   circuit_tracer_set,
-  published_pt,  ///< Kissane's or Dunefsky's
+  gemma_scope_set,         ///< a cross-layer transcoder of Gemma Scope 2
+  gemma_scope_crosscoder,  ///< a folder of Gemma Scope 2
+  crosscoder,              ///< in one file, as dictionary_learning's forks and others save them
+  published_pt,            ///< Kissane's or Dunefsky's
   bare,
 };
 
@@ -50,6 +54,12 @@ enum class Format {
       return "circuit-tracer transcoder";
     case Format::circuit_tracer_set:
       return "circuit-tracer set";
+    case Format::gemma_scope_set:
+      return "Gemma Scope 2 cross-layer transcoder";
+    case Format::gemma_scope_crosscoder:
+      return "Gemma Scope 2 crosscoder";
+    case Format::crosscoder:
+      return "crosscoder";
     case Format::published_pt:
       return "published .pt file";
     case Format::bare:
@@ -64,18 +74,21 @@ struct Recognised {
   std::filesystem::path path;
 };
 
-/// Says what a folder or file is, from names alone where they say it.
+/// Says what a folder or file is, from names alone where they say it; a file that may be a crosscoder is opened.
 /// throws  FileError    when there is no such path
+/// throws  FormatError  for a file that is opened and is broken
 /// throws  ConfigError  for what is none of the formats
 [[nodiscard]] Recognised recognise(const std::filesystem::path& path);
 
 /// Reads one dictionary of any format.
-/// throws  as recognise and the format's own loader;  ConfigError for a set (load_circuit_tracer_set)
+/// throws  as recognise and the format's own loader;  ConfigError for a set or a crosscoder (load_crosscoder)
 [[nodiscard]] LoadedDictionary load(const std::filesystem::path& path, const DictionaryOptions& options = {});
 
-/// Reads dictionaries of any formats, each placed by its hooks; a set of transcoders counts as all that it holds.
-/// throws  ConfigError  for a hook that a DictionarySet has no place for, two dictionaries of one place, or ones that
-///                      expect different weight processings;  as load
+/// Reads dictionaries of any formats, each placed by its hooks; a set of transcoders counts as all that it holds, a
+/// crosscoder as one dictionary of all its layers.
+/// throws  ConfigError  for a hook that a DictionarySet has no place for, two dictionaries of one place, a crosscoder whose
+///                      files do not name its layers (load_listed), or dictionaries that expect different weight
+///                      processings;  as load
 [[nodiscard]] DictionarySet load_set(const std::vector<std::filesystem::path>& paths,
                                      const DictionaryOptions& options = {});
 
@@ -104,15 +117,26 @@ struct FolderMark {
           {Format::llama_scope, {"config.json", "sae_weights.safetensors"}},
           {Format::gemma_scope, {"params.npz"}, "params.npz"},
           {Format::gemma_scope, {"params.safetensors"}, "params.safetensors"},
+          {Format::gemma_scope_set, {"params_layer_0.safetensors"}},
           {Format::dictionary_learning, {"ae.pt"}, "ae.pt"},
           {Format::circuit_tracer_set, {"config.yaml"}}};
+}
+
+/// What looks like another format by its names and is a crosscoder.
+[[nodiscard]] inline Recognised or_crosscoder(Recognised found) {
+  namespace cross = circuit::detail::crosscoder;
+  if (found.format == Format::gemma_scope_set && cross::is_folder(found.path)) {
+    found.format = Format::gemma_scope_crosscoder;
+  }
+  if (found.format == Format::dictionary_learning && cross::is_file(found.path)) found.format = Format::crosscoder;
+  return found;
 }
 
 [[nodiscard]] inline Recognised recognise_folder(const std::filesystem::path& folder) {
   for (const auto& mark : folder_marks()) {
     bool all = true;
     for (const auto file : mark.files) all = all && std::filesystem::exists(folder / file);
-    if (all) return {mark.format, mark.path.empty() ? folder : folder / mark.path};
+    if (all) return or_crosscoder({mark.format, mark.path.empty() ? folder : folder / mark.path});
   }
   std::string known;
   for (const auto& mark : folder_marks()) {
@@ -125,7 +149,7 @@ struct FolderMark {
 /// return  nothing for a file whose name does not say
 [[nodiscard]] inline std::optional<Recognised> recognise_name(const std::filesystem::path& file) {
   const auto name = file.filename().string();
-  if (name == "ae.pt") return Recognised{Format::dictionary_learning, file};
+  if (name == "ae.pt") return or_crosscoder({Format::dictionary_learning, file});
   if (file.extension() == ".npz" || name == "params.safetensors" ||
       (name.starts_with("params_layer_") && file.extension() == ".safetensors")) {
     return Recognised{Format::gemma_scope, file};
@@ -173,6 +197,11 @@ class SetOfFiles {
     loaded.dictionary = over_all_heads(others, model.config().n_heads);
     put(path, std::move(loaded), place, /*again=*/others.size() > 1);
   }
+  /// A crosscoder, in a model's set or any.
+  template <class... Model>
+  void add(const std::filesystem::path& /*path*/, Crosscoder crosscoder, const Model&... /*model*/) {
+    set_.set_crosscoder(std::move(crosscoder));
+  }
   [[nodiscard]] DictionarySet finish() && {
     if (expected_) set_.expect(*expected_);
     return std::move(set_);
@@ -205,15 +234,27 @@ class SetOfFiles {
   std::optional<weights::Processing> expected_;
 };
 
-/// Calls use(path, loaded) for every dictionary of some paths.
+/// Calls use(path, loaded) for every dictionary and crosscoder of some paths.
 template <class Use>
 void load_each(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options, Use&& use) {
   for (const auto& path : paths) {
-    if (recognise(path).format != Format::circuit_tracer_set) {
-      use(path, load(path, options));
-      continue;
+    const auto found = recognise(path);
+    switch (found.format) {
+      case Format::circuit_tracer_set:
+        for (auto& [layer, loaded] : load_circuit_tracer_set(found.path, options)) use(path, std::move(loaded));
+        break;
+      case Format::gemma_scope_set:
+        for (std::size_t l = 0; std::filesystem::exists(circuit::detail::crosscoder::file_of_layer(found.path, l)); ++l) {
+          use(path, load_gemma_scope(circuit::detail::crosscoder::file_of_layer(found.path, l), options));
+        }
+        break;
+      case Format::gemma_scope_crosscoder:
+      case Format::crosscoder:
+        use(path, load_crosscoder(found.path, {}, options));
+        break;
+      default:
+        use(path, load(path, options));
     }
-    for (auto& [layer, loaded] : load_circuit_tracer_set(path, options)) use(path, std::move(loaded));
   }
 }
 
@@ -225,6 +266,7 @@ inline Recognised recognise(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) throw FileError{{.file = path, .problem = "does not exist"}};
   if (std::filesystem::is_directory(path)) return detail::recognise_folder(path);
   if (const auto found = detail::recognise_name(path)) return *found;
+  if (circuit::detail::crosscoder::is_file(path)) return {Format::crosscoder, path};
   if (const auto found = circuit::detail::recognize(path)) {
     const bool bare = found->format == circuit::detail::DictionaryFormat::bare;
     return {bare ? Format::bare : Format::published_pt, path};
@@ -251,7 +293,12 @@ inline LoadedDictionary load(const std::filesystem::path& path, const Dictionary
     case Format::circuit_tracer:
       return load_circuit_tracer(found.path, options);
     case Format::circuit_tracer_set:
+    case Format::gemma_scope_set:
       throw ConfigError{{.file = path, .problem = "is a set of transcoders", .hint = "use dictionary::load_set"}};
+    case Format::gemma_scope_crosscoder:
+    case Format::crosscoder:
+      throw ConfigError{
+          {.file = path, .problem = "is a crosscoder", .hint = "use dictionary::load_set, or load_crosscoder"}};
     case Format::published_pt:
     case Format::bare:
       break;
@@ -261,8 +308,7 @@ inline LoadedDictionary load(const std::filesystem::path& path, const Dictionary
 
 inline DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const DictionaryOptions& options) {
   detail::SetOfFiles set;
-  detail::load_each(paths, options,
-                    [&](const auto& path, LoadedDictionary loaded) { set.add(path, std::move(loaded)); });
+  detail::load_each(paths, options, [&](const auto& path, auto loaded) { set.add(path, std::move(loaded)); });
   return std::move(set).finish();
 }
 
@@ -270,8 +316,7 @@ template <Architecture A>
 DictionarySet load_set(const std::vector<std::filesystem::path>& paths, const HookedTransformer<A>& model,
                        const DictionaryOptions& options) {
   detail::SetOfFiles set;
-  detail::load_each(paths, options,
-                    [&](const auto& path, LoadedDictionary loaded) { set.add(path, std::move(loaded), model); });
+  detail::load_each(paths, options, [&](const auto& path, auto loaded) { set.add(path, std::move(loaded), model); });
   return std::move(set).finish();
 }
 

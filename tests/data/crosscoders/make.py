@@ -3,7 +3,8 @@ inputs: `expected.safetensors` in each folder holds x [5, layers, 6], the activa
 
 Needs torch and safetensors; run anywhere. `learned` is the layout of CrossCoder in forks of dictionary_learning, `stacked`
 that of W_enc and W_dec of all layers in one tensor each, `gemma_scope_2` that of Gemma Scope 2 (with decoder rows of 0
-before a feature's own layer).
+before a feature's own layer), `batch_top_k` that of the forks' BatchTopKCrossCoder in use: activations times the summed norms
+of their decoder rows are held against one threshold.
 """
 
 import json
@@ -66,6 +67,17 @@ def main():
     pre = torch.einsum("bld,ldf->blf", x, W_enc) + b_enc
     acts = torch.relu(pre) * (pre > threshold)
     expect(HERE / "gemma_scope_2", x, acts.flatten(1), torch.einsum("blf,lfmd->bmd", acts, W_dec) + b_dec)
+
+    path = folder("batch_top_k")
+    W_enc, W_dec = torch.randn(L, D, F) * 0.4, torch.randn(L, F, D) * 0.5
+    b_enc, b_dec, threshold = torch.randn(F) * 0.3, torch.randn(L, D) * 0.3, torch.tensor(3.0)
+    torch.save({"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec, "decoder.bias": b_dec,
+                "code_normalization_id": torch.tensor(1), "k": torch.tensor(4, dtype=torch.int), "threshold": threshold},
+               path / "ae.pt")
+    acts = summed_encoder(x, W_enc, b_enc)
+    kept = acts * (acts * W_dec.norm(dim=2).sum(dim=0) > threshold)
+    assert (kept != acts).any()
+    expect(path, x, kept, torch.einsum("bf,lfd->bld", kept, W_dec) + b_dec)
 
 
 if __name__ == "__main__":

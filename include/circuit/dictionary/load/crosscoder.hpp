@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,6 +13,7 @@
 
 #include "circuit/dictionary/crosscoder.hpp"
 #include "circuit/dictionary/load/assemble.hpp"
+#include "circuit/io/json.hpp"
 #include "circuit/io/safetensors.hpp"
 #include "circuit/io/torch_pickle.hpp"
 
@@ -20,12 +23,14 @@ namespace circuit {
 /// params_layer_0.safetensors and so on: a part for each layer, which reads that layer and writes into it and later ones
 /// (or all, where the file has it write into earlier ones too). Else a file (.pt, .safetensors) of one part that reads
 /// and writes all layers: `encoder.weight` [layers, d_model, d_sae] and `decoder.weight` [layers, d_sae, d_model], as
-/// CrossCoder of dictionary_learning's forks has them, or `W_enc` and `W_dec` [d_sae, layers, d_model]; with a ReLU.
+/// CrossCoder of dictionary_learning's forks has them, or `W_enc` and `W_dec` [d_sae, layers, d_model]; with a ReLU, or
+/// (`k` and `threshold`) a BatchTopK, which is a JumpReLU in use: a feature is kept where its activation times the norms of
+/// its decoder rows, as `code_normalization_id` joins them, is over the threshold.
 ///
 /// layers   the streams that it describes, each by the layer behind it: hook_resid_post of layer 7 is the stream before
-///          layer 8. None: as a Gemma Scope folder's name says
-/// throws   FileError, FormatError, ConfigError (layers that nothing says, nonlinearities and skip paths that are not
-///          known)
+///          layer 8. None: as a Gemma Scope folder's name or its config.json says
+/// throws   FileError, FormatError, ConfigError (layers that nothing says; nonlinearities, code normalisations, skip paths
+///          and normalised inputs that are not known; hooks other than the stream's)
 /// throws   NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
 [[nodiscard]] Crosscoder load_crosscoder(const std::filesystem::path& path, std::vector<Layer> layers = {},
                                          const DictionaryOptions& options = {});
@@ -34,21 +39,26 @@ namespace circuit {
 
 namespace circuit::detail::crosscoder {
 
-/// The streams behind the layers in "layer_7_13_17_22_width_65k_l0_medium", or none.
-[[nodiscard]] inline std::vector<Layer> layers_of_name(const std::string& name) {
-  constexpr std::string_view start = "layer_";
+/// The streams behind the layers that a text counts up: 8, 14 and 18 for "{7,13,17}" or "7_13_17".
+[[nodiscard]] inline std::vector<Layer> streams_behind(std::string_view text) {
+  constexpr auto most = std::numeric_limits<std::int32_t>::max();
   std::vector<Layer> layers;
-  if (!name.starts_with(start)) return layers;
-  const char* at = name.data() + start.size();
-  const char* const end = name.data() + name.size();
-  while (at < end) {
+  while (!text.empty()) {
     std::int32_t layer = -1;
-    const auto [rest, status] = std::from_chars(at, end, layer);
-    if (status != std::errc{} || layer < 0) break;
-    layers.push_back(Layer{layer + 1});
-    at = rest == end ? end : rest + 1;
+    const auto [rest, status] = std::from_chars(text.data(), text.data() + text.size(), layer);
+    const bool one = status == std::errc{} && layer >= 0 && layer < most;
+    if (one) layers.push_back(Layer{layer + 1});
+    text.remove_prefix(one ? static_cast<std::size_t>(rest - text.data()) : 1);
   }
   return layers;
+}
+
+/// Those in "layer_7_13_17_22_width_65k_l0_medium", or none.
+[[nodiscard]] inline std::vector<Layer> layers_of_name(std::string_view name) {
+  constexpr std::string_view start = "layer_";
+  if (!name.starts_with(start)) return {};
+  name.remove_prefix(start.size());
+  return streams_behind(name.substr(0, name.find("_width")));
 }
 
 [[nodiscard]] inline std::filesystem::path file_of_layer(const std::filesystem::path& folder, std::size_t i) {
@@ -60,6 +70,70 @@ namespace circuit::detail::crosscoder {
                                 std::string hint = {}) {
   throw ConfigError{
       {.file = file, .tensor = std::move(tensor), .problem = std::move(problem), .hint = std::move(hint)}};
+}
+
+[[nodiscard]] inline std::string folder_name(const std::filesystem::path& folder) {
+  return (folder.filename().empty() ? folder.parent_path() : folder).filename().string();
+}
+
+/// The streams in "model.layers.{7,13}.output", as a configuration names a hook.
+/// throws  ConfigError  for another module's output
+[[nodiscard]] inline std::vector<Layer> layers_of_hook(const nlohmann::json& config, const char* key,
+                                                       const std::filesystem::path& file) {
+  const auto hook = value_or<std::string>(config, key, file, "");
+  if (hook.empty()) return {};
+  constexpr std::string_view start = "layers.";
+  const auto from = hook.find(start);
+  const auto to = from == hook.npos ? from : hook.find('.', from + start.size());
+  if (to == hook.npos || hook.substr(to) != ".output") {
+    throw ConfigError{{.file = file,
+                       .tensor = key,
+                       .problem = "is not of the residual stream, which alone a crosscoder is read for",
+                       .expected = "model.layers.{...}.output",
+                       .got = hook}};
+  }
+  return streams_behind(std::string_view{hook}.substr(from, to - from));
+}
+
+/// The streams that a folder of Gemma Scope 2 describes by its name or its configuration; none where neither says.
+/// throws  ConfigError  for hooks other than the stream's
+[[nodiscard]] inline std::vector<Layer> layers_of_folder(const std::filesystem::path& folder) {
+  auto layers = layers_of_name(folder_name(folder));
+  const auto file = folder / "config.json";
+  if (!std::filesystem::exists(file)) return layers;
+  const auto config = read_json(file);
+  for (const auto* key : {"hf_hook_point_in", "hf_hook_point_out"}) {
+    auto configured = layers_of_hook(config, key, file);
+    if (layers.empty()) layers = std::move(configured);
+  }
+  return layers;
+}
+
+/// Whether a folder of Gemma Scope 2 with a file per layer is a crosscoder's: by its configuration, its name or its
+/// parents'. Others are of cross-layer transcoders.
+[[nodiscard]] inline bool is_folder(const std::filesystem::path& folder) {
+  if (!std::filesystem::exists(file_of_layer(folder, 0))) return false;
+  if (const auto config = folder / "config.json"; std::filesystem::exists(config)) {
+    const auto type = value_or<std::string>(read_json(config), "type", config, "");
+    if (!type.empty()) return type == "crosscoder";
+  }
+  const bool inside = std::any_of(folder.begin(), folder.end(), [](const auto& part) { return part == "crosscoder"; });
+  return inside || layers_of_name(folder_name(folder)).size() > 1;
+}
+
+[[nodiscard]] inline TensorFile open(const std::filesystem::path& path) {
+  return path.extension() == ".safetensors" ? open_safetensors(path) : open_torch(path);
+}
+
+/// Whether a file of tensors is a crosscoder: its encoder has an axis of layers.
+/// throws  as the file's reader
+[[nodiscard]] inline bool is_file(const std::filesystem::path& path) {
+  if (path.extension() != ".safetensors" && path.extension() != ".pt") return false;
+  const auto file = open(path);
+  for (const auto* name : {"encoder.weight", "W_enc"}) {
+    if (const auto* encoder = file.find(name)) return encoder->shape.size() == 3;
+  }
+  return false;
 }
 
 /// One layer's features of Gemma Scope 2, and the output bias of that layer.
@@ -93,11 +167,10 @@ namespace circuit::detail::crosscoder {
 
 [[nodiscard]] inline Crosscoder gemma_scope(const std::filesystem::path& folder, std::vector<Layer> layers,
                                             const DictionaryOptions& options) {
-  auto named = folder.filename();
-  if (named.empty()) named = folder.parent_path().filename();
-  if (layers.empty()) layers = layers_of_name(named.string());
+  auto named = layers_of_folder(folder);
+  if (layers.empty()) layers = std::move(named);
   if (layers.empty()) {
-    refuse(folder, "layers", "the folder's name does not say which layers it describes", "name them");
+    refuse(folder, "layers", "the folder's name does not say which layers it describes", "name them, or list their hooks (dictionary::load_listed)");
   }
   if (std::filesystem::exists(file_of_layer(folder, layers.size()))) {
     refuse(folder, "layers", "there are more files than layers");
@@ -114,18 +187,63 @@ namespace circuit::detail::crosscoder {
   return out;
 }
 
+/// What dictionary_learning's forks multiply activations by before they compare them, from a feature's decoder rows.
+/// decoder  [d_sae, layers, d_model]   return  [d_sae], or undefined for 1
+[[nodiscard]] inline at::Tensor code_norms(const TensorFile& file, const at::Tensor& decoder) {
+  constexpr auto name = "code_normalization_id";
+  enum : std::int64_t { crosscoder = 1, sae, mixed, none, decoupled };  // as the forks number them
+  const auto id = file.find(name) == nullptr ? std::int64_t{crosscoder} : read_whole_number(file, name);
+  const auto squares = widened(decoder).square().sum(-1);
+  if (id == crosscoder) return squares.sqrt().sum(-1);
+  if (id == sae) return squares.sum(-1).sqrt();
+  if (id == none) return {};
+  throw ConfigError{{.file = file.path(),
+                     .tensor = name,
+                     .problem = id == mixed       ? "is MIXED, by weights that the file does not say"
+                                : id == decoupled ? "is DECOUPLED, with activations for every layer"
+                                                  : "is not known",
+                     .expected = "1 (CROSSCODER), 2 (SAE) or 4 (NONE)",
+                     .got = std::to_string(id)}};
+}
+
+/// A ReLU, or what a BatchTopK is in use. decoder [d_sae, layers, d_model]
+[[nodiscard]] inline activation::Any activation(const TensorFile& file, const DictionaryReader& reader,
+                                                const at::Tensor& decoder, const DictionaryOptions& options) {
+  const bool k = reader.has("k");
+  const bool threshold = reader.has("threshold");
+  if (!k && !threshold && !reader.has("log_threshold")) return {};
+  if (!k || !threshold || reader.has("log_threshold")) {
+    refuse(file.path(), k ? "k" : threshold ? "threshold" : "log_threshold",
+           "in this layout only crosscoders with a ReLU, or k and threshold of a BatchTopK, are supported");
+  }
+  const auto norms = code_norms(file, decoder);
+  auto per_feature = read_threshold(reader, file, "threshold", options, decoder.size(0));
+  check_shape(per_feature, {decoder.size(0)}, "threshold", file.path());
+  if (norms.defined()) {
+    const auto never = std::numeric_limits<double>::infinity();  // a feature without rows is not over a threshold of 0
+    per_feature = per_feature.div(norms).nan_to_num(never, never, -never);
+  }
+  return {activation::JumpRelu{std::move(per_feature)}};
+}
+
+/// The forks keep statistics of their inputs where they normalise by them, and NaN where they do not.
+/// throws  ConfigError
+inline void refuse_normalized(const TensorFile& file) {
+  const auto* mean = file.find("activation_mean");
+  if (mean == nullptr || to_tensor(*mean).isnan().any().item<bool>()) return;
+  refuse(file.path(), mean->name, "a crosscoder that normalises what it reads is not supported");
+}
+
 /// One part that reads and writes all layers.
 [[nodiscard]] inline Crosscoder acausal(const TensorFile& file, std::vector<Layer> layers,
                                         const DictionaryOptions& options) {
   const DictionaryReader reader{file, "", options};
   const bool learned = reader.has("encoder.weight");
-  for (const auto* name : {"k", "threshold", "log_threshold"}) {
-    if (reader.has(name)) refuse(file.path(), name, "only crosscoders with a ReLU are supported in this layout");
-  }
+  refuse_normalized(file);
   const std::string encoder_name = learned ? "encoder.weight" : "W_enc";
   const auto encoder = reader.read_matrix(encoder_name, 3);  // [layers, d_model, d_sae]
   const auto count = encoder.size(0);
-  if (layers.empty()) refuse(file.path(), "layers", "the file does not say which layers it describes", "name them");
+  if (layers.empty()) refuse(file.path(), "layers", "the file does not say which layers it describes", "name them, or list their hooks (dictionary::load_listed)");
   check_shape(encoder, {static_cast<std::int64_t>(layers.size()), -1, -1}, encoder_name, file.path(),
               "one block per layer");
   Crosscoder out{.layers = layers, .name = file.path().string()};
@@ -137,6 +255,7 @@ namespace circuit::detail::crosscoder {
   auto decoder = reader.read_matrix(decoder_name, 3);
   if (learned) decoder = decoder.transpose(0, 1);  // [d_sae, layers, d_model]
   check_shape(decoder, {encoder.size(2), count, encoder.size(1)}, decoder_name, file.path());
+  part.dictionary.activation = activation(file, reader, decoder, options);
   weights.W_dec = decoder.select(1, 0);
   if (count > 1) weights.W_later = decoder.narrow(1, 1, count - 1);
   weights.W_dec_pages = file.pages(file.get(decoder_name));
@@ -161,8 +280,7 @@ inline Crosscoder load_crosscoder(const std::filesystem::path& path, std::vector
     }
     out = cross::gemma_scope(path, std::move(layers), options);
   } else {
-    const auto file = path.extension() == ".safetensors" ? open_safetensors(path) : open_torch(path);
-    out = cross::acausal(file, std::move(layers), options);
+    out = cross::acausal(cross::open(path), std::move(layers), options);
   }
   out.check();
   return out;

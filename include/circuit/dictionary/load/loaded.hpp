@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -58,7 +59,8 @@ namespace circuit::detail {
   if (!hook.starts_with(start)) return {};
   std::int32_t layer = -1;
   const auto [rest, status] = std::from_chars(hook.data() + start.size(), hook.data() + hook.size(), layer);
-  if (status != std::errc{} || layer < 0 || rest == hook.data() + hook.size() || *rest != '.') return {};
+  const bool counted = status == std::errc{} && layer >= 0 && layer < std::numeric_limits<std::int32_t>::max();
+  if (!counted || rest == hook.data() + hook.size() || *rest != '.') return {};
   return std::pair{Layer{layer}, hook.substr(static_cast<std::size_t>(rest - hook.data()) + 1)};
 }
 
