@@ -66,6 +66,19 @@ TEST_CASE("a crosscoder's features read all layers together and write into each 
   REQUIRE(dense.narrow(-1, 23, 8).ne(0).sum().item<std::int64_t>() == 0);
   REQUIRE(active.size() > 30);
   REQUIRE(encode_active(across, x, Layer{2}).size() == acts.ne(0).sum().item<std::int64_t>());
+
+  const auto parts = encode_parts(across, x);  // once for all layers
+  REQUIRE(parts.size() == 3);
+  for (const Layer layer : across.layers) {
+    const auto here = writing_into(across, parts, layer);
+    const auto alone = encode_active(across, x, layer);
+    REQUIRE(here.row_begin == alone.row_begin);
+    REQUIRE(here.feature == alone.feature);
+    REQUIRE_CLOSE(here.activation, alone.activation, 0.0);
+    REQUIRE_CLOSE(here.slope, alone.slope, 0.0);
+  }
+  REQUIRE_THROWS_AS(writing_into(across, parts, Layer{7}), NameError);
+  REQUIRE_THROWS_AS(encode_active(across, x, Layer{7}), NameError);
 }
 
 TEST_CASE("a crosscoder whose parts disagree is refused by name") {

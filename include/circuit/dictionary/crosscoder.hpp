@@ -60,7 +60,14 @@ struct Crosscoder {
   [[nodiscard]] at::Tensor decoder(Layer layer) const;
 };
 
-/// As of a SparseDictionary: the features that write into the stream before a layer. x [batch, pos, layers, d_model]
+/// As of a SparseDictionary, the features of every part, which writing_into numbers through. x [batch, pos, layers, d_model]
+[[nodiscard]] std::vector<ActiveFeatures> encode_parts(const Crosscoder& crosscoder, const at::Tensor& x);
+
+/// Those of encode_parts that write into the stream before a layer.
+/// throws  NameError  for a layer that the crosscoder does not describe
+[[nodiscard]] ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts, Layer layer);
+
+/// Both for one layer: what writes elsewhere is not encoded.
 [[nodiscard]] ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer);
 
 }  // namespace circuit
@@ -237,20 +244,38 @@ inline at::Tensor Crosscoder::decoder(Layer layer) const {
   return of_parts.size() == 1 ? of_parts.front() : make::cat(of_parts, 0);
 }
 
-inline ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer) {
-  static_cast<void>(crosscoder.index_of(layer));
+inline std::vector<ActiveFeatures> encode_parts(const Crosscoder& crosscoder, const at::Tensor& x) {
   std::vector<ActiveFeatures> parts;
+  for (const auto& part : crosscoder.parts) {
+    parts.push_back(encode_active(part.dictionary, detail::read_by(crosscoder, part, x)));
+  }
+  return parts;
+}
+
+inline ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts, Layer layer) {
+  static_cast<void>(crosscoder.index_of(layer));
+  std::vector<ActiveFeatures> writing;
   std::vector<std::int64_t> first_feature;
   std::int64_t first = 0;
-  for (const auto& part : crosscoder.parts) {
-    if (detail::decoder_of(part, layer).defined()) {
-      parts.push_back(encode_active(part.dictionary, detail::read_by(crosscoder, part, x)));
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (detail::decoder_of(crosscoder.parts[i], layer).defined()) {
+      writing.push_back(parts[i]);
       first_feature.push_back(first);
     }
-    first += part.dictionary.d_sae();
+    first += crosscoder.parts[i].dictionary.d_sae();
   }
-  return parts.size() == 1 && first_feature.front() == 0 ? parts.front()
-                                                         : detail::numbered_through(parts, first_feature);
+  return writing.size() == 1 && first_feature.front() == 0 ? writing.front()
+                                                           : detail::numbered_through(writing, first_feature);
+}
+
+inline ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer) {
+  std::vector<ActiveFeatures> parts(crosscoder.parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto& part = crosscoder.parts[i];
+    if (!detail::decoder_of(part, layer).defined()) continue;
+    parts[i] = encode_active(part.dictionary, detail::read_by(crosscoder, part, x));
+  }
+  return writing_into(crosscoder, parts, layer);
 }
 
 }  // namespace circuit

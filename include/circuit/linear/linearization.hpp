@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -158,16 +159,20 @@ void set_attention_constant(const HookedTransformer<A>& model, const Set& dictio
   return constant.defined() ? rest.sub(constant) : rest;
 }
 
-/// Takes one module apart on every run, its constants known. Encoding all runs at once reads the encoder once.
+/// Values of several runs, one run's prompts after another's, so that encoding all of them reads the encoder once.
+[[nodiscard]] inline at::Tensor joined(const std::vector<at::Tensor>& of_runs) {
+  return of_runs.size() == 1 ? of_runs.front() : make::cat(of_runs, 0);
+}
+
+/// Takes one module apart on every run, its constants known.
 /// Exact      whether the features make up all of the output, but for the constant
+/// active     in all runs together
 /// outputs    without the linear part of a skip path
-/// encode     inputs [batch, pos, d_in] of all runs together -> ActiveFeatures
 /// written    ActiveFeatures -> what they write into the residual stream, [rows, d_model], before it is divided by a scale
-template <bool Exact, class Encode, class Written>
-void describe_module(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs, Encode&& encode,
-                     Written&& written, const std::vector<ModuleState*>& states) {
-  const ActiveFeatures active = encode(inputs.size() == 1 ? inputs.front() : make::cat(inputs, 0));
-  const auto rows = active.rows() / static_cast<std::int64_t>(inputs.size());
+template <bool Exact, class Written>
+void describe_module(const ActiveFeatures& active, const std::vector<at::Tensor>& outputs, Written&& written,
+                     const std::vector<ModuleState*>& states) {
+  const auto rows = active.rows() / static_cast<std::int64_t>(states.size());
   for (std::size_t r = 0; r < states.size(); ++r) {
     states[r]->features = active.slice(static_cast<std::int64_t>(r) * rows, rows);
   }
@@ -216,12 +221,58 @@ void pass_mlp_post_norm(const HookedTransformer<A>& model, const FrozenRun& run,
   state.constant = constant_behind<typename A::Norm>(norm, scale, state.constant);
 }
 
-/// The streams of a recorded run that a crosscoder describes, [batch, pos, layers, d_model].
+/// The features of crosscoders in some runs, which are referred to: each encoded once, however many layers it writes into.
 template <Architecture A>
-[[nodiscard]] at::Tensor read_by_crosscoder(const Crosscoder& crosscoder, const FrozenRun& run) {
-  std::vector<at::Tensor> streams;
-  for (const auto layer : crosscoder.layers) streams.push_back(stream_before<A>(run, layer));
-  return make::stack(streams, -2);
+class CrosscoderFeatures {
+ public:
+  explicit CrosscoderFeatures(const std::vector<const FrozenRun*>& runs) : runs_{&runs} {}
+
+  /// Those that write into the stream before a layer, in all runs together.
+  [[nodiscard]] ActiveFeatures into(const Crosscoder& crosscoder, Layer layer) {
+    const auto [found, added] = parts_.try_emplace(&crosscoder);
+    if (added) found->second = encode_parts(crosscoder, read(crosscoder));
+    return writing_into(crosscoder, found->second, layer);
+  }
+
+ private:
+  /// return  [runs * batch, pos, layers, d_model]
+  [[nodiscard]] at::Tensor read(const Crosscoder& crosscoder) const {
+    std::vector<at::Tensor> of_runs;
+    for (const auto* run : *runs_) {
+      std::vector<at::Tensor> streams;
+      for (const auto layer : crosscoder.layers) streams.push_back(stream_before<A>(*run, layer));
+      of_runs.push_back(make::stack(streams, -2));
+    }
+    return joined(of_runs);
+  }
+
+  const std::vector<const FrozenRun*>* runs_;
+  std::map<const Crosscoder*, std::vector<ActiveFeatures>> parts_;
+};
+
+/// Describes the stream wherever a dictionary or a crosscoder does.
+template <Architecture A, DescribesStream Set>
+void describe_streams(const Set& dictionaries, const std::vector<const FrozenRun*>& runs, std::vector<DescribedRun>& out) {
+  CrosscoderFeatures<A> across{runs};
+  for (std::size_t slot = 0; slot < out.front().stream.size(); ++slot) {
+    const Layer layer{static_cast<std::int32_t>(slot)};
+    const auto* dictionary = dictionaries.stream(layer);
+    if (dictionary == nullptr) continue;
+    std::vector<at::Tensor> values;
+    std::vector<ModuleState*> states;
+    for (std::size_t r = 0; r < runs.size(); ++r) {
+      auto& state = out[r].stream[slot];
+      values.push_back(stream_before<A>(*runs[r], layer));
+      hold_input_norm(*dictionary, values.back(), state);
+      state.constant = dictionary->output_constant(state.input_norm);
+      states.push_back(&state);
+    }
+    const auto* crosscoder = crosscoder_of(dictionaries, layer);
+    const auto active = crosscoder != nullptr ? across.into(*crosscoder, layer)
+                                              : dictionaries.active_stream(layer, joined(values));
+    describe_module<false>(
+        active, values, [&](const ActiveFeatures& features) { return decode_active(*dictionary, features); }, states);
+  }
 }
 
 /// The runs as the dictionaries describe them, all of one shape.
@@ -255,28 +306,7 @@ template <Architecture A, Dictionaries Set>
       modules[r]->rest = outputs[r];
     }
   };
-  if constexpr (DescribesStream<Set>) {
-    for (std::size_t slot = 0; slot <= layers; ++slot) {
-      const Layer layer{static_cast<std::int32_t>(slot)};
-      const auto* dictionary = dictionaries.stream(layer);
-      if (dictionary == nullptr) continue;
-      std::vector<at::Tensor> values_before;
-      for (const auto* run : runs) values_before.push_back(stream_before<A>(*run, layer));
-      const auto* across = crosscoder_of(dictionaries, layer);
-      auto inputs = values_before;
-      for (std::size_t r = 0; r < runs.size() && across != nullptr; ++r) {
-        inputs[r] = read_by_crosscoder<A>(*across, *runs[r]);
-      }
-      const auto stream_states = states(&DescribedRun::stream, slot);
-      for (std::size_t r = 0; r < runs.size(); ++r) {
-        hold_input_norm(*dictionary, values_before[r], *stream_states[r]);
-        stream_states[r]->constant = dictionary->output_constant(stream_states[r]->input_norm);
-      }
-      describe_module<false>(
-          inputs, values_before, [&](const at::Tensor& x) { return dictionaries.active_stream(layer, x); },
-          [&](const ActiveFeatures& active) { return decode_active(*dictionary, active); }, stream_states);
-    }
-  }
+  if constexpr (DescribesStream<Set>) describe_streams<A>(dictionaries, runs, out);
   for (std::size_t slot = 0; slot < layers; ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
     const auto attn_outs = values(hook::attn_out{}, layer);
@@ -288,7 +318,7 @@ template <Architecture A, Dictionaries Set>
       std::vector<at::Tensor> inputs;
       for (const auto* run : runs) inputs.push_back(attn_input(*run, dictionaries.attn_site(layer), layer));
       describe_module<describes_exactly<Set>>(
-          inputs, attn_outs, [&](const at::Tensor& x) { return dictionaries.active_attn(layer, x); },
+          dictionaries.active_attn(layer, joined(inputs)), attn_outs,
           [&](const ActiveFeatures& active) { return attn_written(model, dictionaries, layer, active); }, attn_states);
     } else {
       whole(attn_outs, attn_states);
@@ -314,8 +344,7 @@ template <Architecture A, Dictionaries Set>
         if (dictionary->has_skip()) outputs[r] = outputs[r].sub(skip_map(model, *dictionary, *runs[r], site, layer));
       }
       describe_module<describes_exactly<Set>>(
-          inputs, outputs,
-          [&](const at::Tensor& x) { return dictionaries.active_mlp(layer, x); },
+          dictionaries.active_mlp(layer, joined(inputs)), outputs,
           [&](const ActiveFeatures& active) { return mlp_written(model, dictionaries, layer, active); }, mlp_states);
     } else {
       whole(mlp_outs, mlp_states);
