@@ -108,6 +108,7 @@ using Json = nlohmann::ordered_json;
             {"constants", direct.constants}};
   for (const auto& [part, value] : direct.components) json["components"][text_of(part)] = value;
   for (const auto& [node, value] : direct.nodes) json["nodes"][to_string(node)] = value;
+  for (const auto& [layer, value] : direct.skip_paths) json["skip_paths"][std::to_string(layer.value)] = value;
   return json;
 }
 

@@ -189,6 +189,9 @@ inline void lens(const DirectLogitAttribution& direct, const std::vector<LogitLe
   std::cout << "sum " << fixed(direct.component_sum(), 4) << ", metric " << fixed(direct.metric, 4)
             << "\n\nby feature, error and embedding:\n";
   largest_parts(direct.nodes, [](const Node& node) { return to_string(node); }, 16);
+  for (const auto& [layer, value] : direct.skip_paths) {
+    std::cout << "skip path of layer " << layer.value << ' ' << fixed(value) << ", ";
+  }
   std::cout << "constants " << fixed(direct.constants) << ", sum " << fixed(direct.node_sum(), 4) << ", metric "
             << fixed(direct.metric, 4) << "\n\nlogit lens at the last position:\n";
   TextTable table{{"after", "logit diff", "p(answer)", "rank", "top token of the first prompt"}};

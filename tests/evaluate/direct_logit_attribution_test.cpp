@@ -2,6 +2,8 @@
 
 #include <ATen/ops/zeros_like.h>
 
+#include <cmath>
+
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
 #include "circuit/search/keep/top.hpp"
@@ -21,6 +23,10 @@ struct Setup {
   Linearization lin = linearize<final_norm::Frozen>(model, set, tokens, {}, metric);
   DirectLogitAttribution direct = direct_logit_attribution(model, set, lin);
 
+  /// The same with other dictionaries.
+  DirectLogitAttribution with(const DictionarySet& other) const {
+    return direct_logit_attribution(model, other, linearize<final_norm::Frozen>(model, other, tokens, {}, metric));
+  }
   /// Of the logits before any soft cap, as a linearization reads them.
   template <class... Attached>
   double value(Attached... attached) const {
@@ -73,8 +79,49 @@ TEMPLATE_TEST_CASE("features, errors, embeddings and constants sum to the metric
 TEMPLATE_TEST_CASE("so they do where dictionaries scale what they write to what they read", "", Gpt2, Gemma2) {
   const Setup<TestType> s;
   const auto set = random_model::normalizing_dictionaries(s.model.config(), 22, /*skips=*/false);
-  const auto lin = linearize<final_norm::Frozen>(s.model, set, s.tokens, {}, s.metric);
-  REQUIRE(direct_logit_attribution(s.model, set, lin).node_sum() == Approx(s.value()).epsilon(1e-10));
+  REQUIRE(s.with(set).node_sum() == Approx(s.value()).epsilon(1e-10));
+}
+
+TEMPLATE_TEST_CASE("what passes skip paths is a share of its own, beside the nodes", "", Gpt2, Llama, Gemma2, GptNeox) {
+  const Setup<TestType> s;
+  const auto& config = s.model.config();
+  REQUIRE(s.direct.skip_paths.empty());
+  const auto check = [&](const DictionarySet& set, std::size_t skips) {
+    const auto direct = s.with(set);
+    REQUIRE(direct.node_sum() == Approx(s.value()).epsilon(1e-10));
+    REQUIRE(direct.component_sum() == Approx(s.value()).epsilon(1e-10));
+    REQUIRE(direct.skip_paths.size() == skips);
+    for (const auto& [layer, value] : direct.skip_paths) {
+      REQUIRE(set.mlp(layer)->has_skip());
+      REQUIRE(std::abs(value) > 1e-3);
+    }
+  };
+  check(random_model::normalizing_dictionaries(config, 22, /*skips=*/true), static_cast<std::size_t>((config.n_layers + 1) / 2));
+  auto set = random_model::dictionaries(config, 22);
+  SparseDictionary<> transcoder{*set.mlp(Layer{1}), {}};
+  transcoder.W_skip = random_model::Source{24}({config.d_model, config.d_model}, 0.4);
+  set.set_mlp(Layer{1}, transcoder);
+  check(set, 1);
+  if constexpr (!TestType::Wiring::parallel) {
+    set.set_mlp(Layer{1}, transcoder, MlpSite::resid_mid);
+    check(set, 1);
+  }
+  // By hand, at the position that the metric reads: the last.
+  const auto run = record_frozen_run(s.model, s.tokens);
+  const auto direct = s.with(set);
+  const auto site = set.mlp_site(Layer{1});
+  const auto x = mlp_input<TestType>(run, site, Layer{1});
+  const auto& bias = s.model.weights().blocks[1].ln2.bias;
+  const auto read = site == MlpSite::normalized && bias.defined() ? x.sub(bias) : x;
+  const auto grad = s.lin.gradients.last;
+  REQUIRE(direct.skip_paths[0].value ==
+          Approx(grad.mul(read.matmul(transcoder.W_skip)).sum().template item<double>() / 3).epsilon(1e-10));
+}
+
+TEMPLATE_TEST_CASE("features of cross-layer transcoders count for all that they write", "", Gpt2, Llama, GptNeox) {
+  const Setup<TestType> s;
+  const auto set = random_model::cross_layer_dictionaries(s.model.config(), 22);
+  REQUIRE(s.with(set).node_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
 TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2,

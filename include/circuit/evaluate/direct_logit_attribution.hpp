@@ -10,6 +10,7 @@
 #include "circuit/core/tensor.hpp"
 #include "circuit/graph/node.hpp"
 #include "circuit/linear/linearization.hpp"
+#include "circuit/linear/skip_map.hpp"
 #include "circuit/linear/sources.hpp"
 
 namespace circuit {
@@ -42,15 +43,19 @@ struct DirectAttribution {
 };
 
 /// The metric taken apart twice, with the final norm's scale frozen: by heads and MLPs, and by the replacement model's
-/// features, errors and embeddings. Each way, the parts sum to the metric where the metric is linear in the logits.
+/// features, errors and embeddings, and what passes skip paths. Each way, the parts sum to the metric where the metric is
+/// linear in the logits.
 struct DirectLogitAttribution {
   double metric{};
   std::vector<DirectAttribution<Component>> components{};  ///< in the order of the forward pass
   std::vector<DirectAttribution<Node>> nodes{};            ///< in the order of the forward pass
+  /// Of the second way: by layer, what the skip path of its transcoder makes of the stream, the norm's scale held. No node:
+  /// a search's gradients pass through it to those before.
+  std::vector<DirectAttribution<Layer>> skip_paths{};
   double constants{};  ///< of the second way: biases of dictionaries and model, and the unembedding's
 
   [[nodiscard]] double component_sum() const { return sum_of(components); }
-  [[nodiscard]] double node_sum() const { return sum_of(nodes) + constants; }
+  [[nodiscard]] double node_sum() const { return sum_of(nodes) + sum_of(skip_paths) + constants; }
 
  private:
   template <class Part>
@@ -160,31 +165,32 @@ class DirectAttributor {
   std::vector<DirectAttribution<Node>> nodes_;
 };
 
-}  // namespace circuit::detail
-
-namespace circuit {
-
+/// What features of an MLP write into all layers together: their own, and later ones where they are cross-layer.
 template <Architecture A, Dictionaries Set>
-DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model, const Set& dictionaries,
-                                                const Linearization& lin) {
-  const c10::AutoGradMode no_gradient{false};
-  detail::DirectAttributor attribute{lin};
-  const auto mean = [](const at::Tensor& per_prompt) {
-    return per_prompt.to(at::kDouble).mean().template item<double>();
-  };
-  DirectLogitAttribution out{.metric = mean(lin.metric)};
-  const auto component = [&](const Component& part, double value) { out.components.push_back({part, value}); };
+[[nodiscard]] at::Tensor mlp_writes_together(const HookedTransformer<A>& model, const Set& dictionaries, Layer layer,
+                                             const at::Tensor& features) {
+  auto written = mlp_writes(model, dictionaries, layer, features);
+  const auto later = dictionaries.mlp(layer)->later_layers();
+  for (std::int64_t ahead = 1; ahead <= later; ++ahead) {
+    written = written.add(mlp_writes(model, dictionaries, layer, features, ahead));
+  }
+  return written;
+}
 
+/// Embeddings, heads, MLPs and biases, in the order of the forward pass.
+template <Architecture A>
+[[nodiscard]] std::vector<DirectAttribution<Component>> direct_components(const HookedTransformer<A>& model,
+                                                                          const Linearization& lin,
+                                                                          const DirectAttributor& attribute) {
+  std::vector<DirectAttribution<Component>> out;
+  const auto component = [&](const Component& part, double value) { out.push_back({part, value}); };
   component({ComponentKind::embedding}, attribute.whole(lin.clean.embed));
-  attribute.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed);
   if (lin.clean.pos_embed.defined()) {
     component({ComponentKind::position_embedding}, attribute.whole(lin.clean.pos_embed));
-    attribute.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed);
   }
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     const Layer layer{l};
-    const auto slot = static_cast<std::size_t>(l);
-    const auto& w = model.weights().blocks[slot];
+    const auto& w = model.weights().blocks[static_cast<std::size_t>(l)];
     const auto on_output = attribute.template before_post_norm<A>(w, layer);
     const at::Tensor heads = attribute.heads(lin.run.get<hook::attn::z>(layer), w.attn.W_O, on_output);
     for (std::int32_t h = 0; h < model.config().n_heads; ++h) {
@@ -197,23 +203,60 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
     if constexpr (has_mlp<A>) {
       component({ComponentKind::mlp, layer}, attribute.whole(lin.run.get<hook::mlp_out>(layer)));
     }
-
-    const bool reads_attn = dictionaries.attn(layer) != nullptr;
-    attribute.add_features(NodeKind::attn_feature, layer, lin.clean.attn[slot], [&](const at::Tensor& ids) {
-      return attn_writes(model, dictionaries, layer, ids.to(model.device()));
-    });
-    attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, lin.clean.attn[slot].rest);
-    out.constants += attribute.constant(lin.clean.attn[slot].constant) + attribute.constant(lin.clean.mlp[slot].constant);
-    if constexpr (!has_mlp<A>) continue;
-    const bool reads_mlp = dictionaries.mlp(layer) != nullptr;
-    attribute.add_features(NodeKind::mlp_feature, layer, lin.clean.mlp[slot], [&](const at::Tensor& ids) {
-      return mlp_writes(model, dictionaries, layer, ids.to(model.device()));
-    });
-    attribute.add_rest(reads_mlp ? NodeKind::mlp_error : NodeKind::mlp_output, layer, lin.clean.mlp[slot].rest);
   }
+  return out;
+}
+
+/// Adds the nodes, constant and skip path of one layer's attention and MLP.
+template <Architecture A, Dictionaries Set>
+void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& lin, Layer layer,
+                        DirectAttributor& attribute, DirectLogitAttribution& out) {
+  const auto slot = static_cast<std::size_t>(layer.value);
+  const auto& attn = lin.clean.attn[slot];
+  attribute.add_features(NodeKind::attn_feature, layer, attn, [&](const at::Tensor& ids) {
+    return attn_writes(model, dictionaries, layer, ids.to(model.device()));
+  });
+  const bool reads_attn = dictionaries.attn(layer) != nullptr;
+  attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, attn.rest);
+  out.constants += attribute.constant(attn.constant);
+  if constexpr (!has_mlp<A>) return;
+  const auto& mlp = lin.clean.mlp[slot];
+  attribute.add_features(NodeKind::mlp_feature, layer, mlp, [&](const at::Tensor& ids) {
+    return mlp_writes_together(model, dictionaries, layer, ids.to(model.device()));
+  });
+  const auto* transcoder = dictionaries.mlp(layer);
+  attribute.add_rest(transcoder != nullptr ? NodeKind::mlp_error : NodeKind::mlp_output, layer, mlp.rest);
+  out.constants += attribute.constant(mlp.constant);
+  if (transcoder == nullptr || !transcoder->has_skip()) return;
+  out.skip_paths.push_back(
+      {layer, attribute.whole(skip_map(model, *transcoder, lin.run, mlp_site(dictionaries, layer), layer))});
+}
+
+}  // namespace circuit::detail
+
+namespace circuit {
+
+template <Architecture A, Dictionaries Set>
+DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model, const Set& dictionaries,
+                                                const Linearization& lin) {
+  const c10::AutoGradMode no_gradient{false};
+  detail::DirectAttributor attribute{lin};
+  const auto mean = [](const at::Tensor& per_prompt) {
+    return per_prompt.to(at::kDouble).mean().template item<double>();
+  };
   const double unembedding = mean(lin.metric_constant);
-  component({ComponentKind::unembedding_bias}, unembedding);
-  out.constants += unembedding;
+  DirectLogitAttribution out{.metric = mean(lin.metric),
+                             .components = detail::direct_components(model, lin, attribute),
+                             .constants = unembedding};
+  out.components.push_back({{ComponentKind::unembedding_bias}, unembedding});
+
+  attribute.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed);
+  if (lin.clean.pos_embed.defined()) {
+    attribute.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed);
+  }
+  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
+    detail::add_direct_modules(model, dictionaries, lin, Layer{l}, attribute, out);
+  }
   out.nodes = std::move(attribute.nodes());
   return out;
 }
