@@ -138,19 +138,37 @@ TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head
 
 TEST_CASE("the nodes are the search's metric edges over everything") {
   const Setup<Gpt2> s;
+  const auto& config = s.model.config();
+  const auto last = static_cast<std::int32_t>(config.n_layers);
   const Leap search{.keep = keep::All{}, .contrast = contrast::None{}, .sources = {.split_embedding = true}};
-  const auto found = search(s.model, s.set, {s.tokens, {}}, s.metric);
-  std::map<Node, double> edges;
-  for (const auto& e : found.incoming(Node::metric())) edges[e.up] = e.edge.em_attrib;
-  std::size_t compared = 0;
-  for (const auto& [node, value] : s.direct.nodes) {
-    INFO(node);
-    REQUIRE(edges.contains(node));
-    REQUIRE(edges.at(node) == Approx(value).epsilon(1e-9).margin(1e-12));
-    ++compared;
-  }
-  REQUIRE(compared > 20);
-  for (const auto& [node, value] : s.direct.nodes) edges.erase(node);
-  for (const auto& [node, value] : edges)
-    REQUIRE(value == Approx(0.0).margin(1e-12));  // positions the metric does not read
+  const auto check = [&](const DictionarySet& set) {
+    const auto direct = s.with(set);
+    REQUIRE(direct.node_sum() == Approx(s.value()).epsilon(1e-10));
+    const auto found = search(s.model, set, {s.tokens, {}}, s.metric);
+    std::map<Node, double> edges;
+    for (const auto& e : found.incoming(Node::metric())) edges[e.up] = e.edge.em_attrib;
+    std::size_t compared = 0;
+    for (const auto& [node, value] : direct.nodes) {
+      INFO(node);
+      REQUIRE(edges.contains(node));
+      REQUIRE(edges.at(node) == Approx(value).epsilon(1e-9).margin(1e-12));
+      ++compared;
+    }
+    for (const auto& [node, value] : direct.nodes) edges.erase(node);
+    for (const auto& [node, value] : edges)
+      REQUIRE(value == Approx(0.0).margin(1e-12));  // positions the metric does not read
+    return compared;
+  };
+  REQUIRE(check(s.set) > 20);
+  auto across = random_model::cross_layer_dictionaries(config, 22);
+  SparseDictionary<> first{*across.mlp(Layer{0}), {}};
+  first.W_skip = at::Tensor{};  // through which a search's gradients pass
+  across.set_mlp(Layer{0}, std::move(first));
+  REQUIRE(check(across) > 20);
+  // A dictionary of the stream stands for what lies before it.
+  REQUIRE(check(random_model::with_stream(s.set, config, 22, {1})) > 10);
+  REQUIRE(check(random_model::with_stream(s.set, config, 22, {1, last})) > 3);
+  REQUIRE(check(random_model::crosscoder_dictionaries(config, 22)) > 3);
+  const auto behind = s.with(random_model::with_stream(s.set, config, 22, {last}));
+  for (const auto& [node, value] : behind.nodes) REQUIRE(is_stream(node.kind));
 }

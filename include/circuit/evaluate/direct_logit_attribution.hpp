@@ -9,6 +9,7 @@
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/graph/node.hpp"
+#include "circuit/linear/depth.hpp"
 #include "circuit/linear/linearization.hpp"
 #include "circuit/linear/skip_map.hpp"
 #include "circuit/linear/sources.hpp"
@@ -67,7 +68,8 @@ struct DirectLogitAttribution {
 };
 
 /// Direct logit attribution from a linearization with frozen final norm (`linearize<final_norm::Frozen>`). Positions
-/// that the metric does not read have no nodes in it. source  nostalgebraist's and Elhage et al.'s direct path; the
+/// that the metric does not read have no nodes in it, nor has what lies before the last stream that a dictionary describes,
+/// whose features and error stand for it. source  nostalgebraist's and Elhage et al.'s direct path; the
 /// node form is LEAP's metric edges over all nodes
 template <Architecture A, Dictionaries Set>
 [[nodiscard]] DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& model,
@@ -232,6 +234,30 @@ void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionari
       {layer, attribute.whole(skip_map(model, *transcoder, lin.run, mlp_site(dictionaries, layer), layer))});
 }
 
+/// Adds what the nodes begin with: the embeddings, or what describes the last stream that a dictionary does.
+/// return  the first layer whose modules are not behind it
+template <Dictionaries Set>
+[[nodiscard]] Layer add_direct_start(const Set& dictionaries, const Linearization& lin, std::int32_t layers,
+                                     DirectAttributor& attribute, DirectLogitAttribution& out) {
+  if constexpr (DescribesStream<Set>) {
+    if (const auto from = upstream_of(dictionaries, end_depth(layers)).from; from >= 0) {
+      const Layer layer{static_cast<std::int32_t>(from / 3)};
+      const auto& state = lin.clean.stream[static_cast<std::size_t>(layer.value)];
+      const auto& dictionary = require(dictionaries.stream(layer));
+      attribute.add_features(NodeKind::resid_feature, layer, state,
+                             [&](const at::Tensor& ids) { return dictionary.decoder_rows(ids.to(dictionary.options().device())); });
+      attribute.add_rest(NodeKind::resid_error, layer, state.rest);
+      out.constants += attribute.constant(state.constant);
+      return layer;
+    }
+  }
+  attribute.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed);
+  if (lin.clean.pos_embed.defined()) {
+    attribute.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed);
+  }
+  return Layer{0};
+}
+
 }  // namespace circuit::detail
 
 namespace circuit {
@@ -250,12 +276,9 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
                              .constants = unembedding};
   out.components.push_back({{ComponentKind::unembedding_bias}, unembedding});
 
-  attribute.add_rest(NodeKind::embedding, Layer{0}, lin.clean.embed);
-  if (lin.clean.pos_embed.defined()) {
-    attribute.add_rest(NodeKind::position_embedding, Layer{0}, lin.clean.pos_embed);
-  }
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    detail::add_direct_modules(model, dictionaries, lin, Layer{l}, attribute, out);
+  const auto layers = static_cast<std::int32_t>(model.config().n_layers);
+  for (Layer layer = detail::add_direct_start(dictionaries, lin, layers, attribute, out); layer.value < layers; ++layer.value) {
+    detail::add_direct_modules(model, dictionaries, lin, layer, attribute, out);
   }
   out.nodes = std::move(attribute.nodes());
   return out;
