@@ -33,6 +33,8 @@ class PeakMemory {
     before_ = read("VmRSS:");
   }
   [[nodiscard]] double mb() const { return read("VmHWM:") - before_; }
+  /// What the process has now in memory of its own, and not in pages of files, which can be taken from it at any time.
+  [[nodiscard]] static double own_mb() { return read("RssAnon:"); }
 
  private:
   static double read(const std::string& wanted) {

@@ -139,13 +139,32 @@ circuit::HookedTransformer<A> with_matrices_of(const circuit::HookedTransformer<
   return {model.config(), w};
 }
 
-/// The same model with its matrices as float16 and as the float32 that those widen to.
+/// The same with queries and keys as views of rows that lie in neighbouring pairs, as llama.cpp keeps them.
+template <circuit::Architecture A>
+circuit::HookedTransformer<A> with_neighbouring_pairs(const circuit::HookedTransformer<A>& model) {
+  auto w = model.weights();
+  const auto& c = model.config();
+  const auto regroup = [&](at::Tensor& W, std::int64_t heads) {
+    const auto stored = W.t().view({heads, 2, c.d_head / 2, c.d_model}).transpose(1, 2).contiguous();
+    W = stored.transpose(1, 2).movedim(-1, 0);
+  };
+  for (auto& b : w.blocks) {
+    regroup(b.attn.W_Q, c.n_heads);
+    regroup(b.attn.W_K, c.n_key_value_heads);
+  }
+  return {c, w};
+}
+
+/// The same model with its matrices as float16, with rotary positions queries and keys as views, and as the float32 that
+/// those widen to.
 template <circuit::Architecture A>
 struct HalfAndWidened {
   circuit::HookedTransformer<A> half;
   circuit::HookedTransformer<A> widened = with_matrices_of(half, at::kFloat);
 
-  explicit HalfAndWidened(std::uint64_t seed) : half{with_matrices_of(make<A>(seed, at::kFloat), at::kHalf)} {}
+  explicit HalfAndWidened(std::uint64_t seed) : half{with_matrices_of(make<A>(seed, at::kFloat), at::kHalf)} {
+    if constexpr (A::Positions::rotates) half = with_neighbouring_pairs(half);
+  }
 };
 
 /// SAEs on hook_z in even layers and on hook_attn_out in odd ones, transcoders everywhere, about a third active.

@@ -37,6 +37,30 @@ TEST_CASE("a matrix of several blocks gives the same up to rounding, in either o
   REQUIRE_CLOSE(product(x, W.t().contiguous().t()), expected, 1e-5);
 }
 
+TEST_CASE("columns over several axes of a view are multiplied in their order, with the gradient, and transposed") {
+  // As a file keeps heads in neighbouring pairs: [heads, pairs, 2, d_in], read as [d_in, heads, 2, pairs].
+  struct Sizes {
+    std::int64_t d_in, heads, pairs;
+  };
+  for (const auto [d_in, heads, pairs] : {Sizes{12, 4, 3}, Sizes{4, 4, 1}, Sizes{8192, 9, 40}}) {
+    const auto stored = random({heads, pairs, 2, d_in}).div(static_cast<double>(d_in)).to(at::kHalf);
+    const auto W = stored.transpose(1, 2).movedim(-1, 0);
+    REQUIRE(W.is_alias_of(stored));
+    const auto wide = W.to(at::kFloat).reshape({d_in, heads * 2 * pairs});
+    const auto x = random({2, 3, d_in}).requires_grad_(true);
+    const auto y = random({5, heads * 2 * pairs});
+    if (d_in < 8192) {
+      CHECK(product(x.detach(), W).equal(x.detach().matmul(wide)));
+      CHECK(product(y, transposed(W)).equal(y.matmul(wide.t())));
+    }
+    const auto got = product(x, W);
+    REQUIRE_CLOSE(got, x.matmul(wide), 1e-5);
+    REQUIRE_CLOSE(gradient_of(got.pow(2).sum(), {x})[0], gradient_of(x.matmul(wide).pow(2).sum(), {x})[0], 1e-5);
+    REQUIRE_CLOSE(product(y, transposed(W)), y.matmul(wide.t()), 1e-5);
+    REQUIRE_CLOSE(product(x, W.narrow(1, 1, 1)), x.matmul(wide.narrow(1, 2 * pairs, 2 * pairs)), 1e-5);
+  }
+}
+
 TEST_CASE("its gradient is that of the widened matrix, at every pass of a kept graph") {
   const auto W = random({12, 20}).to(at::kHalf);
   const auto V = random({20, 4}).to(at::kBFloat16);

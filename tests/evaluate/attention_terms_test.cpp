@@ -116,6 +116,19 @@ TEMPLATE_TEST_CASE("pairs of nodes sum to the head's score", "", Gpt2, Llama, Gp
   }
 }
 
+TEST_CASE("pairs of nodes are the same where queries and keys are views of half precision") {
+  const random_model::HalfAndWidened<Llama> models{37};
+  const auto& config = models.half.config();
+  const auto set = random_model::dictionaries(config, 38, at::kFloat);
+  const auto tokens = random_model::Source{39}.tokens(1, 5, config.d_vocab);
+  const AttentionTerms half{models.half, set, tokens};
+  const AttentionTerms widened{models.widened, set, tokens};
+  for (std::int32_t h = 0; h < config.n_heads; ++h) {
+    const auto pairs_of = [&](const auto& terms) { return terms.pairs(Layer{1}, Head{h}, Position{4}, Position{2}).terms; };
+    REQUIRE_CLOSE(pairs_of(half), pairs_of(widened), 1e-5);
+  }
+}
+
 TEST_CASE("a term is the score's second derivative by its two nodes") {
   // Both nodes scaled by hand: with the norm's scale held, the score is bilinear in what is written at query and key.
   const Setup<Gpt2> s;

@@ -88,6 +88,35 @@ TEST_CASE("a mapped matrix is the file's bytes, and no copy of them") {
   CHECK(model.weights().blocks[0].ln1.gain.scalar_type() == at::kFloat);
 }
 
+TEST_CASE("queries and keys that a GGUF file keeps in neighbouring pairs are views of it in the architecture's order") {
+  const auto file = open_gguf(data / "gguf_models/llama3_f16.gguf");
+  const auto half = load_gguf<Llama>(file, stays);
+  const auto widened = load_gguf<Llama>(file, widens);
+  for (std::int32_t l = 0; l < half.config().n_layers; ++l) {
+    const auto& mine = half.weights().blocks[static_cast<std::size_t>(l)].attn;
+    const auto& plain = widened.weights().blocks[static_cast<std::size_t>(l)].attn;
+    const auto in = "blk." + std::to_string(l);
+    CHECK(mine.W_Q.data_ptr() == file.get(in + ".attn_q.weight").bytes.data());
+    CHECK(mine.W_K.data_ptr() == file.get(in + ".attn_k.weight").bytes.data());
+    CHECK(mine.W_Q.to(at::kFloat).flatten(1).equal(plain.W_Q));
+    CHECK(mine.W_K.to(at::kFloat).flatten(1).equal(plain.W_K));
+  }
+  // Whoever does not ask for heads gets rows in order, in memory of their own.
+  const auto source = detail::gguf::weight_source(file, half.config(), at::kFloat, HalfPrecision::mapped);
+  const auto& c = half.config();
+  const auto rows = source.read("model.layers.0.self_attn.q_proj.weight", {c.n_heads * c.d_head, c.d_model});
+  CHECK(rows.scalar_type() == at::kHalf);
+  CHECK(rows.to(at::kFloat).equal(widened.weights().blocks[0].attn.W_Q.t()));
+}
+
+TEST_CASE("runs that split head inputs read views of a file too") {
+  const auto file = data / "gguf_models/llama3_f16.gguf";
+  const auto half = load_gguf<Llama>(file, stays);
+  const auto tokens = random_model::Source{3}.tokens(2, 5, half.config().d_vocab);
+  const auto with = [&](const auto& model) { return model.run(tokens, record<hook::q_input>()).logits; };
+  REQUIRE_CLOSE(with(half), with(load_gguf<Llama>(file, widens)), 1e-6);
+}
+
 TEST_CASE("a processing, or another dtype, is refused for matrices that stay in half precision") {
   const Stored stored{at::kHalf};
   const auto asked = [&](LoadOptions options) {

@@ -72,8 +72,8 @@ inline void for_each_column_block(const at::Tensor& W, const MappedPages& pages,
   }
   step = std::min({step, columns, detail::columns_per_widened_block(W.size(0))});
   const bool mapped = pages.hold(W.data_ptr()) && (detail::by_column(W) || W.stride(1) == 1);
-  const auto wide = detail::column_buffer(W, step, at::kFloat);
-  const auto half = mapped ? detail::column_buffer(W, step, W.scalar_type()) : at::Tensor{};
+  const auto wide = detail::column_buffer(W, W.size(0), step, at::kFloat);
+  const auto half = mapped ? detail::column_buffer(W, W.size(0), step, W.scalar_type()) : at::Tensor{};
   for (std::int64_t first = 0; first < columns; first += step) {
     const auto count = std::min(step, columns - first);
     auto stored = mapped ? half.narrow(1, 0, count) : W.narrow(1, first, count);

@@ -163,7 +163,7 @@ at::Tensor AttentionTerms<A, Set>::through(const Stream& stream, Layer layer, Po
   auto parts = Norm::unscaled(stream.writes, norm).div(at_position(lin_.run.template get<hook::ln1::scale>(layer)));
   auto constant = parts.narrow(0, parts.size(0) - 1, 1);
   if (norm.bias.defined()) constant.add_(norm.bias);
-  parts = product(parts, of_head(W));
+  parts = product(parts, detail::columns_of_head(W, head, config.d_head));
   if (b.defined()) parts.narrow(0, parts.size(0) - 1, 1).add_(of_head(b));
   if constexpr (A::Attention::head_norms) {
     if (gain.defined())

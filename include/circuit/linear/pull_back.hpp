@@ -308,7 +308,7 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_query = on_head.flatten(1);
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
   const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
-  return {before_attention(Norm::pull_back(product(on_query, w.attn.W_Q.t()), scale, w.ln1), layer, prompt, positions),
+  return {before_attention(Norm::pull_back(product(on_query, transposed(w.attn.W_Q)), scale, w.ln1), layer, prompt, positions),
           constant.defined() ? on_query.matmul(constant) : no_constant(readers)};
 }
 
@@ -333,7 +333,7 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
       on_shared = through_head_norm<hook::attn::k_norm::scale>(layer, prompt, on_shared, w.attn.k_gain, places);
     }
     const auto on_key = on_shared.flatten(2);
-    return {before_attention(Norm::pull_back(product(on_key, w.attn.W_K.t()), scale, w.ln1), layer, prompt, positions),
+    return {before_attention(Norm::pull_back(product(on_key, transposed(w.attn.W_K)), scale, w.ln1), layer, prompt, positions),
             constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
   } else {
     const auto through_key = q.transpose(0, 1).matmul(matrix_per_head(w.attn.W_K)).transpose(0, 1);  // [n, H, d]

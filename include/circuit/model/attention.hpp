@@ -63,7 +63,7 @@ namespace circuit::detail {
                                               std::int64_t own_heads) {
   if (x.dim() == 3) return split_heads(affine(x, W, b), own_heads);
   const auto group = x.size(2) / own_heads;
-  const auto by_head = widened(W).view({W.size(0), own_heads, -1}).transpose(0, 1).repeat_interleave(group, 0);
+  const auto by_head = widened(W).reshape({W.size(0), own_heads, -1}).transpose(0, 1).repeat_interleave(group, 0);
   const auto out = x.transpose(1, 2).matmul(by_head).transpose(1, 2);
   return b.defined() ? out.add(b.view({own_heads, -1}).repeat_interleave(group, 0)) : out;
 }

@@ -8,7 +8,9 @@
 
 namespace circuit {
 
-/// Attention weights; heads lie side by side, head-major, so that one product serves all of them.
+/// Attention weights; heads lie side by side, head-major, so that one product serves all of them. Where a file keeps the
+/// dimensions of a head in neighbouring pairs, W_Q and W_K of half precision may be views of it, [d_model, heads, 2,
+/// d_head / 2], whose columns in the order of these axes are the architecture's; `product` and `transposed` take them.
 struct AttentionWeights {
   at::Tensor W_Q;  ///< [d_model, n_heads * d_head]
   at::Tensor W_K;  ///< [d_model, n_key_value_heads * d_head]
@@ -57,6 +59,11 @@ struct ModelWeights {
 
 namespace detail {
 
+/// The columns of one head, which `product` takes.  [d_model, heads * d_head] or [d_model, heads, 2, d_head / 2]
+[[nodiscard]] inline at::Tensor columns_of_head(const at::Tensor& W, std::int64_t head, std::int64_t d_head) {
+  return W.dim() > 2 ? W.narrow(1, head, 1) : W.narrow(1, head * d_head, d_head);
+}
+
 /// Values of the key/value heads for every query head. [n_key_value_heads * d_head] -> [n_heads * d_head]
 [[nodiscard]] inline at::Tensor repeat_for_query_heads(const at::Tensor& values, const ModelConfig& config) {
   return values.view({config.n_key_value_heads, 1, config.d_head})
@@ -90,6 +97,11 @@ inline void ModelWeights::check(const ModelConfig& c) const {
   const auto has = [](const at::Tensor& t, const std::vector<std::int64_t>& shape, const std::string& name) {
     if (t.defined()) check_shape(t, shape, name);
   };
+  const auto reads = [&](const at::Tensor& W, std::int64_t heads, const std::string& name) {
+    const bool pairs = is_half(W) && W.dim() == 4;
+    check_shape(W, pairs ? std::vector{c.d_model, heads, std::int64_t{2}, c.d_head / 2} : std::vector{c.d_model, heads * c.d_head},
+                name);
+  };
   const auto queries = c.n_heads * c.d_head;
   const auto keys = c.n_key_value_heads * c.d_head;
   check_shape(W_E, {c.d_vocab, c.d_model}, "W_E");
@@ -108,8 +120,8 @@ inline void ModelWeights::check(const ModelConfig& c) const {
       has(norm->gain, {c.d_model}, in + "ln.gain");
       has(norm->bias, {c.d_model}, in + "ln.bias");
     }
-    check_shape(b.attn.W_Q, {c.d_model, queries}, in + "attn.W_Q");
-    check_shape(b.attn.W_K, {c.d_model, keys}, in + "attn.W_K");
+    reads(b.attn.W_Q, c.n_heads, in + "attn.W_Q");
+    reads(b.attn.W_K, c.n_key_value_heads, in + "attn.W_K");
     check_shape(b.attn.W_V, {c.d_model, keys}, in + "attn.W_V");
     check_shape(b.attn.W_O, {queries, c.d_model}, in + "attn.W_O");
     has(b.attn.b_Q, {queries}, in + "attn.b_Q");

@@ -16,8 +16,9 @@
 namespace circuit {
 
 /// Opens a GGUF file as architecture A: config and tokenizer from its metadata, quantised weights widened. Weights that
-/// are of `options.dtype`, or by `options.half` of half precision, stay mapped (queries and keys are put in order, in
-/// memory of their own); pages of the others are given back as soon as they are widened. throws
+/// are of `options.dtype`, or by `options.half` of half precision, stay mapped (Llama's queries and keys of
+/// `options.dtype` are put in order, in memory of their own; those of half precision are views in that order); pages of the
+/// others are given back as soon as they are widened. throws
 /// ConfigError  an architecture that is not known, or not A's; metadata that are missing or contradictory throws
 /// FileError, FormatError, NameError, ShapeError, DTypeError, ValueError (NaN)  naming the file and tensor
 template <LoadableArchitecture A>
@@ -44,7 +45,7 @@ namespace circuit::detail::gguf {
   const auto shared = std::make_shared<const GgufFile>(std::move(file));
   const auto get = [=](const std::string& name) {
     const auto& stored = shared->get(gguf_name(name, *family));
-    const auto values = family->restore(WeightSource::kept_or_as(to_tensor(stored), dtype, half), name, config);
+    const auto values = family->restore(to_tensor(stored), name, config);
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
@@ -53,7 +54,8 @@ namespace circuit::detail::gguf {
           path,
           dtype,
           half,
-          [=](const std::string& name) { shared->release(shared->get(gguf_name(name, *family))); }};
+          [=](const std::string& name) { shared->release(shared->get(gguf_name(name, *family))); },
+          [=](const at::Tensor& stored, const std::string& name) { return family->order(stored, name, config); }};
 }
 
 /// Divides the speeds of rotary positions by the file's factors, where it has them (Llama 3.1).

@@ -31,6 +31,8 @@ struct Family {
   /// A tensor, known by Hugging Face's name, as it lies in Hugging Face's files. One of another shape than the config's
   /// is left alone: whoever asked for it refuses it.
   at::Tensor (*restore)(const at::Tensor& stored, std::string_view name, const ModelConfig& config);
+  /// The same for the order of rows: a view, its rows over several axes, of one that needs another order.
+  at::Tensor (*order)(const at::Tensor& stored, std::string_view name, const ModelConfig& config);
 };
 
 /// throws  ConfigError  for an architecture that is not known
@@ -167,19 +169,20 @@ inline void expect_number(const GgufFile& file, const std::string& key, std::int
   return stored;
 }
 
-/// Rows of a head in the half-split layout, from rows in which the two of a pair are neighbours.
+/// Rows of a head in the half-split layout, from rows in which the two of a pair are neighbours: of a matrix the view
+/// [heads, 2, pairs, columns].
 [[nodiscard]] inline at::Tensor half_split(const at::Tensor& stored, std::string_view name, const ModelConfig& c) {
   const bool queries = name.find("q_proj.") != name.npos;
   if (!queries && name.find("k_proj.") == name.npos) return stored;
   const auto heads = queries ? c.n_heads : c.n_key_value_heads;
   if (heads <= 0 || stored.dim() == 0 || stored.numel() == 0 || stored.size(0) % (2 * heads) != 0) return stored;
-  const auto pairs = stored.view({heads, stored.size(0) / heads / 2, 2, -1});
-  return pairs.transpose(1, 2).reshape(stored.sizes());
+  const auto pairs = stored.view({heads, stored.size(0) / heads / 2, 2, -1}).transpose(1, 2);
+  return stored.dim() == 2 ? pairs : pairs.reshape(stored.sizes());
 }
 
-/// Gains as they are learned, one less than what is multiplied.
+/// Gains as they are learned, one less than what is multiplied; exact from any type.
 [[nodiscard]] inline at::Tensor without_one(const at::Tensor& stored, std::string_view name, const ModelConfig&) {
-  return name.find("norm.") == name.npos ? stored : stored.sub(1.0);
+  return name.find("norm.") == name.npos ? stored : stored.to(at::kDouble).sub(1.0);
 }
 
 /// Matrices of a Conv1D, (in, out).
@@ -237,12 +240,12 @@ inline constexpr std::array<Name, 6> gpt_neox_block{{{"input_layernorm.", "attn_
                                                      {"mlp.dense_4h_to_h.", "ffn_down."}}};
 
 inline constexpr std::array<Family, 6> families{
-    {{"llama", "model.layers.", llama_outer, llama_block, llama_config, half_split},
-     {"qwen2", "model.layers.", llama_outer, llama_block, llama_config, as_stored},
-     {"qwen3", "model.layers.", llama_outer, llama_block, llama_config, as_stored},
-     {"gemma2", "model.layers.", llama_outer, gemma2_block, gemma2_config, without_one},
-     {"gpt2", "h.", gpt2_outer, gpt2_block, gpt2_config, conv1d},
-     {"gptneox", "gpt_neox.layers.", gpt_neox_outer, gpt_neox_block, gpt_neox_config, by_head}}};
+    {{"llama", "model.layers.", llama_outer, llama_block, llama_config, as_stored, half_split},
+     {"qwen2", "model.layers.", llama_outer, llama_block, llama_config, as_stored, as_stored},
+     {"qwen3", "model.layers.", llama_outer, llama_block, llama_config, as_stored, as_stored},
+     {"gemma2", "model.layers.", llama_outer, gemma2_block, gemma2_config, without_one, as_stored},
+     {"gpt2", "h.", gpt2_outer, gpt2_block, gpt2_config, conv1d, as_stored},
+     {"gptneox", "gpt_neox.layers.", gpt_neox_outer, gpt_neox_block, gpt_neox_config, by_head, as_stored}}};
 
 inline const Family& family_of(const GgufFile& file) {
   const auto name = file.metadata().require<std::string>("general.architecture");

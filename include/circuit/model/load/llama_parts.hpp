@@ -37,8 +37,8 @@ namespace circuit::detail {
                                                       const std::string& in) {
   const auto queries = c.n_heads * c.d_head;
   const auto keys = c.n_key_value_heads * c.d_head;
-  return {.W_Q = source.transposed(in + "q_proj.weight", c.d_model, queries),
-          .W_K = source.transposed(in + "k_proj.weight", c.d_model, keys),
+  return {.W_Q = source.transposed_heads(in + "q_proj.weight", c.d_model, queries),
+          .W_K = source.transposed_heads(in + "k_proj.weight", c.d_model, keys),
           .W_V = source.transposed(in + "v_proj.weight", c.d_model, keys),
           .W_O = source.transposed(in + "o_proj.weight", queries, c.d_model),
           .b_Q = source.read_if(c.attn_bias, in + "q_proj.bias", {queries}),
