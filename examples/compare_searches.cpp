@@ -25,6 +25,7 @@
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/known/duplicate_token.hpp"
 #include "circuit/model/known/induction.hpp"
+#include "circuit/model/known/repeated_pair.hpp"
 #include "circuit/model/open.hpp"
 #include "circuit/report/svg_chart.hpp"
 #include "circuit/search/acdc.hpp"
@@ -350,6 +351,7 @@ Json compare_task(const Options& options) {
   };
   if (options.task == "induction") return known(induction_circuit(options.known));
   if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
+  if (options.task == "repeated_pair") return known(repeated_pair_circuit(options.known));
   return open_model<Gpt2, Llama>(options.model.empty() ? CIRCUIT_EXAMPLE_DATA "/model" : options.model,
                                  [&](const auto& model) { return compare_model(model, options); });
 }
@@ -401,7 +403,7 @@ std::string chart_of(const Json& result) {
 int main(int argc, char** argv) try {
   Options options;
   CLI::App app{"Compares searches"};
-  app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "ioi"}));
+  app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "repeated_pair", "ioi"}));
   app.add_option("--searches", options.searches, "names; all if none is given");
   app.add_option("--model", options.model, "folder or GGUF file of a GPT-2 or Llama, for ioi; the embedded one if none");
   app.add_option("--prompts", options.prompts, "contrast prompts, for ioi; drawn if none and a model is given");
@@ -411,6 +413,7 @@ int main(int argc, char** argv) try {
   app.add_option("--steps", options.steps, "of integrated gradients")->check(CLI::PositiveNumber);
   app.add_option("--threshold", options.threshold, "ACDC's, nats");
   app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
+  app.add_option("--distractors", options.known.distractors, "heads in each layer of a known circuit that have no part in it");
   app.add_option("--seed", options.known.seed, "of a known circuit");
   app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
   app.add_flag("--units", options.units, "ioi over a model's own neurons and head dimensions");

@@ -5,6 +5,7 @@
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/known/duplicate_token.hpp"
 #include "circuit/model/known/induction.hpp"
+#include "circuit/model/known/repeated_pair.hpp"
 #include "circuit/search/acdc.hpp"
 #include "circuit/search/edge_attribution_patching.hpp"
 #include "tensors.hpp"
@@ -51,6 +52,8 @@ void check_promises(const Known& known) {
 TEST_CASE("a known circuit solves its task, and without noise its edges are all of it and each is needed") {
   check_promises(induction_circuit({.noise = 0}));
   check_promises(duplicate_token_circuit({.noise = 0}));
+  check_promises(repeated_pair_circuit({.noise = 0}));
+  check_promises(repeated_pair_circuit({.prompts = 8, .length = 6, .words = 8, .distractors = 0, .sharpness = 8}));
   check_promises(induction_circuit({.prompts = 8, .length = 6, .words = 30, .distractors = 0, .seed = 5}));
 }
 
@@ -69,6 +72,7 @@ TEST_CASE("searches find the known circuits among distractors") {
   };
   compare(induction_circuit());
   compare(duplicate_token_circuit());
+  compare(repeated_pair_circuit({.prompts = 8, .length = 7, .words = 8}));
 }
 
 TEST_CASE("the same options make the same circuit, and impossible ones are refused") {
@@ -77,4 +81,5 @@ TEST_CASE("the same options make the same circuit, and impossible ones are refus
   REQUIRE_THROWS_AS(induction_circuit({.length = 3}), ValueError);
   REQUIRE_THROWS_AS(duplicate_token_circuit({.length = 9, .words = 9}), ValueError);
   REQUIRE_THROWS_AS(induction_circuit({.prompts = 0}), ValueError);
+  REQUIRE_THROWS_AS(repeated_pair_circuit({.length = 4}), ValueError);
 }

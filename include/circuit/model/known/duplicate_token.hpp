@@ -37,7 +37,7 @@ inline circuit::KnownCircuit<circuit::Plain> circuit::duplicate_token_circuit(co
   detail::set_diagonal(w.W_pos, 0, place, o.length, 1);
   BlockWeights block;
   block.attn = detail::distracting_attention(c, o.noise, random);
-  detail::clear_first_head(block.attn, c.d_head);
+  detail::clear_first_heads(block.attn, c.d_head);
   detail::set_diagonal(block.attn.W_Q, 0, 0, o.words, o.sharpness);
   detail::set_diagonal(block.attn.W_K, 0, 0, o.words, 1);
   detail::set_diagonal(block.attn.W_Q, place, place, o.length, -o.sharpness);  // at its own place the two cancel

@@ -50,7 +50,7 @@ inline circuit::KnownCircuit<circuit::AttentionOnly> circuit::induction_circuit(
   for (int l = 0; l < 2; ++l) {
     BlockWeights block;
     block.attn = detail::distracting_attention(c, o.noise, random);
-    detail::clear_first_head(block.attn, c.d_head);
+    detail::clear_first_heads(block.attn, c.d_head);
     w.blocks.push_back(block);
   }
   const auto& previous = w.blocks[0].attn;

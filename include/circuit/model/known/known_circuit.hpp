@@ -93,10 +93,10 @@ inline void set_diagonal(at::Tensor W, std::int64_t row, std::int64_t column, st
           .b_O = {}};
 }
 
-/// Empties head 0, to be written by hand.
-inline void clear_first_head(const AttentionWeights& w, std::int64_t d_head) {
-  for (const auto* W : {&w.W_Q, &w.W_K, &w.W_V}) W->narrow(1, 0, d_head).zero_();
-  w.W_O.narrow(0, 0, d_head).zero_();
+/// Empties the first head, or so many of them, to be written by hand.
+inline void clear_first_heads(const AttentionWeights& w, std::int64_t d_head, std::int64_t heads = 1) {
+  for (const auto* W : {&w.W_Q, &w.W_K, &w.W_V}) W->narrow(1, 0, heads * d_head).zero_();
+  w.W_O.narrow(0, 0, heads * d_head).zero_();
 }
 
 }  // namespace circuit::detail
