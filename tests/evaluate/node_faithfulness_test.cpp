@@ -2,7 +2,9 @@
 
 #include <set>
 
+#include "circuit/data/by_role.hpp"
 #include "circuit/dictionary/neuron_basis.hpp"
+#include "circuit/graph/moved.hpp"
 #include "circuit/intervene/patch_units.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
@@ -158,6 +160,37 @@ TEST_CASE("a model's own units are judged as patching them does, and have no err
   };
   check(Gpt2{});
   check(Llama{});
+}
+
+TEST_CASE("a circuit moves by role to prompts of another order, where a model without places does the same with it") {
+  // One layer without position embeddings: what the last position reads does not depend on the order before it.
+  const auto whole = random_model::make<Gpt2>(11);
+  auto config = whole.config();
+  auto weights = whole.weights();
+  config.n_layers = 1;
+  weights.blocks.resize(1);
+  weights.W_pos = make::zeros_like(weights.W_pos);
+  const HookedTransformer<Gpt2> model{config, weights};
+  const auto dictionaries = random_model::dictionaries(config, 12);
+  const Setting s;
+  const ByRole::Roles roles{
+      {"bos", Position{0}}, {"IO", Position{1}}, {"S1", Position{2}}, {"S2", Position{4}}, {"end", Position{5}}};
+  const ByRole::Roles others{
+      {"bos", Position{0}}, {"IO", Position{4}}, {"S1", Position{1}}, {"S2", Position{3}}, {"end", Position{5}}};
+  const auto order = to_tokens(std::vector<std::vector<std::int32_t>>{{0, 2, 3, 4, 1, 5}})[0];  // from `roles` to `others`
+  const PromptPair reordered{s.prompts.clean.index_select(1, order), s.prompts.corrupt.index_select(1, order)};
+
+  const NodeEvaluation here{model, dictionaries, s.prompts, s.metric};
+  const NodeEvaluation there{model, dictionaries, reordered, s.metric};
+  const ByRole to{roles, others};
+  std::vector<Node> kept{Node::embedding(Position{1}), Node::embedding(Position{4})};
+  for (const auto& [node, change] : here.changes()) {
+    if (node.position == Position{5} && node.kind != NodeKind::embedding) kept.push_back(node);
+  }
+  REQUIRE(kept.size() > 4);
+  REQUIRE_CLOSE(there.per_prompt(moved(kept, to)), here.per_prompt(kept), 1e-12);
+  REQUIRE_FALSE(difference(there.per_prompt(kept), here.per_prompt(kept), 1e-4).close);
+  REQUIRE_THROWS_AS(moved(Node::embedding(Position{3}), to), NameError);
 }
 
 TEST_CASE("prompts that do not pair are refused") {
