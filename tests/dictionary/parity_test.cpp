@@ -36,7 +36,7 @@ std::vector<Case> cases() {
   constexpr auto lens = "sae_lens";
   constexpr auto eai = "eai-sparsify";
   constexpr auto learning = "dictionary_learning";
-  constexpr auto formula = "its definition in PyTorch";
+  constexpr auto tracer = "circuit-tracer";
   return {
       {"sae_lens_standard", "", sae_lens, resid, resid, lens},
       {"sae_lens_standard_no_input_bias", "", sae_lens, resid, resid, lens},
@@ -75,11 +75,25 @@ std::vector<Case> cases() {
       {"dictionary_learning_jump_relu", "", dictionary_learning, resid, resid, learning},
       {"dictionary_learning_top_k", "", dictionary_learning, resid, resid, learning},
       {"dictionary_learning_batch_top_k", "", dictionary_learning, resid, resid, learning},
-      {"circuit_tracer_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
-      {"circuit_tracer_jump_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
-      {"circuit_tracer_topk", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
-      {"circuit_tracer_skip", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, formula},
+      {"circuit_tracer_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, tracer},
+      {"circuit_tracer_jump_relu", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, tracer},
+      {"circuit_tracer_topk", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, tracer},
+      {"circuit_tracer_skip", "layer_1.safetensors", circuit_tracer, normalized, mlp_out, tracer},
   };
+}
+
+/// Transcoders of both layers of the tiny model that write into later layers too.
+struct CrossLayerCase {
+  const char* folder;
+  const char* inside;
+  dictionary::Format format;
+};
+
+std::vector<CrossLayerCase> cross_layer_cases() {
+  using enum dictionary::Format;
+  return {{"circuit_tracer_cross_layer", "", circuit_tracer_set},
+          {"circuit_tracer_cross_layer_jump_relu", "", circuit_tracer_set},
+          {"gemma_scope_2_clt", "clt/width_1k_l0_small_affine", gemma_scope_set}};
 }
 
 fs::path folder() { return fs::path{CIRCUIT_TEST_DATA} / "dictionaries"; }
@@ -100,25 +114,67 @@ struct InPlace {
   }
 };
 
-/// The mean loss of the tiny GPT-2 with a dictionary spliced in.
-double spliced_loss(const LoadedDictionary& loaded) {
+/// The mean loss of the tiny GPT-2 with something attached.
+template <class Attached>
+double loss_with(Attached attached) {
   const auto folder = fs::path{CIRCUIT_TEST_DATA} / "spliced_model";
   static const auto model = load_model<Gpt2>(folder, {.processing = weights::Processing{}});
   const auto tokens = to_tensor(open_safetensors(folder / "prompts.safetensors").get("tokens"));
-  auto hooks = loaded.hooks;
-  if (hooks.in == "blocks.1.mlp.hook_in") hooks.in = normalized;  // after LayerNorm they are one
-  const auto logits = model.run(tokens, InPlace{loaded.dictionary, hooks}).logits;
+  const auto logits = model.run(tokens, attached).logits;
   const auto next = tokens.narrow(1, 1, tokens.size(1) - 1).unsqueeze(-1);
   const auto all = logits.narrow(1, 0, tokens.size(1) - 1).log_softmax(-1);
-  return -all.gather(-1, next).mean().item<double>();
+  const at::Tensor loss = all.gather(-1, next).mean();
+  return -loss.item<double>();
 }
 
+double spliced_loss(const LoadedDictionary& loaded) {
+  auto hooks = loaded.hooks;
+  if (hooks.in == "blocks.1.mlp.hook_in") hooks.in = normalized;  // after LayerNorm they are one
+  return loss_with(InPlace{loaded.dictionary, hooks});
+}
+
+/// What a cross-layer transcoder makes of one layer's MLP: written(earlier layer, how far ahead) of all up to it, its bias,
+/// and its skip path. read [..., d_model] by that layer
+template <class Written>
+at::Tensor cross_layer_output(const DictionarySet& set, Layer layer, const at::Tensor& read, const Written& written) {
+  const auto& own = *set.mlp(layer);
+  auto out = own.b_out;
+  for (std::int32_t l = 0; l <= layer.value; ++l) out = out.add(written(Layer{l}, layer.value - l));
+  return own.has_skip() ? out.add(own.skip(read)) : out;
+}
+
+/// What dense activations write. acts [..., d_sae]
+at::Tensor dense_writes(const DictionarySet& set, Layer layer, std::int64_t ahead, const at::Tensor& acts) {
+  const auto& d = *set.mlp(layer);
+  return acts.matmul(ahead == 0 ? d.W_dec : d.W_later.select(1, ahead - 1));
+}
+
+/// Puts what a cross-layer transcoder makes of it in the place of every MLP's output.
+struct CrossLayerInPlace {
+  const DictionarySet& set;
+  std::vector<at::Tensor> read{};
+  std::vector<at::Tensor> acts{};
+
+  template <HookPoint P>
+    requires(std::same_as<P, hook::ln2::normalized> || std::same_as<P, hook::mlp_out>)
+  void visit(P /*point*/, Layer layer, at::Tensor& value) {
+    if constexpr (std::same_as<P, hook::mlp_out>) {
+      value = cross_layer_output(set, layer, read.back(), [&](Layer from, std::int64_t ahead) {
+        return dense_writes(set, from, ahead, acts[static_cast<std::size_t>(from.value)]);
+      });
+    } else {
+      read.push_back(value);
+      acts.push_back(set.encode_mlp(layer, value));
+    }
+  }
+};
+
 /// Largest differences from what the library made of the same inputs, and of the spliced model's loss.
-struct Difference {
+struct Differences {
   double encode, decode, error, loss, active;
 };
 
-Difference difference_of(const Case& c, LoadedDictionary& loaded) {
+Differences difference_of(const Case& c, LoadedDictionary& loaded) {
   loaded = dictionary::load(folder() / c.folder / c.inside,
                             {.activation_scale = c.scale > 0 ? std::optional{c.scale} : std::nullopt});
   const auto& d = loaded.dictionary;
@@ -136,6 +192,38 @@ Difference difference_of(const Case& c, LoadedDictionary& loaded) {
           acts.ne(0).sum().item<double>()};
 }
 
+Differences difference_of(const CrossLayerCase& c) {
+  const auto set = dictionary::load_set({folder() / c.folder / c.inside});
+  const auto expected = open_safetensors(folder() / c.folder / "expected.safetensors");
+  const auto x = to_tensor(expected.get("x"));
+  const auto acts = to_tensor(expected.get("acts"));
+  const auto out = to_tensor(expected.get("out"));
+  const auto largest = [](double a, const at::Tensor& t) { return std::max(a, t.abs().max().item<double>()); };
+  Differences d{};
+  for (std::int64_t m = 0; m < x.size(0); ++m) {
+    const Layer layer{static_cast<std::int32_t>(m)};
+    d.encode = largest(d.encode, set.encode_mlp(layer, x[m]).sub(acts[m]));
+    const auto decoded = cross_layer_output(
+        set, layer, x[m], [&](Layer from, std::int64_t ahead) { return dense_writes(set, from, ahead, acts[from.value]); });
+    d.decode = largest(d.decode, decoded.sub(out[m]));
+    const auto rebuilt = cross_layer_output(set, layer, x[m], [&](Layer from, std::int64_t ahead) {
+      return decode_active(*set.mlp(from), set.active_mlp(from, x[from.value].unsqueeze(0)), ahead);
+    });
+    d.error = largest(d.error, x[m].sub(rebuilt).sub(x[m].sub(out[m])));
+  }
+  d.loss = std::abs(loss_with(CrossLayerInPlace{set}) - to_tensor(expected.get("loss")).item<double>());
+  d.active = acts.ne(0).sum().item<double>();
+  return d;
+}
+
+void require_small(const Differences& difference) {
+  REQUIRE(difference.active > 5);
+  REQUIRE(difference.encode < 1e-5);
+  REQUIRE(difference.decode < 1e-5);
+  REQUIRE(difference.error < 1e-5);
+  REQUIRE(difference.loss < 1e-5);
+}
+
 }  // namespace
 
 TEST_CASE("every kind of dictionary encodes, decodes and errs as in the library that wrote it") {
@@ -148,17 +236,22 @@ TEST_CASE("every kind of dictionary encodes, decodes and errs as in the library 
     const auto difference = difference_of(c, loaded);
     REQUIRE(loaded.hooks.in == c.reads);
     REQUIRE(loaded.hooks.out == c.writes);
-    REQUIRE(difference.active > 5);
-    REQUIRE(difference.encode < 1e-5);
-    REQUIRE(difference.decode < 1e-5);
-    REQUIRE(difference.error < 1e-5);
-    REQUIRE(difference.loss < 1e-5);
+    require_small(difference);
+  }
+}
+
+TEST_CASE("so do cross-layer transcoders, layer by layer") {
+  for (const auto& c : cross_layer_cases()) {
+    INFO(c.folder);
+    REQUIRE(dictionary::recognise(folder() / c.folder / c.inside).format == c.format);
+    require_small(difference_of(c));
   }
 }
 
 TEST_CASE("every folder of dictionaries is compared") {
   std::vector<std::string> compared;
   for (const auto& c : cases()) compared.emplace_back(c.folder);
+  for (const auto& c : cross_layer_cases()) compared.emplace_back(c.folder);
   for (const auto& entry : fs::directory_iterator{folder()}) {
     if (entry.is_directory()) REQUIRE(std::count(compared.begin(), compared.end(), entry.path().filename()) == 1);
   }
@@ -166,12 +259,14 @@ TEST_CASE("every folder of dictionaries is compared") {
 
 // `circuit_dictionary_test "[.table]"` prints the rows of docs/dictionaries.md.
 TEST_CASE("the table of differences", "[.table]") {
-  for (const auto& c : cases()) {
-    LoadedDictionary loaded;
-    const auto d = difference_of(c, loaded);
-    std::string kind{c.folder};
+  const auto print = [](std::string kind, dictionary::Format format, const char* reference, const Differences& d) {
     std::ranges::replace(kind, '_', ' ');
     std::printf("| %s | %s | %s | %.1e | %.1e | %.1e | %.1e |\n", kind.c_str(),
-                std::string{dictionary::name(c.format)}.c_str(), c.reference, d.encode, d.decode, d.error, d.loss);
+                std::string{dictionary::name(format)}.c_str(), reference, d.encode, d.decode, d.error, d.loss);
+  };
+  for (const auto& c : cases()) {
+    LoadedDictionary loaded;
+    print(c.folder, c.format, c.reference, difference_of(c, loaded));
   }
+  for (const auto& c : cross_layer_cases()) print(c.folder, c.format, "circuit-tracer", difference_of(c));
 }

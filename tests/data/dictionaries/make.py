@@ -2,8 +2,9 @@
 some inputs: `expected.safetensors` in each folder holds x, the activations, the output, and the loss of a tiny GPT-2
 (../spliced_model) whose activation the library's output stands in for.
 
-Needs sae_lens 6.54, eai-sparsify 1.3 and dictionary-learning 0.1; run anywhere. Nothing is fetched: where sae_lens reads a
-published layout (Gemma Scope, Llama Scope, circuit-tracer), its own converter is given the files written here.
+Needs sae_lens 6.54, eai-sparsify 1.3, dictionary-learning 0.1 and circuit-tracer 0.5, which can share an environment; run
+anywhere. Nothing is fetched: where sae_lens or circuit-tracer reads a published layout (Gemma Scope, Llama Scope), its own
+converter is given the files written here.
 """
 
 import functools
@@ -17,6 +18,9 @@ import numpy as np
 import sae_lens
 import torch
 import yaml
+from circuit_tracer.transcoder.activation_functions import JumpReLU, TopK
+from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder, load_clt, load_gemma_scope_2_clt
+from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder, load_relu_transcoder
 from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
 from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
 from dictionary_learning.trainers.top_k import AutoEncoderTopK
@@ -255,37 +259,79 @@ def learned(name, dictionary, threshold=None, **trainer):
     expect(folder, x, dictionary.encode(x), dictionary)
 
 
-# ---- circuit-tracer: its layout, by the definition of its transcoders ---------------------------------------------------
+# ---- circuit-tracer ---------------------------------------------------------------------------------------------------
+CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
+
+
+def tracer_config(folder, kind, **more):
+    (folder / "config.yaml").write_text(yaml.safe_dump(
+        {"model_name": "tiny", "model_kind": kind, "feature_input_hook": "ln2.hook_normalized",
+         "feature_output_hook": "hook_mlp_out"} | more))
+
+
 def tracer(name, activation=None, threshold=False, skip=False):
     folder = fresh(f"circuit_tracer_{name}")
     n = numbers()
-    state = {"W_enc": n["W_enc"].T.contiguous(), "b_enc": n["b_enc"], "W_dec": n["W_dec"], "b_dec": n["b_dec"]}
-    if threshold:
-        state["activation_function.threshold"] = n["threshold"]
+    function = JumpReLU(n["threshold"]) if threshold else TopK(4) if activation == "topk" else torch.relu
+    transcoder = SingleLayerTranscoder(D_IN, D_SAE, function, 1, skip_connection=skip, **CPU)
+    state = {"W_enc": n["W_enc"].T, "b_enc": n["b_enc"], "W_dec": n["W_dec"], "b_dec": n["b_dec"]}
     if skip:
         state["W_skip"] = torch.randn(D_IN, D_IN) * 0.5
-    save_file(state, folder / "layer_1.safetensors")
-    config = {"model_name": "tiny", "model_kind": "transcoder_set", "feature_input_hook": "ln2.hook_normalized",
-              "feature_output_hook": "hook_mlp_out"}
-    if activation:
-        config |= {"activation": activation, "k": 4}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-
-    def acts(x):
-        pre = x @ n["W_enc"] + n["b_enc"]
-        if threshold:
-            return pre * (pre > n["threshold"])
-        if activation == "topk":
-            kept = pre.topk(4, dim=-1)
-            return torch.zeros_like(pre).scatter(1, kept.indices, kept.values)
-        return pre.relu()
-
-    def forward(x):
-        out = acts(x) @ n["W_dec"] + n["b_dec"]
-        return out + x @ state["W_skip"].T if skip else out
-
+    transcoder.load_state_dict(state, strict=False)
+    transcoder.to_safetensors(folder / "layer_1.safetensors")
+    tracer_config(folder, "transcoder_set", **({"activation": activation, "k": 4} if activation else {}))
+    if activation != "topk":  # which its loader does not know
+        transcoder = load_relu_transcoder(str(folder / "layer_1.safetensors"), 1, **CPU)
     x = inputs()
-    expect(folder, x, acts(x), forward, "mlp")
+    expect(folder, x, transcoder.encode(x), transcoder, "mlp")
+
+
+def cross_layer_expect(folder, clt):
+    """x, acts and out are [layers, 5, ...]; for the loss each layer's output takes the place of the tiny model's MLP's."""
+    layers = range(clt.n_layers)
+    x = torch.stack([inputs() for _ in layers])
+    acts = clt.encode(x)
+    model, tokens = tiny_model()
+    seen, read, hooks = torch.zeros(clt.n_layers, tokens.numel(), D_SAE), torch.zeros(clt.n_layers, tokens.numel(), D_IN), []
+
+    def reads(layer):
+        def hook(_, __, out):
+            read[layer] = out.reshape(-1, D_IN)
+            seen[layer] = clt.encode_layer(read[layer], layer)
+        return hook
+
+    for l in layers:
+        block = model.transformer.h[l]
+        hooks.append(block.ln_2.register_forward_hook(reads(l)))
+        hooks.append(block.mlp.register_forward_hook(
+            lambda _, __, out, l=l: clt.decode(seen, read)[l].reshape(out.shape)))  # later layers do not write here
+    with torch.no_grad():
+        loss = model(tokens, labels=tokens).loss
+    for hook in hooks:
+        hook.remove()
+    save_file({"x": x, "acts": acts.detach().contiguous(), "out": clt.decode(acts, x).detach().contiguous(),
+               "loss": loss.reshape(1)}, folder / "expected.safetensors")
+
+
+def cross_layer_tracer(name, threshold=False):
+    folder = fresh(f"circuit_tracer_{name}")
+    clt = CrossLayerTranscoder(2, D_SAE, D_IN, "jump_relu" if threshold else "relu", lazy_decoder=False, **CPU)
+    randomize(clt).to_safetensors(folder)
+    tracer_config(folder, "cross_layer_transcoder")
+    cross_layer_expect(folder, load_clt(str(folder), "ln2.hook_normalized", lazy_decoder=threshold, **CPU))
+
+
+def gemma_scope_2_clt():
+    folder = fresh("gemma_scope_2_clt") / "clt" / "width_1k_l0_small_affine"
+    folder.mkdir(parents=True)
+    paths = {l: str(folder / f"params_layer_{l}.safetensors") for l in range(2)}
+    for path in paths.values():
+        state = {k.replace("W_", "w_"): v for k, v in numbers().items()}
+        state["w_dec"] = torch.randn(D_SAE, 2, D_IN) * 0.5
+        state["affine_skip_connection"] = torch.randn(D_IN, D_IN) * 0.5
+        save_file(state, path)
+    paths[2] = paths[1]  # circuit-tracer 0.5 leaves the last of them out
+    cross_layer_expect(folder.parents[1], load_gemma_scope_2_clt(paths, "ln2.hook_normalized", **CPU))
 
 
 if __name__ == "__main__":
@@ -330,3 +376,6 @@ if __name__ == "__main__":
     tracer("jump_relu", threshold=True)
     tracer("topk", activation="topk")
     tracer("skip", threshold=True, skip=True)
+    cross_layer_tracer("cross_layer")
+    cross_layer_tracer("cross_layer_jump_relu", threshold=True)
+    gemma_scope_2_clt()
