@@ -266,7 +266,9 @@ TEST_CASE("every position shares one matrix of the units' write vectors") {
                                                  LogitDifference{std::span{two}, std::span{others}});
   const auto sources = Sources::pack(s.model, basis, lin, contrast::Signed{});
   for (std::int32_t p = 1; p < sources.length(); ++p) {
-    REQUIRE(sources.at(Position{p}).writes.is_same(sources.at(Position{0}).writes));
+    const auto& here = sources.at(Position{p}).blocks.front();
+    REQUIRE(here.feature.size() == sources.at(Position{p}).features.size());
+    REQUIRE(here.writes.is_same(sources.at(Position{0}).blocks.front().writes));
   }
   REQUIRE(sources.at(Position{0}).features.size() == 2 * (16 + 24));
 }

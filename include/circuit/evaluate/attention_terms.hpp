@@ -108,7 +108,7 @@ auto AttentionTerms<A, Set>::stream_before(Layer layer, Position position) const
   auto constant = constants_.between(before.from, depth);
   if (constant.dim() > 1) constant = constant.select(0, 0).select(0, position.value);
   const auto& like = here.rest_effect;
-  out.writes = make::cat({here.writes.narrow(0, first, features).mul(scale.to(like.options())),
+  out.writes = make::cat({here.blocks.front().writes.narrow(0, first, features).mul(scale.to(like.options())),
                           like.select(0, 0).narrow(0, before.first(here.rest_before), rest), constant.unsqueeze(0)});
   return out;
 }

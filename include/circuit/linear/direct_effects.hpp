@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <utility>
 #include <vector>
@@ -28,8 +29,8 @@ struct CarriedGradients {
   std::vector<PromptGradients> gradients;  ///< the same prompts and targets at every depth
 };
 
-/// Direct effects of upstream nodes on the targets of one step (one layer and edge type): one matrix product per position
-/// against the packed write vectors, for all prompts together.
+/// Direct effects of upstream nodes on the targets of one step (one layer and edge type): at each position one matrix
+/// product against the packed write vectors that all prompts read, and one per prompt against its own.
 class DirectEffects {
  public:
   /// positions  where each target stands; must not ascend, so that the readers of a position are one run of targets
@@ -53,7 +54,8 @@ class DirectEffects {
     return sources_->at(Position{static_cast<std::int32_t>(place.position)}).node(place.index, range_);
   }
 
-  /// Calls use(prompt, target, column, effect times activation) for every product; targets in parallel, prompts in turn.
+  /// Calls use(prompt, target, column, effect times activation) for every product, none of which is of a feature that is
+  /// active on another prompt alone; targets in parallel, prompts in turn.
   template <class Use>
   void for_each(Use&& use) const;
 
@@ -67,7 +69,13 @@ class DirectEffects {
   [[nodiscard]] std::vector<Effect> effects(std::int64_t target, const Place& place) const;
 
  private:
-  /// The products at one position; rows are (prompt, target), prompt by prompt.
+  /// The products at one position with what one block writes; rows are (prompt, target), prompt by prompt.
+  struct BlockProducts {
+    std::int64_t first_row = 0;        // the rest's row of the first
+    std::vector<std::int64_t> column;  // which of the position's features each column is of, ascending
+    at::Tensor effect;                 // [rows, columns]  on the CPU; undefined where no target reads the block
+  };
+  /// All of them; rows likewise.
   struct Products {
     struct Run {
       Prompt prompt;
@@ -75,14 +83,17 @@ class DirectEffects {
       std::vector<std::int64_t> target;  // ascending
     };
     std::vector<Run> runs;
-    at::Tensor features;     // [rows, features]  on the CPU
-    at::Tensor rest;         // [rows, rest]  with contrasted write vectors
-    at::Tensor rest_grad;    // [rows, rest]  with clean ones
+    std::vector<BlockProducts> features;  // [block]
+    at::Tensor rest;                      // [rows, rest]  with contrasted write vectors
+    at::Tensor rest_grad;                 // [rows, rest]  with clean ones
   };
 
   /// The rows of `target` that read a position, as [first, last).
   [[nodiscard]] std::pair<std::int64_t, std::int64_t> readers_of(Position p, const std::vector<std::int64_t>& target) const;
   [[nodiscard]] Products products_at(Position p, const std::vector<CarriedGradients>& carried) const;
+  /// of  the rows that read the block, at every depth as `carried` has them
+  [[nodiscard]] BlockProducts block_products(const PositionSources& source, const WriteBlock& block,
+                                             const std::vector<at::Tensor>& of, const std::vector<Upstream>& depths) const;
   [[nodiscard]] std::int64_t offset(std::size_t position) const { return spans_ ? offsets_[position] : 0; }
 
   const Sources* sources_;
@@ -167,7 +178,8 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
   }
   if (rows == 0) return out;
 
-  std::vector<at::Tensor> features;
+  std::vector<Upstream> depths;   // [part]
+  std::vector<at::Tensor> grads;  // [part]  [rows, d_model]
   std::vector<at::Tensor> rest;
   std::vector<at::Tensor> rest_grad;
   for (auto part = carried.rbegin(); part != carried.rend(); ++part) {  // upwards, as the nodes lie
@@ -175,7 +187,7 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
     const Upstream here{part->from, next == carried.rend() ? range_.to : next->from};
     const auto first_rest = here.first(source.rest_before);
     const auto rests = here.count(source.rest_before);
-    std::vector<at::Tensor> grads;
+    std::vector<at::Tensor> by_prompt;
     std::vector<at::Tensor> on_rest;
     std::vector<at::Tensor> on_rest_grad;
     for (const auto& g : part->gradients) {
@@ -188,20 +200,56 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
       };
       on_rest.push_back(grad.matmul(of_prompt(source.rest_effect)));
       on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
-      grads.push_back(grad);
+      by_prompt.push_back(grad);
     }
-    const auto writes = source.writes.narrow(0, here.first(source.writes_before), here.count(source.writes_before));
-    features.push_back(make::cat(grads, 0).matmul(writes.t()));
+    depths.push_back(here);
+    grads.push_back(make::cat(by_prompt, 0));
     rest.push_back(make::cat(on_rest, 0));
     rest_grad.push_back(make::cat(on_rest_grad, 0));
   }
-  const auto joined = [](const std::vector<at::Tensor>& parts) {
-    return parts.size() == 1 ? parts.front() : make::cat(parts, 1);
-  };
-  const auto host = [](const at::Tensor& products) { return products.to(at::kCPU).contiguous(); };
-  out.features = host(source.by_feature(joined(features), range_));
-  out.rest = host(joined(rest));
-  out.rest_grad = host(joined(rest_grad));
+  for (const auto& block : source.blocks) {
+    const auto run = std::ranges::find_if(out.runs, [&](const Products::Run& r) { return block.read_on(r.prompt); });
+    if (run == out.runs.end()) {
+      out.features.emplace_back();
+      continue;
+    }
+    const auto of_block = block.only ? static_cast<std::int64_t>(run->target.size()) : rows;
+    std::vector<at::Tensor> of;
+    for (const auto& grad : grads) of.push_back(grad.narrow(0, run->first_row, of_block));
+    out.features.push_back(block_products(source, block, of, depths));
+    out.features.back().first_row = run->first_row;
+  }
+  out.rest = detail::on_host(make::cat(rest, 1));
+  out.rest_grad = detail::on_host(make::cat(rest_grad, 1));
+  return out;
+}
+
+inline DirectEffects::BlockProducts DirectEffects::block_products(const PositionSources& source, const WriteBlock& block,
+                                                                  const std::vector<at::Tensor>& of,
+                                                                  const std::vector<Upstream>& depths) const {
+  BlockProducts out;
+  const auto first_feature = range_.first(source.features_before);
+  const auto first = static_cast<std::ptrdiff_t>(range_.first(block.before));
+  const auto last = static_cast<std::ptrdiff_t>(range_.last(block.before));
+  std::transform(block.feature.begin() + first, block.feature.begin() + last, std::back_inserter(out.column),
+                 [&](std::int64_t feature) { return feature - first_feature; });
+  if (out.column.empty()) return out;
+  std::vector<at::Tensor> parts;
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    const auto writes = block.writes.narrow(0, depths[i].first(block.before), depths[i].count(block.before));
+    parts.push_back(writes.matmul(of[i].t()));  // this way round it is faster where few targets read many features
+  }
+  auto effect = make::cat(parts, 0);  // [writes, rows]
+  const bool once = std::ranges::adjacent_find(out.column, std::greater_equal{}) == out.column.end();
+  if (!once) {  // cross-layer features write several times
+    auto distinct = detail::distinct(out.column);
+    std::vector<std::int64_t> place;
+    for (const auto column : out.column) place.push_back(detail::place_of(distinct, column));
+    effect = make::zeros({static_cast<std::int64_t>(distinct.size()), effect.size(1)}, effect.options())
+                 .index_add_(0, detail::ids_tensor(place).to(effect.device()), effect);
+    out.column = std::move(distinct);
+  }
+  out.effect = detail::on_host(effect.t());
   return out;
 }
 
@@ -220,7 +268,7 @@ void DirectEffects::for_each(Use&& use) const {
     if (products.runs.empty()) continue;
     const auto& source = sources_->at(Position{static_cast<std::int32_t>(p)});
     const auto start = offset(p);
-    const auto features = products.features.size(1);
+    const auto features = range_.count(source.features_before);
     const auto rest = products.rest.size(1);
     for (const auto& run : products.runs) {
       const auto* activation = source.activation.data() + source.slot(run.prompt, range_.first(source.features_before));
@@ -228,11 +276,18 @@ void DirectEffects::for_each(Use&& use) const {
         for (auto r = from; r < to; ++r) {
           const auto target = run.target[static_cast<std::size_t>(r)];
           const auto row = run.first_row + r;
-          detail::with_elements(products.features, [&](const auto* effect) {
-            for (std::int64_t c = 0; c < features; ++c) {
-              use(run.prompt, target, start + c, static_cast<double>(effect[row * features + c]) * activation[c]);
-            }
-          });
+          for (std::size_t k = 0; k < source.blocks.size(); ++k) {
+            const auto& block = products.features[k];
+            if (!block.effect.defined() || !source.blocks[k].read_on(run.prompt)) continue;
+            const auto columns = block.effect.size(1);
+            detail::with_elements(block.effect, [&](const auto* effect) {
+              effect += (row - block.first_row) * columns;
+              for (std::int64_t c = 0; c < columns; ++c) {
+                const auto column = block.column[static_cast<std::size_t>(c)];
+                use(run.prompt, target, start + column, static_cast<double>(effect[c]) * activation[column]);
+              }
+            });
+          }
           detail::with_elements(products.rest, [&](const auto* effect) {
             for (std::int64_t c = 0; c < rest; ++c) {
               use(run.prompt, target, start + features + c, static_cast<double>(effect[row * rest + c]));
@@ -252,12 +307,17 @@ inline std::vector<DirectEffects::Effect> DirectEffects::effects(std::int64_t ta
     const auto found = std::lower_bound(run.target.begin(), run.target.end(), target);
     if (found == run.target.end() || *found != target) continue;
     const auto row = run.first_row + (found - run.target.begin());
-    const auto rest = place.index - products.features.size(1);
-    if (rest >= 0) {
+    if (const auto rest = place.index - range_.count(source.features_before); rest >= 0) {
       out.push_back({run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
-    } else if (const auto slot = source.slot(run.prompt, range_.first(source.features_before) + place.index);
-               source.present[slot] != 0) {
-      const auto grad = detail::element(products.features, row, place.index);
+      continue;
+    }
+    const auto slot = source.slot(run.prompt, range_.first(source.features_before) + place.index);
+    if (source.present[slot] == 0) continue;
+    for (std::size_t k = 0; k < source.blocks.size(); ++k) {
+      const auto& block = products.features[k];
+      const auto column = std::ranges::lower_bound(block.column, place.index);
+      if (!source.blocks[k].read_on(run.prompt) || column == block.column.end() || *column != place.index) continue;
+      const auto grad = detail::element(block.effect, row - block.first_row, column - block.column.begin());
       out.push_back({run.prompt, grad * source.unit_at(slot), grad * source.activation[slot]});
     }
   }

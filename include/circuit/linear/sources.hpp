@@ -4,6 +4,8 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -28,18 +30,26 @@ struct SourceOptions {
   bool split_embedding = false;  ///< token and position embeddings as two nodes per position
 };
 
+/// Write vectors that are read together, in depth order: a prompt reads those of features active on several prompts and
+/// those active on it alone.
+struct WriteBlock {
+  std::optional<Prompt> only;         ///< the one prompt that its features are active on; none: all prompts read it
+  at::Tensor writes;                  ///< [writes, d_model]; one tensor for neighbouring positions with the same features
+  std::vector<std::int64_t> feature;  ///< [writes]  the position's feature that each is of; ascending, unless cross-layer
+                                      ///< features write several times
+  std::vector<std::int64_t> before;   ///< [depths + 1]  how many are written before each depth
+
+  [[nodiscard]] bool read_on(Prompt b) const { return !only || *only == b; }
+};
+
 /// The upstream nodes of one position over all prompts, in depth order, so that what a target reads is one run of
-/// them. Features write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the prompt's own
-/// scale); the rest (errors, outputs, embeddings) writes another vector on each.
+/// them. Features write in the same direction on every prompt, scaled by their activation (and, behind a post-norm, by the
+/// prompt's own scale); the rest (errors, outputs, embeddings) writes another vector on each.
 struct PositionSources {
   std::vector<Node> features;
   std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
-  at::Tensor writes;                          ///< [writes, d_model]  one per feature, in their order, unless `writer` says
-                                              ///< otherwise; one tensor for neighbours with the same features
-  std::vector<std::int64_t> writes_before;    ///< [depths + 1]  how many are written before each depth
-  at::Tensor writer;                          ///< [writes] int64  the feature that each is of, where cross-layer features
-                                              ///< write several times; else undefined
-  std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of `writes`
+  std::vector<WriteBlock> blocks;             ///< what the features write
+  std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of the write vectors
   std::vector<double> unit;                   ///< [batch * features]  what one unit of activation is there; empty: 1
   std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
 
@@ -63,15 +73,9 @@ struct PositionSources {
     return static_cast<std::size_t>(b.value) * features.size() + static_cast<std::size_t>(feature);
   }
   [[nodiscard]] double unit_at(std::size_t place) const { return unit.empty() ? 1.0 : unit[place]; }
-  /// Products with the writes that a target reads as products with the features. [rows, writes] -> [rows, features]
-  [[nodiscard]] at::Tensor by_feature(const at::Tensor& products, const Upstream& range) const {
-    if (!writer.defined()) return products;
-    const auto first = range.first(features_before);
-    auto feature = writer.narrow(0, range.first(writes_before), products.size(1)).to(products.device());
-    if (first > 0) feature = feature.sub(first);
-    return make::zeros({products.size(0), range.count(features_before)}, products.options())
-        .index_add_(1, feature, products);
-  }
+  /// Calls use(write vector [d_model], depth) for everything that a feature writes.
+  template <class Use>
+  void for_each_write(std::int64_t feature, Use&& use) const;
 };
 
 /// All upstream nodes of a batch. Only active features are touched: their write vectors are gathered once per position.
@@ -89,6 +93,23 @@ class Sources {
   std::vector<PositionSources> positions_;
   std::int32_t batch_ = 0;
 };
+
+template <class Use>
+void PositionSources::for_each_write(std::int64_t feature, Use&& use) const {
+  std::size_t writes = 0;
+  for (const auto& block : blocks) writes += block.feature.size();
+  const bool once = writes == features.size();  // then each block's are ascending
+  for (const auto& block : blocks) {
+    const auto begin = block.feature.begin();
+    const auto end = block.feature.end();
+    auto found = once ? std::lower_bound(begin, end, feature) : std::find(begin, end, feature);
+    if (once && found != end && *found != feature) continue;
+    for (; found != end; found = once ? end : std::find(std::next(found), end, feature)) {
+      const auto row = found - begin;
+      use(block.writes.select(0, row), std::ranges::upper_bound(block.before, row) - block.before.begin() - 1);
+    }
+  }
+}
 
 /// Write vectors of features in the residual stream; those that pass a post-norm before they are divided by its scale.
 /// features [n] int64  return [n, d_model]
@@ -195,7 +216,16 @@ class SourcePacker {
         dtype_{linearization.clean.embed.scalar_type()},
         like_{linearization.clean.embed},
         positions_(static_cast<std::size_t>(length_)),
-        parts_(positions_.size()) {}
+        parts_(positions_.size()),
+        written_(positions_.size()),
+        block_of_(positions_.size()) {
+    std::vector<WriteBlock> blocks(1);
+    for (std::int32_t b = 0; b < batch_ && batch_ > 1; ++b) blocks.emplace_back().only = Prompt{b};
+    for (std::size_t p = 0; p < positions_.size(); ++p) {
+      positions_[p].blocks = blocks;
+      written_[p].resize(blocks.size());
+    }
+  }
 
   /// One node per position that writes `clean` [batch, pos, d_model]; corrupt is undefined without contrast.
   void add_rest(NodeKind kind, Layer layer, const at::Tensor& clean, const at::Tensor& corrupt) {
@@ -243,7 +273,7 @@ class SourcePacker {
   void close_depth() {
     for (auto& here : positions_) {
       here.features_before.push_back(static_cast<std::int64_t>(here.features.size()));
-      here.writes_before.push_back(write_count(here));
+      for (auto& block : here.blocks) block.before.push_back(static_cast<std::int64_t>(block.feature.size()));
       here.rest_before.push_back(static_cast<std::int64_t>(here.rest.size()));
     }
   }
@@ -252,33 +282,22 @@ class SourcePacker {
 
  private:
   using Rows = std::vector<std::vector<PairedActivation>>;
-  /// The features of one module at one position, with their values on every prompt.
+  /// The values of one module's features at one position on every prompt.
   struct Part {
-    at::Tensor writes;
     std::vector<double> activation;  // [batch * features of the part]
     std::vector<std::uint8_t> present;
     std::vector<double> unit;        // empty: 1
-    std::int64_t first_feature = 0;  // of the position's
-    bool later = false;              // the same features as another part, which has their activations
   };
 
   void add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows, const std::vector<std::int64_t>& all,
                     const at::Tensor& written, bool scaled);
   void add_later_position(Layer layer, std::size_t p, const std::vector<std::int64_t>& all, const at::Tensor& written);
-  /// The rows of `written`, of distinct features `all`, that are of some of them; all rows are one tensor everywhere.
-  [[nodiscard]] static at::Tensor rows_of(const std::vector<std::int64_t>& here, const std::vector<std::int64_t>& all,
-                                          const at::Tensor& written) {
-    if (here.size() == all.size()) return written;
-    std::vector<std::int64_t> from;
-    for (const auto feature : here) from.push_back(place_of(all, feature));
-    return written.index_select(0, ids_tensor(from).to(written.device()));
-  }
-  [[nodiscard]] std::int64_t write_count(const PositionSources& here) const {
-    std::int64_t count = 0;
-    for (const auto& part : parts_[static_cast<std::size_t>(&here - positions_.data())]) count += part.writes.size(0);
-    return count;
-  }
-  [[nodiscard]] static at::Tensor writers(const std::vector<Part>& parts);
+  /// Gives some of a position's features, the first of them `first`, their rows of `written`, each in its block.
+  /// here  which of a module's features they are, ascending   all  those that `written` has rows of
+  void add_writes(std::size_t p, std::size_t first, const std::vector<std::int64_t>& here,
+                  const std::vector<std::int64_t>& all, const at::Tensor& written);
+  /// The block of each feature of a part.
+  [[nodiscard]] std::vector<std::size_t> blocks_of(const Part& part) const;
 
   const Contrast& contrast_;
   std::int64_t batch_;
@@ -287,6 +306,8 @@ class SourcePacker {
   at::Tensor like_;
   std::vector<PositionSources> positions_;
   std::vector<std::vector<Part>> parts_;   // [pos][module]
+  std::vector<std::vector<std::vector<at::Tensor>>> written_;  // [pos][block][module]  rows of the block's writes
+  std::vector<std::vector<std::size_t>> block_of_;             // [pos][feature]
   std::vector<at::Tensor> rest_writes_;    // [rest]  [batch, pos, d_model]
   std::vector<at::Tensor> rest_effect_;
 };
@@ -302,13 +323,12 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
   here = distinct(std::move(here));
   if (here.empty()) return;
   auto& position = positions_[static_cast<std::size_t>(p)];
-  const auto first = static_cast<std::int64_t>(position.features.size());
+  const auto first = position.features.size();
   for (const auto feature : here) {
     position.features.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
   }
   const auto size = static_cast<std::size_t>(batch_) * here.size();
-  Part part{rows_of(here, all, written), std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, 0),
-            std::vector<double>(scaled ? size : 0, 1.0), first};
+  Part part{std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, 0), std::vector<double>(scaled ? size : 0, 1.0)};
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
       const auto slot = static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
@@ -317,6 +337,9 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
       if (scaled) part.unit[slot] = entry.unit;
     }
   }
+  auto& blocks = block_of_[static_cast<std::size_t>(p)];
+  std::ranges::copy(blocks_of(part), std::back_inserter(blocks));
+  add_writes(static_cast<std::size_t>(p), first, here, all, written);
   parts_[static_cast<std::size_t>(p)].push_back(std::move(part));
 }
 
@@ -324,46 +347,76 @@ template <ContrastRule Contrast>
 void SourcePacker<Contrast>::add_later_position(Layer layer, std::size_t p, const std::vector<std::int64_t>& all,
                                                 const at::Tensor& written) {
   std::vector<std::int64_t> here;
-  std::int64_t first = -1;
+  std::size_t first = 0;
   const auto& nodes = positions_[p].features;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].kind != NodeKind::mlp_feature || nodes[i].layer != layer) continue;
-    if (first < 0) first = static_cast<std::int64_t>(i);
+    if (here.empty()) first = i;
     here.push_back(nodes[i].feature.value);
   }
-  if (!here.empty()) parts_[p].push_back({rows_of(here, all, written), {}, {}, {}, first, /*later=*/true});
+  if (!here.empty()) add_writes(p, first, here, all, written);
 }
 
-/// The feature that each write is of; undefined where every feature writes once.
 template <ContrastRule Contrast>
-at::Tensor SourcePacker<Contrast>::writers(const std::vector<Part>& parts) {
-  if (std::ranges::none_of(parts, [](const Part& part) { return part.later; })) return {};
-  std::vector<at::Tensor> of_parts;
-  for (const auto& part : parts) of_parts.push_back(make::arange(part.writes.size(0), at::kLong).add(part.first_feature));
-  return make::cat(of_parts, 0);
+std::vector<std::size_t> SourcePacker<Contrast>::blocks_of(const Part& part) const {
+  const auto count = part.present.size() / static_cast<std::size_t>(batch_);
+  std::vector<std::size_t> out(count, 0);
+  if (batch_ == 1) return out;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::size_t prompts = 0;
+    std::size_t last = 0;
+    for (std::size_t b = 0; b < static_cast<std::size_t>(batch_); ++b) {
+      if (part.present[b * count + i] == 0) continue;
+      ++prompts;
+      last = b;
+    }
+    if (prompts == 1) out[i] = last + 1;
+  }
+  return out;
+}
+
+template <ContrastRule Contrast>
+void SourcePacker<Contrast>::add_writes(std::size_t p, std::size_t first, const std::vector<std::int64_t>& here,
+                                        const std::vector<std::int64_t>& all, const at::Tensor& written) {
+  auto& blocks = positions_[p].blocks;
+  std::vector<std::vector<std::int64_t>> rows(blocks.size());
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    const auto block = block_of_[p][first + i];
+    blocks[block].feature.push_back(static_cast<std::int64_t>(first + i));
+    rows[block].push_back(place_of(all, here[i]));
+  }
+  for (std::size_t k = 0; k < blocks.size(); ++k) {
+    if (rows[k].empty()) continue;
+    const bool whole = rows[k].size() == all.size();  // then one tensor is shared by all positions
+    written_[p][k].push_back(whole ? written : written.index_select(0, ids_tensor(rows[k]).to(written.device())));
+  }
 }
 
 template <ContrastRule Contrast>
 std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
   const auto d_model = like_.size(-1);
-  std::vector<at::Tensor> last_parts;
+  // Where neighbouring positions have the very same rows in the block of all prompts, they share one tensor.
+  std::vector<at::Tensor> last_rows;
   at::Tensor last_writes;
-  const auto joined = [&](std::vector<at::Tensor> writes) {
+  const auto joined = [&](std::vector<at::Tensor>& rows) {
+    return rows.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(rows, 0);
+  };
+  const auto shared = [&](std::vector<at::Tensor>& rows) {
     const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.is_same(b); };
-    if (!last_writes.defined() || !std::ranges::equal(writes, last_parts, same)) {
-      last_writes = writes.empty() ? make::zeros({0, d_model}, like_.options()) : make::cat(writes, 0);
-      last_parts = std::move(writes);
+    if (!last_writes.defined() || !std::ranges::equal(rows, last_rows, same)) {
+      last_writes = joined(rows);
+      last_rows = rows;
     }
     return last_writes;
   };
   for (std::size_t p = 0; p < positions_.size(); ++p) {
     auto& here = positions_[p];
     auto& parts = parts_[p];
-    here.writer = writers(parts);
-    std::vector<at::Tensor> writes;
-    for (auto& part : parts) writes.push_back(std::move(part.writes));
-    here.writes = joined(std::move(writes));
-    std::erase_if(parts, [](const Part& part) { return part.later; });
+    for (std::size_t k = 0; k < here.blocks.size(); ++k) {
+      auto& rows = written_[p][k];
+      here.blocks[k].writes = k == 0 ? shared(rows) : joined(rows);
+      rows.clear();
+    }
     const bool scaled = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.unit.empty(); });
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {

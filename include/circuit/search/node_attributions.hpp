@@ -41,23 +41,28 @@ template <FinalNorm Final = final_norm::Frozen, Architecture A, Dictionaries Set
     const auto& here = sources.at(Position{p});
     const auto start = out.size();
     for (const auto& node : here.features) out.push_back({node, 0.0});
-    const auto* writer = here.writer.defined() ? data_of<std::int64_t>(here.writer) : nullptr;
-    for (std::size_t depth = 0; depth + 1 < here.writes_before.size(); ++depth) {
-      const auto first = here.writes_before[depth];
-      const auto count = here.writes_before[depth + 1] - first;
-      if (count == 0) continue;
-      const auto& grads = lin.gradients.at_depth(static_cast<std::int64_t>(depth));
-      const auto on_writes = grads.select(1, p)
-                                 .matmul(here.writes.narrow(0, first, count).t())
-                                 .to(at::kCPU, at::kDouble)
-                                 .contiguous();  // [batch, count]
-      for (std::int64_t b = 0; b < batch; ++b) {
-        const auto* activation = here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(b)}, 0);
-        const auto* effect = data_of<double>(on_writes) + b * count;
-        for (std::int64_t i = 0; i < count; ++i) {
-          const auto feature = writer != nullptr ? writer[first + i] : first + i;
-          out[start + static_cast<std::size_t>(feature)].attribution +=
-              effect[i] * activation[feature] / static_cast<double>(batch);
+    for (const auto& block : here.blocks) {
+      const auto first_prompt = block.only ? block.only->value : 0;
+      const auto prompts = block.only ? 1 : batch;
+      for (std::size_t depth = 0; depth + 1 < block.before.size(); ++depth) {
+        const auto first = block.before[depth];
+        const auto count = block.before[depth + 1] - first;
+        if (count == 0) continue;
+        const auto& grads = lin.gradients.at_depth(static_cast<std::int64_t>(depth));
+        const auto on_writes = grads.narrow(0, first_prompt, prompts)
+                                   .select(1, p)
+                                   .matmul(block.writes.narrow(0, first, count).t())
+                                   .to(at::kCPU, at::kDouble)
+                                   .contiguous();  // [prompts, count]
+        for (std::int64_t b = 0; b < prompts; ++b) {
+          const auto prompt = Prompt{static_cast<std::int32_t>(first_prompt + b)};
+          const auto* activation = here.activation.data() + here.slot(prompt, 0);
+          const auto* effect = data_of<double>(on_writes) + b * count;
+          for (std::int64_t i = 0; i < count; ++i) {
+            const auto feature = block.feature[static_cast<std::size_t>(first + i)];
+            out[start + static_cast<std::size_t>(feature)].attribution +=
+                effect[i] * activation[feature] / static_cast<double>(batch);
+          }
         }
       }
     }
