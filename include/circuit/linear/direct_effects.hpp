@@ -39,7 +39,11 @@ class DirectEffects {
   DirectEffects(const Sources& sources, std::vector<std::int64_t> positions, bool spans, const Upstream& range);
 
   /// Multiplies. carried  by falling depth; each with at most one entry per prompt, prompts ascending
-  void multiply(const std::vector<CarriedGradients>& carried);
+  void multiply(const std::vector<CarriedGradients>& carried) { multiply({this}, {&carried}); }
+  /// The same for several types of edge from the same upstream nodes at once: the write vectors are read once for all.
+  /// The depths of `carried` are the same for each.
+  static void multiply(const std::vector<DirectEffects*>& together,
+                       const std::vector<const std::vector<CarriedGradients>*>& carried);
 
   [[nodiscard]] std::int64_t targets() const { return static_cast<std::int64_t>(positions_.size()); }
   [[nodiscard]] std::int64_t columns() const { return columns_; }
@@ -82,6 +86,13 @@ class DirectEffects {
       std::int64_t first_row;
       std::vector<std::int64_t> target;  // ascending
     };
+    /// The rows that read a block, as {first, count}.
+    [[nodiscard]] std::pair<std::int64_t, std::int64_t> rows_of(const WriteBlock& block) const {
+      if (!block.only) return {0, rest.defined() ? rest.size(0) : 0};
+      const auto run = std::ranges::find(runs, *block.only, &Run::prompt);
+      return run == runs.end() ? std::pair<std::int64_t, std::int64_t>{} : std::pair{run->first_row, std::ssize(run->target)};
+    }
+
     std::vector<Run> runs;
     std::vector<BlockProducts> features;  // [block]
     at::Tensor rest;                      // [rows, rest]  with contrasted write vectors
@@ -90,8 +101,11 @@ class DirectEffects {
 
   /// The rows of `target` that read a position, as [first, last).
   [[nodiscard]] std::pair<std::int64_t, std::int64_t> readers_of(Position p, const std::vector<std::int64_t>& target) const;
-  [[nodiscard]] Products products_at(Position p, const std::vector<CarriedGradients>& carried) const;
-  /// of  the rows that read the block, at every depth as `carried` has them
+  /// The products at a position but for those with features.
+  /// grads  where the gradients go that read it, upwards  [part] [rows, d_model]
+  [[nodiscard]] Products rest_products(Position p, const std::vector<CarriedGradients>& carried,
+                                       const std::vector<Upstream>& depths, std::vector<at::Tensor>& grads) const;
+  /// of  the rows that read the block, at every depth
   [[nodiscard]] BlockProducts block_products(const PositionSources& source, const WriteBlock& block,
                                              const std::vector<at::Tensor>& of, const std::vector<Upstream>& depths) const;
   [[nodiscard]] std::int64_t offset(std::size_t position) const { return spans_ ? offsets_[position] : 0; }
@@ -148,9 +162,44 @@ inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int
   }
 }
 
-inline void DirectEffects::multiply(const std::vector<CarriedGradients>& carried) {
-  for (std::int32_t p = 0; p < sources_->length(); ++p) {
-    products_[static_cast<std::size_t>(p)] = products_at(Position{p}, carried);
+inline void DirectEffects::multiply(const std::vector<DirectEffects*>& together,
+                                    const std::vector<const std::vector<CarriedGradients>*>& carried) {
+  const auto& first = *together.front();
+  std::vector<Upstream> depths;  // [part]  upwards, as the nodes lie
+  for (auto part = carried.front()->rbegin(); part != carried.front()->rend(); ++part) {
+    const auto next = std::next(part);
+    depths.push_back({part->from, next == carried.front()->rend() ? first.range_.to : next->from});
+  }
+  for (std::int32_t p = 0; p < first.sources_->length(); ++p) {
+    const auto slot = static_cast<std::size_t>(p);
+    std::vector<std::vector<at::Tensor>> grads(together.size());
+    for (std::size_t i = 0; i < together.size(); ++i) {
+      together[i]->products_[slot] = together[i]->rest_products(Position{p}, *carried[i], depths, grads[i]);
+    }
+    const auto& source = first.sources_->at(Position{p});
+    for (const auto& block : source.blocks) {
+      std::vector<std::vector<at::Tensor>> of(depths.size());
+      for (std::size_t i = 0; i < together.size(); ++i) {
+        const auto [row, rows] = together[i]->products_[slot].rows_of(block);
+        for (std::size_t part = 0; part < depths.size() && rows > 0; ++part) {
+          of[part].push_back(grads[i][part].narrow(0, row, rows));
+        }
+      }
+      BlockProducts all;
+      if (!of.front().empty()) {
+        std::vector<at::Tensor> joined;
+        for (const auto& rows : of) joined.push_back(make::cat(rows, 0));
+        all = first.block_products(source, block, joined, depths);
+      }
+      std::int64_t at_row = 0;
+      for (auto* effects : together) {
+        auto& products = effects->products_[slot];
+        const auto [row, rows] = products.rows_of(block);
+        const bool reads = rows > 0 && all.effect.defined();
+        products.features.push_back({row, all.column, reads ? all.effect.narrow(0, at_row, rows) : at::Tensor{}});
+        at_row += rows;
+      }
+    }
   }
 }
 
@@ -166,7 +215,9 @@ inline std::pair<std::int64_t, std::int64_t> DirectEffects::readers_of(Position 
   return {first - target.begin(), last - target.begin()};
 }
 
-inline DirectEffects::Products DirectEffects::products_at(Position p, const std::vector<CarriedGradients>& carried) const {
+inline DirectEffects::Products DirectEffects::rest_products(Position p, const std::vector<CarriedGradients>& carried,
+                                                            const std::vector<Upstream>& depths,
+                                                            std::vector<at::Tensor>& grads) const {
   const auto& source = sources_->at(p);
   Products out;
   std::int64_t rows = 0;
@@ -178,19 +229,15 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
   }
   if (rows == 0) return out;
 
-  std::vector<Upstream> depths;   // [part]
-  std::vector<at::Tensor> grads;  // [part]  [rows, d_model]
   std::vector<at::Tensor> rest;
   std::vector<at::Tensor> rest_grad;
-  for (auto part = carried.rbegin(); part != carried.rend(); ++part) {  // upwards, as the nodes lie
-    const auto next = std::next(part);
-    const Upstream here{part->from, next == carried.rend() ? range_.to : next->from};
-    const auto first_rest = here.first(source.rest_before);
-    const auto rests = here.count(source.rest_before);
+  for (std::size_t part = 0; part < depths.size(); ++part) {
+    const auto first_rest = depths[part].first(source.rest_before);
+    const auto rests = depths[part].count(source.rest_before);
     std::vector<at::Tensor> by_prompt;
     std::vector<at::Tensor> on_rest;
     std::vector<at::Tensor> on_rest_grad;
-    for (const auto& g : part->gradients) {
+    for (const auto& g : carried[carried.size() - 1 - part].gradients) {
       const auto [first, last] = readers_of(p, g.target);
       if (first == last) continue;
       auto grad = g.grad.narrow(0, first, last - first);
@@ -202,22 +249,9 @@ inline DirectEffects::Products DirectEffects::products_at(Position p, const std:
       on_rest_grad.push_back(grad.matmul(of_prompt(source.rest_writes)));
       by_prompt.push_back(grad);
     }
-    depths.push_back(here);
     grads.push_back(make::cat(by_prompt, 0));
     rest.push_back(make::cat(on_rest, 0));
     rest_grad.push_back(make::cat(on_rest_grad, 0));
-  }
-  for (const auto& block : source.blocks) {
-    const auto run = std::ranges::find_if(out.runs, [&](const Products::Run& r) { return block.read_on(r.prompt); });
-    if (run == out.runs.end()) {
-      out.features.emplace_back();
-      continue;
-    }
-    const auto of_block = block.only ? static_cast<std::int64_t>(run->target.size()) : rows;
-    std::vector<at::Tensor> of;
-    for (const auto& grad : grads) of.push_back(grad.narrow(0, run->first_row, of_block));
-    out.features.push_back(block_products(source, block, of, depths));
-    out.features.back().first_row = run->first_row;
   }
   out.rest = detail::on_host(make::cat(rest, 1));
   out.rest_grad = detail::on_host(make::cat(rest_grad, 1));

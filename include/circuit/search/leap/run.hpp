@@ -435,16 +435,37 @@ StepTargets LeapRun<Policies, A, Set>::targets_of(NodeKind kind, Layer layer, co
   return targets;
 }
 
-/// Edges of every type into some targets of one module.
+/// Edges of every type into some targets of one module: with one prompt all types' products at once, which takes little
+/// more time than one type's; with several, one type after another, as they take memory.
 /// read(prompt, rows, positions)  what some of the targets read, and what constants between them and that give
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
                                       std::initializer_list<std::pair<EdgeType, Pull>> pulls) {
+  const auto range = upstream_of(dictionaries_, depth);
+  struct TypeStep {
+    EdgeType type;
+    DirectEffects effects;
+    ConstantSums sums;
+    std::vector<CarriedGradients> carried;
+  };
+  std::vector<TypeStep> waiting;
+  const auto finish = [&] {
+    std::vector<DirectEffects*> effects;
+    std::vector<const std::vector<CarriedGradients>*> carried;
+    for (auto& step : waiting) {
+      effects.push_back(&step.effects);
+      carried.push_back(&step.carried);
+    }
+    if (!waiting.empty()) DirectEffects::multiply(effects, carried);
+    for (const auto& step : waiting) {
+      keep(step.type, targets, step.effects);
+      add_bias(step.type, targets, step.sums);
+    }
+    waiting.clear();
+  };
   for (const auto& [type, pull] : pulls) {
     const bool spreads = type == EdgeType::ov || type == EdgeType::k;
-    const auto range = upstream_of(dictionaries_, depth);
     const bool spans = spreads || transparent_below(dictionaries_, range);
-    DirectEffects effects{sources_, targets.positions(), spans, range};
     ConstantSums sums{targets.size()};
     std::vector<PromptGradients> gradients;
     for (std::int32_t b = 0; b < batch(); ++b) {
@@ -473,12 +494,12 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
       }
     }
     if (gradients.empty()) continue;
-    const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, targets.position_tensor());
+    auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, targets.position_tensor());
     sum_constants(carried, range, targets, sums);
-    effects.multiply(carried);
-    keep(type, targets, effects);
-    add_bias(type, targets, sums);
+    waiting.push_back({type, {sources_, targets.positions(), spans, range}, std::move(sums), std::move(carried)});
+    if (batch() > 1) finish();
   }
+  finish();
 }
 
 /// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
