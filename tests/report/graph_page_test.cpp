@@ -61,6 +61,18 @@ TEST_CASE("a page holds every node and edge with both attributions, both gradien
   CHECK_FALSE(node_data(data, in::metric).contains("layer"));
 }
 
+TEST_CASE("a page holds what constants, changed maps and remainders give a node") {
+  auto circuit = in::circuit();
+  circuit.add_bias(
+      {.target = in::mover, .type = EdgeType::q, .nn_attrib = 0, .em_attrib = 0, .nn_map = 0.25, .nn_remainder = -0.5});
+  const auto rows = node_data(data_of(graph_page(circuit)), in::mover)["biases"];
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[1]["type"] == "q");
+  CHECK(rows[1]["nn_map"] == 0.25);
+  CHECK(rows[1]["nn_remainder"] == -0.5);
+  CHECK(rows[1]["em_remainder"] == 0);
+}
+
 TEST_CASE("position 0 and errors are hidden at first unless asked for") {
   const auto plain = data_of(graph_page(in::circuit()));
   CHECK(plain["first"] == false);

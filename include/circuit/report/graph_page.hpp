@@ -104,7 +104,13 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
   }
   for (const auto& row : circuit.biases()) {
     data["nodes"][circuit.vertex(row.target)]["biases"].push_back(
-        {{"type", name(row.type)}, {"nn_attrib", row.nn_attrib}, {"em_attrib", row.em_attrib}});
+        {{"type", name(row.type)},
+         {"nn_attrib", row.nn_attrib},
+         {"em_attrib", row.em_attrib},
+         {"nn_map", row.nn_map},
+         {"em_map", row.em_map},
+         {"nn_remainder", row.nn_remainder},
+         {"em_remainder", row.em_remainder}});
   }
   return data;
 }

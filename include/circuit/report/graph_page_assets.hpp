@@ -345,7 +345,9 @@ function describe(n) {
   if (!n.isMetric) box.append(make('div', { class: 'soft' }, `at \u201c${n.token}\u201d, position ${n.position}`));
   box.append(values(['activation', number(n.activation)], ['contrast activation', number(n.contrast_activation)],
     n.isMetric ? null : ['attribution', number(n.attribution)], ['d metric / d activation', number(n.nodegrad)], ['edges in, out', `${n.in.length}, ${n.out.length}`],
-    ...(n.biases || []).map(b => [`bias by ${b.type}`, `nn ${number(b.nn_attrib)}, em ${number(b.em_attrib)}`])));
+    ...(n.biases || []).flatMap(b => [['bias', 'attrib'], ['change of maps', 'map'], ['remainder', 'remainder']]
+      .filter(([, part]) => part === 'attrib' || b[`nn_${part}`] !== 0 || b[`em_${part}`] !== 0)
+      .map(([word, part]) => [`${word} by ${b.type}`, `nn ${number(b[`nn_${part}`])}, em ${number(b[`em_${part}`])}`]))));
   if (n.url) box.append(make('a', { href: n.url, target: '_blank', rel: 'noopener noreferrer' }, n.url.includes('neuronpedia.org') ? 'open on Neuronpedia' : 'open the feature\u2019s page'));
   return box;
 }
