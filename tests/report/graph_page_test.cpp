@@ -119,6 +119,10 @@ TEST_CASE("a feature links to Neuronpedia where its module has a pattern") {
   CHECK(links.address(feature) == "https://www.neuronpedia.org/gpt2-small/5-att-kk/7515");
   CHECK(links.address(Node::mlp_feature(Layer{5}, Position{10}, Feature{1})).empty());
   CHECK(links.address(Node::attn_error(Layer{5}, Position{10})).empty());
+  const Node stream{NodeKind::resid_feature, Layer{8}, Position{1}, Feature{12}};
+  CHECK(links.address(stream).empty());
+  CHECK(FeatureLinks{.resid = "gpt2-small/{layer}-res-jb/{feature}"}.address(stream) ==
+        "https://www.neuronpedia.org/gpt2-small/8-res-jb/12");
   CHECK(FeatureLinks{.mlp = "https://example.org/{feature}?l={layer}&again={feature}"}.address(
             Node::mlp_feature(Layer{2}, Position{0}, Feature{3})) == "https://example.org/3?l=2&again=3");
 

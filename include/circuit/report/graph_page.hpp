@@ -23,6 +23,7 @@ namespace circuit {
 struct FeatureLinks {
   std::string attn{};
   std::string mlp{};
+  std::string resid{};
 
   /// The address of a node's feature, empty when it has none.
   [[nodiscard]] std::string address(const Node& node) const;
@@ -118,7 +119,10 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
 }  // namespace detail
 
 inline std::string FeatureLinks::address(const Node& node) const {
-  std::string text = node.kind == NodeKind::attn_feature ? attn : node.kind == NodeKind::mlp_feature ? mlp : "";
+  std::string text = node.kind == NodeKind::attn_feature    ? attn
+                     : node.kind == NodeKind::mlp_feature   ? mlp
+                     : node.kind == NodeKind::resid_feature ? resid
+                                                            : "";
   if (text.empty()) return text;
   if (text.find("://") == std::string::npos) text.insert(0, "https://www.neuronpedia.org/");
   detail::replace_all(text, "{layer}", std::to_string(node.layer.value));
