@@ -223,8 +223,10 @@ TEST_CASE("a folder of Gemma Scope 2 is a crosscoder of the layers and hooks tha
     hooks(other, stream);
     REQUIRE_THAT(said<ConfigError>([&] { (void)load_crosscoder(path); }), ContainsSubstring("hf_hook_point_in"));
   }
-  hooks("model.layers.{99999999999}.output", "");
-  REQUIRE_THROWS_AS(load_crosscoder(path), ConfigError);
+  hooks("model.layers.{1,99999999999,3}.output", "");  // no number of a layer: two are left for three files
+  REQUIRE_THROWS_WITH(load_crosscoder(path), ContainsSubstring("more files than layers"));
+  config({{"type", "crosscoder"}});
+  REQUIRE_THROWS_WITH(load_crosscoder(path), ContainsSubstring("neither the folder's name nor its config.json"));
   config({{"type", 3}});
   REQUIRE_THROWS_AS(dictionary::recognise(path), ConfigError);
   config({{"type", "clt"}});

@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,6 +18,9 @@
 #include "circuit/model/weights.hpp"
 
 namespace circuit {
+
+/// The part of a block that a dictionary describes, or the residual stream before it.
+enum class Module : std::uint8_t { attn, mlp, stream };
 
 /// The activation that an attention dictionary reads and describes.
 enum class AttentionSite {

@@ -116,12 +116,35 @@ struct DictionaryFound {
 
 /// A dictionary's place in a DictionarySet.
 struct DictionaryPlace {
-  bool mlp = false;
-  Layer layer{};
-  AttentionSite site = AttentionSite::z;
-  MlpSite mlp_site = MlpSite::normalized;
-  bool stream = false;  ///< neither: the residual stream before the layer
+  Module module;
+  Layer layer;
+  AttentionSite attn_site = AttentionSite::z;  ///< of attention
+  MlpSite mlp_site = MlpSite::normalized;      ///< of an MLP
 };
+
+/// The dictionary in its place, or nullptr.
+[[nodiscard]] inline const DictionaryWeights* found_in(const DictionarySet& set, const DictionaryPlace& place) {
+  switch (place.module) {
+    case Module::stream:
+      return set.stream(place.layer);
+    case Module::mlp:
+      return set.mlp(place.layer);
+    case Module::attn:
+      break;
+  }
+  return set.attn(place.layer);
+}
+
+inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDictionary<> dictionary) {
+  switch (place.module) {
+    case Module::stream:
+      return set.set_stream(place.layer, std::move(dictionary));
+    case Module::mlp:
+      return set.set_mlp(place.layer, std::move(dictionary), place.mlp_site);
+    case Module::attn:
+      return set.set_attn(place.layer, std::move(dictionary), place.attn_site);
+  }
+}
 
 /// throws  ConfigError  for hooks that a DictionarySet has no place for
 [[nodiscard]] inline DictionaryPlace place_of(const DictionaryFound& found) {
@@ -134,17 +157,17 @@ struct DictionaryPlace {
   const auto in = split_hook(found.hooks.in);
   const auto out = split_hook(found.hooks.out);
   if (in && out && in->first == out->first) {
-    if (in->second == hook::attn::z::name && out->second == in->second) return {false, in->first, AttentionSite::z};
-    if (in->second == hook::attn_out::name && out->second == in->second) {
-      return {false, in->first, AttentionSite::attn_out};
-    }
-    if (const auto layer = stream_of(found.hooks.in); layer && in->second == out->second) {
-      return {.layer = *layer, .stream = true};
-    }
-    if (out->second == hook::mlp_out::name) {
-      if (in->second == hook::ln2::normalized::name) return {true, in->first};
-      if (in->second == hook::resid_mid::name) return {true, in->first, AttentionSite::z, MlpSite::resid_mid};
-      if (in->second == out->second) return {true, in->first, AttentionSite::z, MlpSite::mlp_out};
+    const auto layer = in->first;
+    const auto attn = [&](AttentionSite site) { return DictionaryPlace{Module::attn, layer, site}; };
+    const auto mlp = [&](MlpSite site) { return DictionaryPlace{Module::mlp, layer, {}, site}; };
+    if (in->second == out->second) {
+      if (in->second == hook::attn::z::name) return attn(AttentionSite::z);
+      if (in->second == hook::attn_out::name) return attn(AttentionSite::attn_out);
+      if (in->second == hook::mlp_out::name) return mlp(MlpSite::mlp_out);
+      if (const auto before = stream_of(found.hooks.in)) return {Module::stream, *before};
+    } else if (out->second == hook::mlp_out::name) {
+      if (in->second == hook::ln2::normalized::name) return mlp(MlpSite::normalized);
+      if (in->second == hook::resid_mid::name) return mlp(MlpSite::resid_mid);
     }
   }
   throw ConfigError{{.file = found.path,
@@ -156,7 +179,8 @@ struct DictionaryPlace {
 }
 
 /// Every dictionary in a folder that is of one module, by layer.
-[[nodiscard]] inline std::map<Layer, DictionaryFound> find_dictionaries(const std::filesystem::path& folder, bool mlp) {
+[[nodiscard]] inline std::map<Layer, DictionaryFound> find_dictionaries(const std::filesystem::path& folder,
+                                                                        Module module) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
     throw FileError{{.file = folder, .problem = "is no folder that can be read"}};
@@ -171,13 +195,13 @@ struct DictionaryPlace {
     const auto found = recognize(path);
     if (!found) continue;
     const auto place = place_of(*found);
-    if (place.stream) {
+    if (place.module == Module::stream) {
       throw ConfigError{{.file = path,
                          .problem = "is of the residual stream, not of a module",
                          .got = found->hooks.in,
                          .hint = "use dictionary::load_set"}};
     }
-    if (place.mlp != mlp) continue;
+    if (place.module != module) continue;
     const auto [other, added] = by_layer.emplace(place.layer, *found);
     if (!added) {
       throw ConfigError{{.file = path,
@@ -187,6 +211,7 @@ struct DictionaryPlace {
     }
   }
   if (by_layer.empty()) {
+    const bool mlp = module == Module::mlp;
     throw ConfigError{{.file = folder,
                        .problem = std::string{"holds no "} + (mlp ? "MLP transcoder" : "attention SAE"),
                        .expected = mlp ? "mlp.0.safetensors, ..., SAELens folders or transcoders in .pt files"
@@ -215,23 +240,19 @@ inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
                                        const std::filesystem::path& mlp_folder, const DictionaryOptions& options) {
   DictionarySet set;
   std::optional<weights::Processing> expected;
-  const auto load = [&](const std::filesystem::path& folder, bool mlp) {
-    for (const auto& [layer, found] : detail::find_dictionaries(folder, mlp)) {
+  const auto load = [&](const std::filesystem::path& folder, Module module) {
+    for (const auto& [layer, found] : detail::find_dictionaries(folder, module)) {
       auto loaded = detail::load_found(found, options);
       if (expected && loaded.expects && *expected != *loaded.expects) {
         throw ConfigError{
             {.file = found.path, .problem = "expects another weight processing than the dictionaries before it"}};
       }
       if (loaded.expects) expected = loaded.expects;
-      if (mlp) {
-        set.set_mlp(layer, std::move(loaded.dictionary), detail::place_of(found).mlp_site);
-      } else {
-        set.set_attn(layer, std::move(loaded.dictionary), detail::place_of(found).site);
-      }
+      detail::put_into(set, detail::place_of(found), std::move(loaded.dictionary));
     }
   };
-  if (!attn_folder.empty()) load(attn_folder, /*mlp=*/false);
-  if (!mlp_folder.empty()) load(mlp_folder, /*mlp=*/true);
+  if (!attn_folder.empty()) load(attn_folder, Module::attn);
+  if (!mlp_folder.empty()) load(mlp_folder, Module::mlp);
   if (expected) set.expect(*expected);
   return set;
 }

@@ -211,22 +211,14 @@ class SetOfFiles {
   /// again  whether a dictionary that is there already is part of the new one
   void put(const std::filesystem::path& path, LoadedDictionary loaded, const circuit::detail::DictionaryPlace& place,
            bool again) {
-    if (!again && (place.stream ? set_.stream(place.layer)
-                   : place.mlp  ? set_.mlp(place.layer)
-                                : set_.attn(place.layer)) != nullptr) {
+    if (!again && circuit::detail::found_in(set_, place) != nullptr) {
       throw ConfigError{{.file = path, .problem = "two dictionaries of " + loaded.hooks.in}};
     }
     if (expected_ && loaded.expects && *expected_ != *loaded.expects) {
       throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
     }
     if (loaded.expects) expected_ = loaded.expects;
-    if (place.stream) {
-      set_.set_stream(place.layer, std::move(loaded.dictionary));
-    } else if (place.mlp) {
-      set_.set_mlp(place.layer, std::move(loaded.dictionary), place.mlp_site);
-    } else {
-      set_.set_attn(place.layer, std::move(loaded.dictionary), place.site);
-    }
+    circuit::detail::put_into(set_, place, std::move(loaded.dictionary));
   }
 
   DictionarySet set_;

@@ -14,9 +14,6 @@
 
 namespace circuit {
 
-/// The part of a block that a dictionary describes, or the residual stream before it.
-enum class Module : std::uint8_t { attn, mlp, stream };
-
 /// A feature of one layer's dictionary, at no position in particular: `attn_feature(Layer{5}, Feature{7515})`.
 struct FeatureId {
   Module module{};

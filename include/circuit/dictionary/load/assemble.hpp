@@ -40,6 +40,19 @@ namespace circuit::detail {
   return one.expand({d_sae}).contiguous();
 }
 
+/// What circuit-tracer and sparsify both keep: encoder and skip path as weights of linear maps, W_dec as rows, and b_dec, which
+/// is added to what is written.
+[[nodiscard]] inline DictionaryWeights linear_maps(const DictionaryReader& reader, const std::string& encoder,
+                                                   const std::string& encoder_bias, bool skip) {
+  DictionaryWeights out;
+  reader.read_encoder_rows(out, encoder);
+  out.b_enc = reader.read(encoder_bias, 1);
+  reader.read_decoder(out, "W_dec");
+  out.b_out = reader.read("b_dec", 1);
+  if (skip) reader.read_skip_rows(out, "W_skip");
+  return out;
+}
+
 /// The dictionary, checked with `file` in its errors and named for what it is then.
 [[nodiscard]] inline SparseDictionary<> assemble(DictionaryWeights weights, activation::Any activation,
                                                  const std::filesystem::path& file, std::string name = {}) {

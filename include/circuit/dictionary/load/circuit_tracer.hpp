@@ -86,14 +86,7 @@ struct Config {
                                            const DictionaryOptions& options) {
   const auto file = open_safetensors(path);
   const DictionaryReader reader{file, "", options};
-  DictionaryWeights weights;
-  reader.read_encoder(weights, "W_enc");
-  weights.W_enc = weights.W_enc.t();
-  weights.b_enc = reader.read("b_enc", 1);
-  reader.read_decoder(weights, "W_dec");
-  weights.b_out = reader.read("b_dec", 1);
-  if (reader.has("W_skip")) weights.W_skip = reader.read("W_skip", 2).t();
-  return {assemble(std::move(weights), activation(file, reader, config), path),
+  return {assemble(linear_maps(reader, "W_enc", "b_enc", reader.has("W_skip")), activation(file, reader, config), path),
           {hook_in_block(layer, config.hook_in), hook_in_block(layer, config.hook_out)}};
 }
 
@@ -106,8 +99,7 @@ struct Config {
   const auto decoder = open_safetensors(folder / (name("W_dec_") + ".safetensors"));
   const DictionaryReader reader{encoder, "", options};
   DictionaryWeights weights;
-  reader.read_encoder(weights, name("W_enc_"));
-  weights.W_enc = weights.W_enc.t();
+  reader.read_encoder_rows(weights, name("W_enc_"));
   weights.b_enc = reader.read(name("b_enc_"), 1);
   weights.b_out = reader.read(name("b_dec_"), 1);
   DictionaryReader{decoder, "", options}.read_cross_layer_decoder(weights, name("W_dec_"), 0);

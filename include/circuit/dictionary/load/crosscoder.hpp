@@ -46,9 +46,8 @@ namespace circuit::detail::crosscoder {
   while (!text.empty()) {
     std::int32_t layer = -1;
     const auto [rest, status] = std::from_chars(text.data(), text.data() + text.size(), layer);
-    const bool one = status == std::errc{} && layer >= 0 && layer < most;
-    if (one) layers.push_back(Layer{layer + 1});
-    text.remove_prefix(one ? static_cast<std::size_t>(rest - text.data()) : 1);
+    if (status == std::errc{} && layer >= 0 && layer < most) layers.push_back(Layer{layer + 1});
+    text.remove_prefix(std::max<std::size_t>(1, static_cast<std::size_t>(rest - text.data())));
   }
   return layers;
 }
@@ -70,6 +69,10 @@ namespace circuit::detail::crosscoder {
                                 std::string hint = {}) {
   throw ConfigError{
       {.file = file, .tensor = std::move(tensor), .problem = std::move(problem), .hint = std::move(hint)}};
+}
+
+[[noreturn]] inline void refuse_unnamed(const std::filesystem::path& path, std::string problem) {
+  refuse(path, "layers", std::move(problem), "name them, or list their hooks (dictionary::load_listed)");
 }
 
 [[nodiscard]] inline std::string folder_name(const std::filesystem::path& folder) {
@@ -170,7 +173,7 @@ namespace circuit::detail::crosscoder {
   auto named = layers_of_folder(folder);
   if (layers.empty()) layers = std::move(named);
   if (layers.empty()) {
-    refuse(folder, "layers", "the folder's name does not say which layers it describes", "name them, or list their hooks (dictionary::load_listed)");
+    refuse_unnamed(folder, "neither the folder's name nor its config.json says which layers it describes");
   }
   if (std::filesystem::exists(file_of_layer(folder, layers.size()))) {
     refuse(folder, "layers", "there are more files than layers");
@@ -243,7 +246,7 @@ inline void refuse_normalized(const TensorFile& file) {
   const std::string encoder_name = learned ? "encoder.weight" : "W_enc";
   const auto encoder = reader.read_matrix(encoder_name, 3);  // [layers, d_model, d_sae]
   const auto count = encoder.size(0);
-  if (layers.empty()) refuse(file.path(), "layers", "the file does not say which layers it describes", "name them, or list their hooks (dictionary::load_listed)");
+  if (layers.empty()) refuse_unnamed(file.path(), "the file does not say which layers it describes");
   check_shape(encoder, {static_cast<std::int64_t>(layers.size()), -1, -1}, encoder_name, file.path(),
               "one block per layer");
   Crosscoder out{.layers = layers, .name = file.path().string()};

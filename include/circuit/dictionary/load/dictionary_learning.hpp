@@ -89,9 +89,8 @@ enum class Kind { plain, affine_decoder, top_k, batch_top_k, gated, jump_relu };
     reader.read_decoder(out, "W_dec");
     out.b_enc = reader.read("b_enc", 1);
   } else {
-    reader.read_encoder(out, "encoder.weight");
-    out.W_enc = out.W_enc.t();
-    out.W_dec = reader.read_matrix("decoder.weight").t().contiguous();  // rows are read one by one
+    reader.read_encoder_rows(out, "encoder.weight");
+    reader.read_decoder_columns(out, "decoder.weight");
     if (kind != Kind::gated) out.b_enc = reader.read("encoder.bias", 1);
   }
   out.b_out = reader.read(output_bias(file), 1);

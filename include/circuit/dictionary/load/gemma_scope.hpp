@@ -18,7 +18,8 @@ namespace circuit {
 /// Reads a dictionary of Gemma Scope (2024: `params.npz`) or Gemma Scope 2 (`params.safetensors`): JumpReLU SAEs that
 /// subtract nothing from their input, and transcoders, of which the second may have an affine skip path or be one layer
 /// of a cross-layer transcoder (`clt/.../params_layer_12.safetensors`). Where it sits is read from the folders' names, as
-/// published: `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz`; hooks are empty where they do not say. A SAE of the embedding (`embedding/...`) is scaled to what hook_embed holds.
+/// published: `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz`; hooks are empty where they do not say. A
+/// SAE of the embedding (`embedding/...`) is scaled to what hook_embed holds.
 ///
 /// throws  FileError, FormatError, ConfigError (a cross-layer transcoder of an unknown layer)
 /// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor

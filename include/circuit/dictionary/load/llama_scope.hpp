@@ -29,10 +29,9 @@ namespace circuit::detail::llama_scope {
 
 [[nodiscard]] inline DictionaryWeights weights(const DictionaryReader& reader) {
   DictionaryWeights out;
-  reader.read_encoder(out, "encoder.weight");
-  out.W_enc = out.W_enc.t();
+  reader.read_encoder_rows(out, "encoder.weight");
   out.b_enc = reader.read("encoder.bias", 1);
-  out.W_dec = reader.read_matrix("decoder.weight").t().contiguous();  // rows are read one by one
+  reader.read_decoder_columns(out, "decoder.weight");
   out.b_out = reader.read("decoder.bias", 1);
   return out;
 }

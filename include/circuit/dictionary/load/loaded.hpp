@@ -78,16 +78,27 @@ class DictionaryReader {
   [[nodiscard]] at::Tensor read(const std::string& name, std::size_t axes) const {
     return read_stored(name, axes).to(options_.dtype).to(options_.device);
   }
-  /// An encoder with its pages: [d_in, d_sae], or the transpose of what is stored.
+  /// An encoder [d_in, d_sae] with its pages.
   void read_encoder(DictionaryWeights& weights, const std::string& name) const {
     weights.W_enc = read_matrix(name);
     weights.W_enc_pages = file_.pages(file_.get(prefix_ + name));
+  }
+  /// The same of one that is stored as a linear map's weight, [d_sae, d_in].
+  void read_encoder_rows(DictionaryWeights& weights, const std::string& name) const {
+    read_encoder(weights, name);
+    weights.W_enc = weights.W_enc.t();
   }
   /// A decoder [d_sae, d_out] with its pages.
   void read_decoder(DictionaryWeights& weights, const std::string& name) const {
     weights.W_dec = read_matrix(name);
     weights.W_dec_pages = file_.pages(file_.get(prefix_ + name));
   }
+  /// One that is stored as a linear map's weight, [d_out, d_sae]: in memory, since its rows are read one by one.
+  void read_decoder_columns(DictionaryWeights& weights, const std::string& name) const {
+    weights.W_dec = read_matrix(name).t().contiguous();
+  }
+  /// A skip path that is stored as a linear map's weight, [d_out, d_in].
+  void read_skip_rows(DictionaryWeights& weights, const std::string& name) const { weights.W_skip = read(name, 2).t(); }
   /// A decoder [d_sae, layers, d_out] of a cross-layer transcoder with its pages.
   /// own     which of the layers is the dictionary's own; those before it are left out
   /// throws  ShapeError  when there is no such layer

@@ -200,7 +200,7 @@ inline void check_scaling_factor(const DictionaryReader& reader, const std::file
   reader.read_decoder(out, "W_dec");
   out.b_out = reader.read("b_dec", 1);
   if (config.subtracts_b_dec) out.b_in = out.b_out;
-  if (config.architecture.skip) out.W_skip = reader.read("W_skip", 2).t();
+  if (config.architecture.skip) reader.read_skip_rows(out, "W_skip");
   if (config.architecture.nonlinearity != Nonlinearity::gated) out.b_enc = reader.read("b_enc", 1);
   out.input_norm = config.input_norm;
   return out;

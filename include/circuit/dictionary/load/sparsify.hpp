@@ -86,16 +86,9 @@ inline LoadedDictionary load_sparsify(const std::filesystem::path& folder, const
   const bool transcoder = value_or(config, "transcode", config_file, false);
   const auto file = open_safetensors(folder / "sae.safetensors");
   const detail::DictionaryReader reader{file, "", options};
-  DictionaryWeights weights;
-  reader.read_encoder(weights, "encoder.weight");
-  weights.W_enc = weights.W_enc.t();
-  weights.b_enc = reader.read("encoder.bias", 1);
-  reader.read_decoder(weights, "W_dec");
-  weights.b_out = reader.read("b_dec", 1);
+  const bool skip = value_or(config, "skip_connection", config_file, reader.has("W_skip"));
+  auto weights = detail::linear_maps(reader, "encoder.weight", "encoder.bias", skip);
   if (!transcoder || input == SparsifyInput::b_dec_too) weights.b_in = weights.b_out;
-  if (value_or(config, "skip_connection", config_file, reader.has("W_skip"))) {
-    weights.W_skip = reader.read("W_skip", 2).t();
-  }
   detail::check_size("d_in", value_or(config, "d_in", config_file, weights.d_in()), weights.d_in(), config_file);
   if (const auto latents = value_or<std::int64_t>(config, "num_latents", config_file, 0); latents != 0) {
     detail::check_size("num_latents", latents, weights.d_sae(), config_file);
