@@ -2,6 +2,7 @@
 
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "circuit/metric/logit_difference.hpp"
@@ -116,6 +117,16 @@ TEMPLATE_TEST_CASE("what passes skip paths is a share of its own, beside the nod
   const auto grad = s.lin.gradients.last;
   REQUIRE(direct.skip_paths[0].value ==
           Approx(grad.mul(read.matmul(transcoder.W_skip)).sum().template item<double>() / 3).epsilon(1e-10));
+}
+
+TEST_CASE("attention that a search passes through counts as a whole") {
+  const Setup<Gpt2> s;
+  const modules::TransparentAttention rule;
+  const DictionariesByRole set{s.set, rule};
+  const auto direct = direct_logit_attribution(s.model, set, linearize<final_norm::Frozen>(s.model, set, s.tokens, {}, s.metric));
+  REQUIRE(direct.node_sum() == Approx(s.value()).epsilon(1e-10));
+  REQUIRE(std::count_if(direct.nodes.begin(), direct.nodes.end(),
+                        [](const auto& d) { return d.part.kind == NodeKind::attn_output; }) == 2);
 }
 
 TEMPLATE_TEST_CASE("features of cross-layer transcoders count for all that they write", "", Gpt2, Llama, GptNeox) {

@@ -220,7 +220,7 @@ void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionari
   });
   const bool reads_attn = dictionaries.attn(layer) != nullptr;
   attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, attn.rest);
-  out.constants += attribute.constant(attn.constant);
+  if (!has_transparent_attention(dictionaries, layer)) out.constants += attribute.constant(attn.constant);  // else in the rest
   if constexpr (!has_mlp<A>) return;
   const auto& mlp = lin.clean.mlp[slot];
   attribute.add_features(NodeKind::mlp_feature, layer, mlp, [&](const at::Tensor& ids) {
