@@ -62,10 +62,9 @@ struct IoiOutcome {
 template <class Model, class... Attachments>
 [[nodiscard]] at::Tensor last_logits(const Model& model, const at::Tensor& tokens, Attachments&&... attachments) {
   const c10::AutoGradMode no_gradient{false};
-  auto resid = model.embed(tokens, attachments...);
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    resid = model.block(std::move(resid), circuit::Layer{l}, attachments...);
-  }
+  using circuit::Layer;
+  const Layer end{static_cast<std::int32_t>(model.config().n_layers)};
+  const auto resid = model.blocks(model.embed(tokens, attachments...), Layer{0}, end, attachments...);
   return model.unembed(resid.narrow(1, -1, 1)).squeeze(1);
 }
 

@@ -69,10 +69,9 @@ template <circuit::HookPoint... Points, class Model, class... Edits>
 [[nodiscard]] auto values_at(const Model& model, const at::Tensor& tokens, const Edits&... edits) {
   const c10::AutoGradMode no_gradient{false};
   circuit::Recorder<Points...> recorder;
-  auto resid = model.embed(tokens, edits..., recorder);
-  for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
-    resid = model.block(std::move(resid), circuit::Layer{l}, edits..., recorder);
-  }
+  using circuit::Layer;
+  const Layer end{static_cast<std::int32_t>(model.config().n_layers)};
+  (void)model.blocks(model.embed(tokens, edits..., recorder), Layer{0}, end, edits..., recorder);
   return std::move(recorder).cache();
 }
 

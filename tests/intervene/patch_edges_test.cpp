@@ -48,8 +48,9 @@ at::Tensor by_hand(const HookedTransformer<A>& model, const at::Tensor& tokens, 
         q = q.div(norm::RmsNorm::scale(q, config.norm_eps)).mul(w.attn.q_gain);
         k = k.div(norm::RmsNorm::scale(k, config.norm_eps)).mul(w.attn.k_gain);
       }
-      q = A::Positions::rotate(q.unsqueeze(2), places, config).squeeze(2);
-      k = A::Positions::rotate(k.unsqueeze(2), places, config).squeeze(2);
+      const auto angles = A::Positions::angles(places, config, q.options());
+      q = A::Positions::rotate(q.unsqueeze(2), angles).squeeze(2);
+      k = A::Positions::rotate(k.unsqueeze(2), angles).squeeze(2);
       auto scores = soft_cap(q.matmul(k.transpose(1, 2)).div(config.score_scale), config.score_soft_cap);
       for (std::int64_t i = 0; i < tokens.size(1); ++i) {
         for (std::int64_t j = 0; j < tokens.size(1); ++j) {

@@ -171,7 +171,8 @@ at::Tensor AttentionTerms<A, Set>::through(const Stream& stream, Layer layer, Po
   }
   const auto places =
       detail::ids_tensor(std::vector<std::int64_t>(static_cast<std::size_t>(parts.size(0)), position.value));
-  return A::Positions::rotate(parts.unsqueeze(1), places.to(parts.device()), config).squeeze(1);
+  const auto angles = A::Positions::angles(places.to(parts.device()), config, parts.options());
+  return A::Positions::rotate(parts.unsqueeze(1), angles).squeeze(1);
 }
 
 template <Architecture A, Dictionaries Set>

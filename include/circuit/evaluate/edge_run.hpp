@@ -212,8 +212,8 @@ at::Tensor EdgeRun<A, Set>::attention_input(Layer layer, const at::Tensor& q, co
   };
   const bool held = options_.norms == Paths::clean;
   auto out = attention::forward<typename A::Attention, typename A::Positions>(
-      {normed(q, w.ln1, held), normed(k, w.ln1, held), normed(v, w.ln1, held)}, w.attn, config, layer, Position{0},
-      visit);
+      {normed(q, w.ln1, held), normed(k, w.ln1, held), normed(v, w.ln1, held)}, w.attn, config, layer,
+      detail::angles_from<typename A::Positions>(Position{0}, q, config), visit);
   if (dictionaries_->attn_site(layer) == AttentionSite::z) return z.flatten(2);
   if constexpr (A::Wiring::post_norms) out = normed(out, w.ln1_post, false);
   return out;

@@ -135,8 +135,8 @@ template <Architecture A>
                                  const train::PaddedRows& padded) {
   const auto last = train::layer_of(hook, model.config().n_layers);
   train::NamedRecorder recorder{{hook}};
-  auto resid = model.embed(padded.tokens.to(model.device()), recorder);
-  for (std::int32_t l = 0; l <= last.value; ++l) resid = model.block(std::move(resid), Layer{l}, recorder);
+  const auto embedded = model.embed(padded.tokens.to(model.device()), recorder);
+  (void)model.blocks(embedded, Layer{0}, Layer{last.value + 1}, recorder);
   const auto& value = recorder.values().front();
   if (!value.defined()) throw NameError{{.tensor = hook, .problem = "this model has no such place"}};
   return value.flatten(0, 1).index_select(0, padded.real.to(model.device()));

@@ -301,7 +301,8 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_scores = scores(layer, prompt, readers, positions).transpose(0, 1).div(config().score_scale);
   const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));  // [H, k, e]
   const auto on_rotated = on_scores.matmul(k).transpose(0, 1);           // [n, H, e]
-  auto on_head = A::Positions::rotate_back(on_rotated, positions, config());
+  auto on_head =
+      A::Positions::rotate_back(on_rotated, A::Positions::angles(positions, config(), on_rotated.options()));
   if constexpr (A::Attention::head_norms) {
     on_head = through_head_norm<hook::attn::q_norm::scale>(layer, prompt, on_head, w.attn.q_gain, positions);
   }
@@ -324,7 +325,8 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
     // The turn and the norm differ by key position, so they must be undone before W_K.
     const auto on_rotated = on_scores.transpose(1, 2).unsqueeze(-1).mul(q.unsqueeze(1));  // [n, k, H, e]
     const auto places = make::arange(on_rotated.size(1), positions.options());
-    const auto on_head = A::Positions::rotate_back(on_rotated, places, config());
+    const auto on_head =
+        A::Positions::rotate_back(on_rotated, A::Positions::angles(places, config(), on_rotated.options()));
     auto on_shared = on_head
                          .reshape({on_head.size(0), on_head.size(1), config().n_key_value_heads, config().group_size(),
                                    config().d_head})

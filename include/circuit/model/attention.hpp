@@ -39,13 +39,13 @@ struct Inputs {
 };
 
 /// What attention adds to the residual stream, before any norm behind it.
-/// first  where the first of these positions stands in its prompt
+/// angles  by how much queries and keys turn where they stand
 /// visit  called as visit(point, value&) at attn.hook_q ... attn.hook_z; where it puts keys and values of earlier
 ///        positions before those at hand, queries see them too
 /// return [batch, pos, d_model]
 template <AttentionKind Kind, Positions Place, class Visit>
 [[nodiscard]] at::Tensor forward(const Inputs& in, const AttentionWeights& w, const ModelConfig& config, Layer layer,
-                                 Position first, Visit&& visit);
+                                 const positions::Angles& angles, Visit&& visit);
 
 }  // namespace attention
 }  // namespace circuit
@@ -100,7 +100,7 @@ template <HookPoint Scale, HookPoint Normalized, class Visit>
 
 template <circuit::AttentionKind Kind, circuit::Positions Place, class Visit>
 at::Tensor circuit::attention::forward(const Inputs& in, const AttentionWeights& w, const ModelConfig& config,
-                                       Layer layer, Position first, Visit&& visit) {
+                                       Layer layer, const positions::Angles& angles, Visit&& visit) {
   auto q = detail::project_heads(in.q, w.W_Q, w.b_Q, config.n_heads);
   visit(hook::attn::q{}, q);
   auto k = detail::project_heads(in.k, w.W_K, w.b_K, config.n_key_value_heads);
@@ -112,11 +112,9 @@ at::Tensor circuit::attention::forward(const Inputs& in, const AttentionWeights&
     q = detail::normalize_heads<q_norm::scale, q_norm::normalized>(q, w.q_gain, config.norm_eps, visit);
     k = detail::normalize_heads<k_norm::scale, k_norm::normalized>(k, w.k_gain, config.norm_eps, visit);
   }
-  auto places = make::arange(q.size(1), q.options().dtype(at::kLong));
-  if (first != Position{0}) places = places.add(first.value);
-  auto rot_q = Place::rotate(q, places, config);
+  auto rot_q = Place::rotate(q, angles);
   visit(hook::attn::rot_q{}, rot_q);
-  auto rot_k = Place::rotate(k, places, config);
+  auto rot_k = Place::rotate(k, angles);
   visit(hook::attn::rot_k{}, rot_k);
 
   const auto keys = detail::per_query_head(rot_k, config.n_heads);

@@ -67,12 +67,20 @@ class HookedTransformer {
   [[nodiscard]] at::Tensor embed(const at::Tensor& tokens, Attached&... attached) const;
   /// ... after block `layer`, given it before, ...
   template <class... Attached>
-  [[nodiscard]] at::Tensor block(at::Tensor resid, Layer layer, Attached&... attached) const;
+  [[nodiscard]] at::Tensor block(at::Tensor resid, Layer layer, Attached&... attached) const {
+    return blocks(std::move(resid), layer, Layer{layer.value + 1}, attached...);
+  }
+  /// ... or after several of them, from `first` to before `end`, which make what they share but once, ...
+  template <class... Attached>
+  [[nodiscard]] at::Tensor blocks(at::Tensor resid, Layer first, Layer end, Attached&... attached) const;
   /// ... and the logits [batch, pos, d_vocab] before any soft cap, given it after the last block.
   template <class... Attached>
   [[nodiscard]] at::Tensor unembed(const at::Tensor& resid, Attached&... attached) const;
 
  private:
+  template <class... Attached>
+  [[nodiscard]] at::Tensor block_at(const positions::Angles& angles, at::Tensor resid, Layer layer,
+                                    Attached&... attached) const;
   void check_tokens(const at::Tensor& tokens, Position first) const;
 
   ModelConfig config_;
@@ -188,9 +196,8 @@ at::Tensor HookedTransformer<A>::forward(const at::Tensor& tokens, Attached&... 
 template <Architecture A>
 template <class... Attached>
 at::Tensor HookedTransformer<A>::uncapped_logits(const at::Tensor& tokens, Attached&... attached) const {
-  auto resid = embed(tokens, attached...);
-  for (std::int32_t l = 0; l < config_.n_layers; ++l) resid = block(std::move(resid), Layer{l}, attached...);
-  return unembed(resid, attached...);
+  const Layer end{static_cast<std::int32_t>(config_.n_layers)};
+  return unembed(blocks(embed(tokens, attached...), Layer{0}, end, attached...), attached...);
 }
 
 template <Architecture A>
@@ -212,7 +219,16 @@ at::Tensor HookedTransformer<A>::embed(const at::Tensor& tokens, Attached&... at
 
 template <Architecture A>
 template <class... Attached>
-at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&... attached) const {
+at::Tensor HookedTransformer<A>::blocks(at::Tensor resid, Layer first, Layer end, Attached&... attached) const {
+  const auto angles = detail::angles_from<typename A::Positions>(first_position(attached...), resid, config_);
+  for (auto l = first.value; l < end.value; ++l) resid = block_at(angles, std::move(resid), Layer{l}, attached...);
+  return resid;
+}
+
+template <Architecture A>
+template <class... Attached>
+at::Tensor HookedTransformer<A>::block_at(const positions::Angles& angles, at::Tensor resid, Layer layer,
+                                          Attached&... attached) const {
   using Norm = typename A::Norm;
   using Wiring = typename A::Wiring;
   const auto& w = weights_.blocks[static_cast<std::size_t>(layer.value)];
@@ -229,8 +245,8 @@ at::Tensor HookedTransformer<A>::block(at::Tensor resid, Layer layer, Attached&.
     const auto x = detail::normalize<Norm, hook::ln1::scale, hook::ln1::normalized>(resid, w.ln1, eps, visit);
     attn_in = {x, x, x};
   }
-  auto attn_out = attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer,
-                                                                                   first_position(attached...), visit);
+  auto attn_out =
+      attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer, angles, visit);
   if constexpr (Wiring::post_norms) {
     attn_out = detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
   }

@@ -3,20 +3,31 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
-#include <utility>
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/model/config.hpp"
 
 namespace circuit {
 
+namespace positions {
+
+/// By how much queries and keys of some positions turn, the same in every layer: cosine and sine of each (position, pair),
+/// [n, 1, rotary_dims / 2], times the gain. Undefined where nothing turns.
+struct Angles {
+  at::Tensor cos{};
+  at::Tensor sin{};
+};
+
+}  // namespace positions
+
 /// How a model knows the order of its tokens: an embedding added at the start, or a rotation of queries and keys.
 template <class P>
-concept Positions = requires(const at::Tensor& x, const ModelConfig& config) {
+concept Positions = requires(const at::Tensor& x, const ModelConfig& config, const positions::Angles& angles) {
   { P::adds_embedding } -> std::convertible_to<bool>;
   { P::rotates } -> std::convertible_to<bool>;
-  { P::rotate(x, x, config) } -> std::same_as<at::Tensor>;
-  { P::rotate_back(x, x, config) } -> std::same_as<at::Tensor>;
+  { P::angles(x, config, x.options()) } -> std::same_as<positions::Angles>;
+  { P::rotate(x, angles) } -> std::same_as<at::Tensor>;
+  { P::rotate_back(x, angles) } -> std::same_as<at::Tensor>;
 };
 
 namespace positions {
@@ -26,14 +37,12 @@ struct Learned {
   static constexpr bool adds_embedding = true;
   static constexpr bool rotates = false;
 
-  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const at::Tensor& /*positions*/,
-                                         const ModelConfig& /*config*/) {
-    return x;
+  [[nodiscard]] static Angles angles(const at::Tensor& /*positions*/, const ModelConfig& /*config*/,
+                                     const at::TensorOptions& /*options*/) {
+    return {};
   }
-  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const at::Tensor& /*positions*/,
-                                              const ModelConfig& /*config*/) {
-    return x;
-  }
+  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const Angles& /*angles*/) { return x; }
+  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const Angles& /*angles*/) { return x; }
 };
 
 /// Rotary positions (Su et al. 2021) in Hugging Face's half-split layout: dimension i turns with i + rotary_dims / 2.
@@ -41,13 +50,15 @@ struct Rotary {
   static constexpr bool adds_embedding = false;
   static constexpr bool rotates = true;
 
-  /// x          [..., n, head, d_head]
-  /// positions  [n] int64   where each entry of the axis n stands in its prompt
-  /// return     x's shape, the first rotary_dims of each entry turned by its position's angles
-  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const ModelConfig& config);
+  /// positions  [n] int64   where each entry of an axis n stands in its prompt
+  /// options    type and device of what is turned
+  [[nodiscard]] static Angles angles(const at::Tensor& positions, const ModelConfig& config,
+                                     const at::TensorOptions& options);
+  /// x       [..., n, head, d_head]
+  /// return  x's shape, the first rotary_dims of each entry turned by its position's angles
+  [[nodiscard]] static at::Tensor rotate(const at::Tensor& x, const Angles& angles);
   /// The transpose of `rotate`; its inverse where the gain is 1.
-  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const at::Tensor& positions,
-                                              const ModelConfig& config);
+  [[nodiscard]] static at::Tensor rotate_back(const at::Tensor& x, const Angles& angles);
 };
 
 }  // namespace positions
@@ -67,38 +78,40 @@ namespace detail {
   return speeds;
 }
 
-/// Cosine and sine of every (position, pair), [n, 1, rotary_dims / 2] in x's type, times the gain.
-[[nodiscard]] inline std::pair<at::Tensor, at::Tensor> rotary_angles(const at::Tensor& x, const at::Tensor& positions,
-                                                                     const ModelConfig& config) {
-  const auto speeds = rotary_speeds(config).to(x.device());
-  const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speeds).unsqueeze(1);
-  const auto scaled = [&](const at::Tensor& t) {
-    return (config.rotary_gain == 1.0 ? t : t.mul(config.rotary_gain)).to(x.scalar_type());
-  };
-  return {scaled(angle.cos()), scaled(angle.sin())};
-}
-
-[[nodiscard]] inline at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
-                                     std::int64_t rotary_dims) {
-  const auto half = rotary_dims / 2;
+[[nodiscard]] inline at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const auto half = cos.size(-1);
   const auto first = x.narrow(-1, 0, half);
   const auto second = x.narrow(-1, half, half);
-  const auto rest = x.narrow(-1, rotary_dims, x.size(-1) - rotary_dims);
+  const auto rest = x.narrow(-1, 2 * half, x.size(-1) - 2 * half);
   return make::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin)), rest}, -1);
+}
+
+/// The angles of a run's positions, of which the first stands at `first` in its prompt. like  [batch, pos, ...]
+template <Positions Place>
+[[nodiscard]] positions::Angles angles_from(Position first, const at::Tensor& like, const ModelConfig& config) {
+  auto places = make::arange(like.size(1), like.options().dtype(at::kLong));
+  if (first != Position{0}) places = places.add(first.value);
+  return Place::angles(places, config, like.options());
 }
 
 }  // namespace detail
 
-inline at::Tensor positions::Rotary::rotate(const at::Tensor& x, const at::Tensor& positions,
-                                            const ModelConfig& config) {
-  const auto [cos, sin] = detail::rotary_angles(x, positions, config);
-  return detail::turn(x, cos, sin, config.rotary_dims);
+inline positions::Angles positions::Rotary::angles(const at::Tensor& positions, const ModelConfig& config,
+                                                   const at::TensorOptions& options) {
+  const auto speeds = detail::rotary_speeds(config).to(options.device());
+  const auto angle = positions.to(at::kDouble).unsqueeze(-1).mul(speeds).unsqueeze(1);
+  const auto scaled = [&](const at::Tensor& t) {
+    return (config.rotary_gain == 1.0 ? t : t.mul(config.rotary_gain)).to(c10::typeMetaToScalarType(options.dtype()));
+  };
+  return {scaled(angle.cos()), scaled(angle.sin())};
 }
 
-inline at::Tensor positions::Rotary::rotate_back(const at::Tensor& x, const at::Tensor& positions,
-                                                 const ModelConfig& config) {
-  const auto [cos, sin] = detail::rotary_angles(x, positions, config);
-  return detail::turn(x, cos, sin.neg(), config.rotary_dims);
+inline at::Tensor positions::Rotary::rotate(const at::Tensor& x, const Angles& angles) {
+  return detail::turn(x, angles.cos, angles.sin);
+}
+
+inline at::Tensor positions::Rotary::rotate_back(const at::Tensor& x, const Angles& angles) {
+  return detail::turn(x, angles.cos, angles.sin.neg());
 }
 
 }  // namespace circuit

@@ -17,7 +17,7 @@ template <Architecture A, class... Attached>
   check_index(layer, config.n_layers + 1);
   check_shape(resid, {-1, -1, config.d_model}, "residual stream");
   const c10::AutoGradMode no_gradient{false};
-  for (auto l = layer.value; l < config.n_layers; ++l) resid = model.block(std::move(resid), Layer{l}, attached...);
+  resid = model.blocks(std::move(resid), layer, Layer{static_cast<std::int32_t>(config.n_layers)}, attached...);
   auto logits = soft_cap(model.unembed(resid, attached...), config.logit_soft_cap);
   auto cache = detail::take_cache(attached...);
   return RunResult<decltype(cache)>{std::move(logits), std::move(cache)};

@@ -140,8 +140,8 @@ void ActivationStream<A, Source>::run(const std::vector<std::vector<std::int32_t
                                       std::vector<std::vector<at::Tensor>>& parts) const {
   const auto padded = pad_rows(rows, options_.skip);
   NamedRecorder recorder{hooks_};
-  auto resid = model_.embed(padded.tokens.to(model_.device()), recorder);
-  for (std::int32_t l = 0; l < layers_; ++l) resid = model_.block(std::move(resid), Layer{l}, recorder);
+  const auto embedded = model_.embed(padded.tokens.to(model_.device()), recorder);
+  (void)model_.blocks(embedded, Layer{0}, Layer{layers_}, recorder);
   const auto real = padded.real.to(model_.device());
   for (std::size_t i = 0; i < hooks_.size(); ++i) {
     const auto& value = recorder.values()[i];
