@@ -147,15 +147,15 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
 }
 
 /// throws  ConfigError  for hooks that a DictionarySet has no place for
-[[nodiscard]] inline DictionaryPlace place_of(const DictionaryFound& found) {
-  if (found.hooks.head) {
-    throw ConfigError{{.file = found.path,
+[[nodiscard]] inline DictionaryPlace place_of(const std::filesystem::path& path, const DictionaryHooks& hooks) {
+  if (hooks.head) {
+    throw ConfigError{{.file = path,
                        .tensor = "hook_head_index",
                        .problem = "is of one head, and how many there are is the model's to say",
                        .hint = "use dictionary::load_set(paths, model), or over_all_heads"}};
   }
-  const auto in = split_hook(found.hooks.in);
-  const auto out = split_hook(found.hooks.out);
+  const auto in = split_hook(hooks.in);
+  const auto out = split_hook(hooks.out);
   if (in && out && in->first == out->first) {
     const auto layer = in->first;
     const auto attn = [&](AttentionSite site) { return DictionaryPlace{Module::attn, layer, site}; };
@@ -164,18 +164,18 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
       if (in->second == hook::attn::z::name) return attn(AttentionSite::z);
       if (in->second == hook::attn_out::name) return attn(AttentionSite::attn_out);
       if (in->second == hook::mlp_out::name) return mlp(MlpSite::mlp_out);
-      if (const auto before = stream_of(found.hooks.in)) return {Module::stream, *before};
+      if (const auto before = stream_of(hooks.in)) return {Module::stream, *before};
     } else if (out->second == hook::mlp_out::name) {
       if (in->second == hook::ln2::normalized::name) return mlp(MlpSite::normalized);
       if (in->second == hook::resid_mid::name) return mlp(MlpSite::resid_mid);
     }
   }
-  throw ConfigError{{.file = found.path,
+  throw ConfigError{{.file = path,
                      .tensor = "hook",
                      .problem = "there is no place for this dictionary",
                      .expected = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_pre, hook_resid_post, or "
                                  "ln2.hook_normalized or hook_resid_mid to hook_mlp_out of one layer",
-                     .got = found.hooks.in + (found.hooks.out == found.hooks.in ? "" : " to " + found.hooks.out)}};
+                     .got = hooks.in + (hooks.out == hooks.in ? "" : " to " + hooks.out)}};
 }
 
 /// Every dictionary in a folder that is of one module, by layer.
@@ -194,7 +194,7 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
   for (const auto& path : paths) {
     const auto found = recognize(path);
     if (!found) continue;
-    const auto place = place_of(*found);
+    const auto place = place_of(path, found->hooks);
     if (place.module == Module::stream) {
       throw ConfigError{{.file = path,
                          .problem = "is of the residual stream, not of a module",
@@ -248,7 +248,7 @@ inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
             {.file = found.path, .problem = "expects another weight processing than the dictionaries before it"}};
       }
       if (loaded.expects) expected = loaded.expects;
-      detail::put_into(set, detail::place_of(found), std::move(loaded.dictionary));
+      detail::put_into(set, detail::place_of(found.path, found.hooks), std::move(loaded.dictionary));
     }
   };
   if (!attn_folder.empty()) load(attn_folder, Module::attn);
