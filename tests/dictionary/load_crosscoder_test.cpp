@@ -64,6 +64,7 @@ TEST_CASE("crosscoders of every layout are what their definitions say") {
   compare(of_fork, data() / "learned");
   compare(load_crosscoder(data() / "stacked/0.pt", layers), data() / "stacked");
   compare(load_crosscoder(data() / "batch_top_k/ae.pt", layers), data() / "batch_top_k");
+  compare(load_crosscoder(data() / "normalized/ae.pt", layers), data() / "normalized");
 
   const auto folder = data() / "gemma_scope_2/crosscoder/layer_0_1_3_width_30_l0_small";
   const auto scope = load_crosscoder(folder);
@@ -120,8 +121,25 @@ TEST_CASE("crosscoders that are none are one clear error") {
   REQUIRE_THROWS_AS(with("encoder.bias", counted({5}).mul(0).div(0))(), ValueError);
   REQUIRE_THROWS_WITH(with("threshold", counted({1}))(), ContainsSubstring("only crosscoders with a ReLU"));
   REQUIRE_THROWS_WITH(with("k", at::full({}, 3, at::kLong))(), ContainsSubstring("\"k\""));
-  REQUIRE_THROWS_WITH(with("activation_mean", counted({2, 4}))(), ContainsSubstring("normalises what it reads"));
-  REQUIRE_NOTHROW(with("activation_mean", at::full({2, 4}, std::nan(""), at::kFloat))());
+  const auto normalized = [&](const at::Tensor& mean, const at::Tensor& scale) {
+    auto tensors = learned();
+    tensors["activation_mean"] = mean;
+    tensors["activation_std"] = counted({2, 4});
+    tensors["activation_global_scale"] = scale;
+    write(path, tensors);
+    return [&] { return load_crosscoder(path, two); };
+  };
+  const auto ones = at::full({2}, 1.0, at::kFloat);
+  REQUIRE_NOTHROW(normalized(counted({2, 4}), ones)());
+  const auto one = at::full({}, 2.0, at::kFloat);  // for all layers, as earlier versions have it
+  const auto x = counted({3, 2, 4});
+  REQUIRE_CLOSE(normalized(counted({2, 4}), one)().reconstruct(x),
+                normalized(counted({2, 4}), ones.mul(2))().reconstruct(x), 0.0);
+  const auto none = at::full({2, 4}, std::nan(""), at::kFloat);
+  REQUIRE_CLOSE(normalized(none, ones.mul(7))().parts[0].dictionary.W_enc, counted({2, 4, 5}).view({8, 5}), 0.0);
+  REQUIRE_THROWS_AS(normalized(counted({2, 3}), ones)(), ShapeError);
+  REQUIRE_THROWS_AS(normalized(counted({2, 4}), at::full({3}, 1.0, at::kFloat))(), ShapeError);
+  REQUIRE_THROWS_AS(normalized(counted({2, 4}), ones.sub(1))(), ValueError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path), ConfigError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path / "none.pt", two), FileError);
   auto tensors = learned();

@@ -4,7 +4,7 @@ inputs: `expected.safetensors` in each folder holds x [5, layers, 6], the activa
 Needs torch and safetensors; run anywhere. `learned` is the layout of CrossCoder in forks of dictionary_learning, `stacked`
 that of W_enc and W_dec of all layers in one tensor each, `gemma_scope_2` that of Gemma Scope 2 (with decoder rows of 0
 before a feature's own layer), `batch_top_k` that of the forks' BatchTopKCrossCoder in use: activations times the summed norms
-of their decoder rows are held against one threshold.
+of their decoder rows are held against one threshold; `normalized` is one that also normalises the streams.
 """
 
 import json
@@ -78,6 +78,17 @@ def main():
     kept = acts * (acts * W_dec.norm(dim=2).sum(dim=0) > threshold)
     assert (kept != acts).any()
     expect(path, x, kept, torch.einsum("bf,lfd->bld", kept, W_dec) + b_dec)
+
+    path = folder("normalized")
+    mean, std = torch.randn(L, D) * 0.4, torch.rand(L, D) + 0.5
+    scale = 1.5 / std.square().sum(-1).sqrt()
+    statistics = {"activation_mean": mean, "activation_std": std, "activation_global_scale": scale}
+    torch.save(torch.load(HERE / "batch_top_k" / "ae.pt") | statistics | {"threshold": torch.tensor(1.5)}, path / "ae.pt")
+    acts = summed_encoder((x - mean) * scale[:, None], W_enc, b_enc)
+    kept = acts * (acts * W_dec.norm(dim=2).sum(dim=0) > 1.5)
+    assert (kept != acts).any()
+    out = torch.einsum("bf,lfd->bld", kept, W_dec) + b_dec
+    expect(path, x, kept, out / (scale[:, None] + 1e-8) + mean)
 
 
 if __name__ == "__main__":

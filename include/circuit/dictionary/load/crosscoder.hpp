@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,12 +26,13 @@ namespace circuit {
 /// and writes all layers: `encoder.weight` [layers, d_model, d_sae] and `decoder.weight` [layers, d_sae, d_model], as
 /// CrossCoder of dictionary_learning's forks has them, or `W_enc` and `W_dec` [d_sae, layers, d_model]; with a ReLU, or
 /// (`k` and `threshold`) a BatchTopK, which is a JumpReLU in use: a feature is kept where its activation times the norms of
-/// its decoder rows, as `code_normalization_id` joins them, is over the threshold.
+/// its decoder rows, as `code_normalization_id` joins them, is over the threshold. The forks' statistics of the streams, by
+/// which some are normalised, are folded into the weights.
 ///
 /// layers   the streams that it describes, each by the layer behind it: hook_resid_post of layer 7 is the stream before
 ///          layer 8. None: as a Gemma Scope folder's name or its config.json says
-/// throws   FileError, FormatError, ConfigError (layers that nothing says; nonlinearities, code normalisations, skip paths
-///          and normalised inputs that are not known; hooks other than the stream's)
+/// throws   FileError, FormatError, ConfigError (layers that nothing says; nonlinearities, code normalisations and skip
+///          paths that are not known; hooks other than the stream's)
 /// throws   NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
 [[nodiscard]] Crosscoder load_crosscoder(const std::filesystem::path& path, std::vector<Layer> layers = {},
                                          const DictionaryOptions& options = {});
@@ -229,12 +231,37 @@ namespace circuit::detail::crosscoder {
   return {activation::JumpRelu{std::move(per_feature)}};
 }
 
-/// The forks keep statistics of their inputs where they normalise by them, and NaN where they do not.
-/// throws  ConfigError
-inline void refuse_normalized(const TensorFile& file) {
-  const auto* mean = file.find("activation_mean");
-  if (mean == nullptr || to_tensor(*mean).isnan().any().item<bool>()) return;
-  refuse(file.path(), mean->name, "a crosscoder that normalises what it reads is not supported");
+/// What dictionary_learning's forks normalise a crosscoder's streams by: (x - mean) * scale before it encodes, undone behind
+/// what it decodes.
+struct Normalisation {
+  at::Tensor mean;   ///< [layers, d_model]
+  at::Tensor scale;  ///< [layers]
+};
+
+/// return  nothing where the file has none: the forks keep NaN for statistics that they do not use
+[[nodiscard]] inline std::optional<Normalisation> normalisation(const TensorFile& file, const DictionaryReader& reader,
+                                                               const DictionaryOptions& options, std::int64_t layers,
+                                                               std::int64_t d_model) {
+  for (const auto* name : {"activation_mean", "activation_std"}) {
+    const auto* statistic = file.find(name);
+    if (statistic == nullptr || to_tensor(*statistic).isnan().any().item<bool>()) return {};
+  }
+  constexpr auto scale_name = "activation_global_scale";  // one for all, or one per layer
+  Normalisation out{reader.read("activation_mean", 2), read_threshold(reader, file, scale_name, options, layers)};
+  check_shape(out.mean, {layers, d_model}, "activation_mean", file.path());
+  check_shape(out.scale, {layers}, scale_name, file.path());
+  if (out.scale.gt(0).all().item<bool>()) return out;
+  throw ValueError{{.file = file.path(), .tensor = scale_name, .expected = "numbers over 0", .got = "others"}};
+}
+
+/// The same crosscoder of streams that are not normalised, in memory of its own.
+/// encoder  [layers, d_model, d_sae]   decoder  [d_sae, layers, d_model]   b_out  [layers, d_model]
+inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc, at::Tensor& decoder, at::Tensor& b_out) {
+  encoder = widened(encoder).mul(by.scale.view({-1, 1, 1}));
+  b_enc = b_enc.sub(by.mean.unsqueeze(1).matmul(encoder).sum(0).squeeze(0));
+  const auto undone = by.scale.add(1e-8);  // as the forks have it
+  decoder = widened(decoder).div(undone.view({1, -1, 1}));
+  b_out = b_out.div(undone.unsqueeze(-1)).add(by.mean);
 }
 
 /// One part that reads and writes all layers.
@@ -242,28 +269,34 @@ inline void refuse_normalized(const TensorFile& file) {
                                         const DictionaryOptions& options) {
   const DictionaryReader reader{file, "", options};
   const bool learned = reader.has("encoder.weight");
-  refuse_normalized(file);
   const std::string encoder_name = learned ? "encoder.weight" : "W_enc";
-  const auto encoder = reader.read_matrix(encoder_name, 3);  // [layers, d_model, d_sae]
+  auto encoder = reader.read_matrix(encoder_name, 3);  // [layers, d_model, d_sae]
   const auto count = encoder.size(0);
+  const auto d_model = encoder.size(1);
   if (layers.empty()) refuse_unnamed(file.path(), "the file does not say which layers it describes");
   check_shape(encoder, {static_cast<std::int64_t>(layers.size()), -1, -1}, encoder_name, file.path(),
               "one block per layer");
-  Crosscoder out{.layers = layers, .name = file.path().string()};
-  CrosscoderPart part{.reads = layers, .writes = std::move(layers)};
-  DictionaryWeights& weights = part.dictionary;
-  weights.W_enc = encoder.reshape({count * encoder.size(1), encoder.size(2)});
-  weights.b_enc = reader.read(learned ? "encoder.bias" : "b_enc", 1);
   const std::string decoder_name = learned ? "decoder.weight" : "W_dec";
   auto decoder = reader.read_matrix(decoder_name, 3);
   if (learned) decoder = decoder.transpose(0, 1);  // [d_sae, layers, d_model]
-  check_shape(decoder, {encoder.size(2), count, encoder.size(1)}, decoder_name, file.path());
+  check_shape(decoder, {encoder.size(2), count, d_model}, decoder_name, file.path());
+  Crosscoder out{.layers = layers, .name = file.path().string()};
+  CrosscoderPart part{.reads = layers, .writes = std::move(layers)};
   part.dictionary.activation = activation(file, reader, decoder, options);
+  DictionaryWeights& weights = part.dictionary;
+  weights.b_enc = reader.read(learned ? "encoder.bias" : "b_enc", 1);
+  out.b_out = reader.read(learned ? "decoder.bias" : "b_dec", 2);
+  if (const auto by = normalisation(file, reader, options, count, d_model)) {
+    check_shape(weights.b_enc, {encoder.size(2)}, learned ? "encoder.bias" : "b_enc", file.path());
+    check_shape(out.b_out, {count, d_model}, learned ? "decoder.bias" : "b_dec", file.path());
+    fold(*by, encoder, weights.b_enc, decoder, out.b_out);
+  } else {
+    weights.W_dec_pages = file.pages(file.get(decoder_name));
+  }
+  weights.W_enc = encoder.reshape({count * d_model, encoder.size(2)});
   weights.W_dec = decoder.select(1, 0);
   if (count > 1) weights.W_later = decoder.narrow(1, 1, count - 1);
-  weights.W_dec_pages = file.pages(file.get(decoder_name));
   weights.name = out.name;
-  out.b_out = reader.read(learned ? "decoder.bias" : "b_dec", 2);
   out.parts.push_back(std::move(part));
   return out;
 }
