@@ -79,9 +79,10 @@ inline constexpr std::size_t most_axes = 4;
 inline constexpr std::uint64_t largest_alignment = std::uint64_t{1} << 20U;
 
 /// Reads the part before the data from front to back, never past its end.
-class Reader {
+class Reader : MappedReader {
  public:
-  explicit Reader(std::shared_ptr<const Mapping> mapping) : mapping_{std::move(mapping)}, bytes_{mapping_->bytes()} {}
+  explicit Reader(std::shared_ptr<const Mapping> mapping)
+      : MappedReader{std::move(mapping)}, bytes_{mapping_->bytes()} {}
 
   [[nodiscard]] GgufFile read() {
     read_header();
@@ -96,16 +97,6 @@ class Reader {
   }
 
  private:
-  [[nodiscard]] FormatError bad(std::string name, std::string problem, std::string expected = {}, std::string got = {},
-                                std::string hint = {}) const {
-    return FormatError{{.file = mapping_->path(),
-                        .tensor = std::move(name),
-                        .problem = std::move(problem),
-                        .expected = std::move(expected),
-                        .got = std::move(got),
-                        .hint = std::move(hint)}};
-  }
-
   [[nodiscard]] std::size_t left() const noexcept { return bytes_.size() - at_; }
 
   [[nodiscard]] std::span<const std::byte> take(std::uint64_t size, const std::string& name) {
@@ -270,7 +261,6 @@ class Reader {
     }
   }
 
-  std::shared_ptr<const Mapping> mapping_;
   std::span<const std::byte> bytes_;
   std::size_t at_ = 0;
   std::uint64_t tensor_count_ = 0;

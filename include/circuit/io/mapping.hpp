@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "circuit/core/error.hpp"
@@ -137,4 +138,25 @@ class MappedPages {
   std::span<const std::byte> bytes_;
 };
 
+namespace detail {
+
+/// What reads a mapped file of many parts, and says which of them is wrong.
+class MappedReader {
+ protected:
+  explicit MappedReader(std::shared_ptr<const Mapping> mapping) : mapping_{std::move(mapping)} {}
+
+  [[nodiscard]] FormatError bad(std::string name, std::string problem, std::string expected = {}, std::string got = {},
+                                std::string hint = {}) const {
+    return FormatError{{.file = mapping_->path(),
+                        .tensor = std::move(name),
+                        .problem = std::move(problem),
+                        .expected = std::move(expected),
+                        .got = std::move(got),
+                        .hint = std::move(hint)}};
+  }
+
+  std::shared_ptr<const Mapping> mapping_;
+};
+
+}  // namespace detail
 }  // namespace circuit

@@ -96,10 +96,10 @@ struct Strided {
 }
 
 /// Turns a pickle's values into named tensors and plain data.
-class Reader {
+class Reader : MappedReader {
  public:
   Reader(std::shared_ptr<const Mapping> mapping, std::vector<ZipEntry> entries)
-      : mapping_{std::move(mapping)},
+      : MappedReader{std::move(mapping)},
         entries_{sorted_by(std::move(entries), [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; })} {
     for (std::size_t i = 1; i < entries_.size(); ++i) {
       if (entries_[i - 1].name == entries_[i].name) throw bad(entries_[i].name, "this zip entry is there twice");
@@ -125,16 +125,6 @@ class Reader {
   static constexpr std::size_t most_text = std::size_t{128} << 20U;
   static constexpr std::size_t longest_key = 4096;
   static constexpr std::size_t most_axes = 16;
-
-  [[nodiscard]] FormatError bad(std::string name, std::string problem, std::string expected = {}, std::string got = {},
-                                std::string hint = {}) const {
-    return FormatError{{.file = mapping_->path(),
-                        .tensor = std::move(name),
-                        .problem = std::move(problem),
-                        .expected = std::move(expected),
-                        .got = std::move(got),
-                        .hint = std::move(hint)}};
-  }
 
   [[nodiscard]] static std::string_view as_text(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -339,7 +329,6 @@ class Reader {
     tensors_.push_back(std::move(view));
   }
 
-  std::shared_ptr<const Mapping> mapping_;
   std::vector<ZipEntry> entries_;
   std::string prefix_;
   Pickle pickle_;
