@@ -244,13 +244,15 @@ std::vector<NodeSearch> unit_searches(const HookedTransformer<A>& model, const S
                                       const std::vector<ContrastBatch>& batches) {
   const auto by = [&]<FinalNorm Rule>(Rule, auto order) {
     return [&, order] {
-      auto ranked = ranked_over(batches, order, [&](const ContrastBatch& batch) {
+      const auto units = ranked_over(batches, order, [&](const ContrastBatch& batch) {
         const PromptPair pair{batch};
         return node_attributions<Rule>(model, basis, pair.clean, pair.corrupt, metric_of(batch));
       });
-      for (std::int32_t p = 0; p < static_cast<std::int32_t>(batches.front().length()); ++p) {
-        ranked.insert(ranked.begin(), Node::embedding(Position{p}));  // no units, and few
+      std::vector<Node> ranked;  // embeddings first: no units, and few
+      for (auto p = static_cast<std::int32_t>(batches.front().length()); p-- > 0;) {
+        ranked.push_back(Node::embedding(Position{p}));
       }
+      ranked.insert(ranked.end(), units.begin(), units.end());
       return ranked;
     };
   };
