@@ -7,6 +7,7 @@
 #include "circuit/io/to_tensor.hpp"
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/load/gpt2.hpp"
+#include "circuit/search/keep/top.hpp"
 #include "random_model.hpp"
 #include "tensors.hpp"
 

@@ -12,26 +12,12 @@
 
 #include "circuit/graph/influence.hpp"
 #include "circuit/graph/pool.hpp"
+#include "circuit/search/asked_targets.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/logit_targets.hpp"
 
 namespace circuit {
-
-namespace targets {
-
-/// Features become targets when the search asks for them; or, where it asks for all, once a kept edge leaves them.
-struct Asked {
-  bool all = false;
-
-  void add(TargetSet& /*set*/, NodeKind /*kind*/, Layer /*layer*/, const ActiveFeatures& /*features*/,
-           std::int64_t /*length*/) const {}
-  void reached(TargetSet& set, const Node& node) const {
-    if (all) set.insert(node);
-  }
-};
-
-}  // namespace targets
 
 namespace detail {
 

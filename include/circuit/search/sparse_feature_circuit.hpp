@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "circuit/intervene/at_modules.hpp"
-#include "circuit/search/attribution_graph.hpp"
+#include "circuit/search/asked_targets.hpp"
 #include "circuit/search/integrated_gradients.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/prompt_pair.hpp"
