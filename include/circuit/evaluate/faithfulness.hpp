@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "circuit/core/tensor.hpp"
-#include "circuit/intervene/patch_edges.hpp"
+#include "circuit/intervene/edges_around.hpp"
 #include "circuit/metric/metric.hpp"
 #include "circuit/search/component_circuit.hpp"
 #include "circuit/search/edge_selection.hpp"
@@ -73,8 +73,8 @@ class EdgeEvaluation {
   [[nodiscard]] double faithfulness_of_rest(const at::Tensor& kept) const {
     return range_.share(metric_of(components().edge_mask().logical_and(kept.logical_not())));
   }
-  /// For each kept edge how much faithfulness falls without it, 0 elsewhere; one run per edge. A circuit is minimal
-  /// where none is near 0.  [senders, receivers] float64
+  /// For each kept edge how much faithfulness falls without it, 0 elsewhere; one run per edge, from the layer that reads
+  /// it on. A circuit is minimal where none is near 0.  [senders, receivers] float64
   [[nodiscard]] at::Tensor loss_by_edge(const at::Tensor& kept) const;
 
   /// Faithfulness of the edges that a selection chooses by their scores, at each share (0 to 1) of all edges.
@@ -98,7 +98,9 @@ class EdgeEvaluation {
 
 template <circuit::Architecture A, circuit::Metric M>
 at::Tensor circuit::EdgeEvaluation<A, M>::loss_by_edge(const at::Tensor& kept) const {
-  const auto with_all = metric_of(kept);
+  const EdgesAround around{*model_, clean_, kept, outside_};
+  const auto share = [&](const at::Tensor& logits) { return range_.share(mean(metric_, logits).template item<double>()); };
+  const auto with_all = share(around.logits());
   auto loss = make::zeros(kept.sizes(), at::kDouble);
   const auto edges = kept.nonzero();
   for (std::int64_t i = 0; i < edges.size(0); ++i) {
@@ -106,7 +108,7 @@ at::Tensor circuit::EdgeEvaluation<A, M>::loss_by_edge(const at::Tensor& kept) c
     const auto r = edges[i][1].template item<std::int64_t>();
     auto without = kept.clone();
     without[s][r].fill_(false);
-    loss[s][r].fill_(range_.share(with_all) - range_.share(metric_of(without)));
+    loss[s][r].fill_(with_all - share(around.logits(without)));
   }
   return loss;
 }

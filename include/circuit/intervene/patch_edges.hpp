@@ -16,8 +16,9 @@ class PatchEdges {
  public:
   /// cut    [senders, receivers] bool: the edges that carry the other run
   /// other  [senders, batch or 1, pos, d_model]: `sender_writes` of that run, or a mean, or zeros
+  /// so_far  of a run that goes on at some layer (`run_from`): what the senders below it wrote, as of `writes`
   /// throws  ShapeError  when these do not have the model's components
-  PatchEdges(const HookedTransformer<A>& model, const at::Tensor& cut, at::Tensor other);
+  PatchEdges(const HookedTransformer<A>& model, const at::Tensor& cut, at::Tensor other, const at::Tensor& so_far = {});
 
   void visit(hook::q_input /*point*/, Layer layer, at::Tensor& value) { patch(components_.first_query(layer), value); }
   void visit(hook::k_input /*point*/, Layer layer, at::Tensor& value) { patch(components_.first_key(layer), value); }
@@ -32,6 +33,9 @@ class PatchEdges {
   void visit(P point, Layer layer, at::Tensor& value) {
     current_.visit(point, layer, value);
   }
+
+  /// What the senders so far wrote in this run.  [senders so far, batch, pos, d_model]
+  [[nodiscard]] at::Tensor writes() const { return current_.writes(); }
 
  private:
   /// value  [batch, pos, head, d_model] for the receivers from `first` on, or [batch, pos, d_model] for one
@@ -51,18 +55,19 @@ template <Architecture A>
 
 /// The same with every edge cut but the kept ones.
 template <Architecture A>
-[[nodiscard]] PatchEdges<A> keep_only_edges(const HookedTransformer<A>& model, const at::Tensor& kept,
-                                            at::Tensor other) {
+[[nodiscard]] PatchEdges<A> keep_only_edges(const HookedTransformer<A>& model, const at::Tensor& kept, at::Tensor other,
+                                            const at::Tensor& so_far = {}) {
   const auto components = Components::of(model);
   check_edges(kept, components, "kept edges");
-  return {model, components.edge_mask().logical_and(kept.logical_not()), std::move(other)};
+  return {model, components.edge_mask().logical_and(kept.logical_not()), std::move(other), so_far};
 }
 
 }  // namespace circuit
 
 template <circuit::Architecture A>
-circuit::PatchEdges<A>::PatchEdges(const HookedTransformer<A>& model, const at::Tensor& cut, at::Tensor other)
-    : components_{Components::of(model)}, other_{std::move(other)}, current_{model} {
+circuit::PatchEdges<A>::PatchEdges(const HookedTransformer<A>& model, const at::Tensor& cut, at::Tensor other,
+                                   const at::Tensor& so_far)
+    : components_{Components::of(model)}, other_{std::move(other)}, current_{model, so_far} {
   check_edges(cut, components_, "cut edges");
   check_shape(other_, {components_.senders(), -1, -1, model.config().d_model}, "the other run's writes", {},
               "sender_writes gives them");

@@ -43,6 +43,10 @@ struct Components {
   [[nodiscard]] std::int64_t first_value(Layer l) const { return first_query(l) + 2 * n_heads; }
   [[nodiscard]] std::int64_t mlp_in(Layer l) const { return first_query(l) + 3 * n_heads; }
   [[nodiscard]] std::int64_t logits() const { return receivers() - 1; }
+  /// Whose layer a receiver is in; of the logits, n_layers.
+  [[nodiscard]] Layer layer_of_receiver(std::int64_t receiver) const {
+    return Layer{static_cast<std::int32_t>(receiver / receivers_per_layer())};
+  }
 
   /// How many senders come before a layer's attention, or MLP.
   [[nodiscard]] std::int64_t before_attention(Layer l) const { return first_head(l); }
@@ -50,7 +54,7 @@ struct Components {
   /// How many senders a receiver can read.
   [[nodiscard]] std::int64_t before(std::int64_t receiver) const {
     if (receiver == logits()) return senders();
-    const Layer layer{static_cast<std::int32_t>(receiver / receivers_per_layer())};
+    const auto layer = layer_of_receiver(receiver);
     return receiver == mlp_in(layer) && mlps ? before_mlp(layer) : before_attention(layer);
   }
 
@@ -78,7 +82,11 @@ inline void check_edges(const at::Tensor& edges, const Components& components, s
 template <Architecture A>
 class SenderRecorder {
  public:
-  explicit SenderRecorder(const HookedTransformer<A>& model) : model_{&model}, components_{Components::of(model)} {}
+  /// so_far  [senders of the layers below, batch, pos, d_model] of a run that goes on at some layer (`run_from`)
+  explicit SenderRecorder(const HookedTransformer<A>& model, const at::Tensor& so_far = {})
+      : model_{&model}, components_{Components::of(model)} {
+    if (so_far.defined()) writes_ = so_far.unbind(0);
+  }
 
   void visit(hook::resid_pre /*point*/, Layer layer, at::Tensor& value) {
     if (layer == Layer{0}) writes_ = {value};

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "circuit/intervene/patch_edges.hpp"
+#include "circuit/intervene/edges_around.hpp"
 #include "circuit/search/component_circuit.hpp"
 #include "circuit/search/divergence/divergence.hpp"
 #include "circuit/search/prompt_pair.hpp"
@@ -47,8 +47,7 @@ circuit::AcdcResult circuit::Acdc<Divergence>::decide(const HookedTransformer<A>
                                                       const PromptPair& prompts) const {
   prompts.check();
   const auto c = Components::of(model);
-  const auto whole = model.run(prompts.clean).logits;
-  const auto outside = sender_writes(model, prompts.corrupt);
+  const EdgesAround whole{model, prompts.clean, c.edge_mask(), sender_writes(model, prompts.corrupt)};
   AcdcResult result{c.edge_mask(), make::zeros({c.senders(), c.receivers()}, at::kDouble)};
   double current = 0;
   for (auto r = c.receivers() - 1; r >= 0; --r) {
@@ -58,8 +57,7 @@ circuit::AcdcResult circuit::Acdc<Divergence>::decide(const HookedTransformer<A>
       auto edge = result.kept[s][r];
       edge.fill_(false);
       if (!is_read) continue;
-      const auto logits = model.run(prompts.clean, keep_only_edges(model, result.kept, outside)).logits;
-      const auto without = divergence.distance(whole, logits);
+      const auto without = divergence.distance(whole.logits(), whole.logits(result.kept));
       ++result.runs;
       result.rise[s][r].fill_(without - current);
       if (without - current < threshold) {
