@@ -61,7 +61,15 @@ class NodeEvaluation {
   /// Every node that a circuit could need: the largest change first.
   [[nodiscard]] const std::vector<NodeChange>& changes() const { return changes_; }
   /// The metric of each prompt with these nodes alone, [batch]. Nodes of other kinds (the metric) are passed over.
-  [[nodiscard]] at::Tensor per_prompt(std::span<const Node> kept) const;
+  [[nodiscard]] at::Tensor per_prompt(std::span<const Node> kept) const {
+    return metric_.per_prompt(model_->run(tokens(kept), attachment(kept)).logits);
+  }
+  /// The two halves of that run: its tokens, clean where an embedding is kept, and what holds every other node.
+  [[nodiscard]] at::Tensor tokens(std::span<const Node> kept) const;
+  [[nodiscard]] CircuitOnly<Set> attachment(std::span<const Node> kept) const;
+  [[nodiscard]] const HookedTransformer<A>& model() const { return *model_; }
+  [[nodiscard]] const Set& dictionaries() const { return *dictionaries_; }
+  [[nodiscard]] const M& metric() const { return metric_; }
   /// Its mean over prompts.
   [[nodiscard]] double metric_of(std::span<const Node> kept) const {
     return per_prompt(kept).mean().template item<double>();
@@ -188,23 +196,28 @@ void NodeEvaluation<A, Set, M>::add_all_errors(KeptNodes& kept) const {
 }
 
 template <Architecture A, class Set, Metric M>
-at::Tensor NodeEvaluation<A, Set, M>::per_prompt(std::span<const Node> kept) const {
-  const c10::AutoGradMode no_gradient{false};
-  KeptNodes nodes;
+at::Tensor NodeEvaluation<A, Set, M>::tokens(std::span<const Node> kept) const {
   auto tokens = prompts_.corrupt.clone();
+  for (const auto& node : kept) {
+    if (node.kind != NodeKind::embedding) continue;
+    tokens.select(1, node.position.value).copy_(prompts_.clean.select(1, node.position.value));
+  }
+  return tokens;
+}
+
+template <Architecture A, class Set, Metric M>
+CircuitOnly<Set> NodeEvaluation<A, Set, M>::attachment(std::span<const Node> kept) const {
+  KeptNodes nodes;
   for (const auto& node : kept) {
     const auto module = detail::module_of(node);
     if (is_feature(node.kind)) nodes.features.push_back({{module, node.layer, node.feature}, node.position});
     if (is_error(node.kind)) nodes.errors.push_back({module, node.layer, node.position});
-    if (node.kind == NodeKind::embedding) {
-      tokens.select(1, node.position.value).copy_(prompts_.clean.select(1, node.position.value));
-    }
   }
   if (errors_ == ErrorsOutside::clean) {
     nodes.errors.clear();
     add_all_errors(nodes);
   }
-  return metric_.per_prompt(model_->run(tokens, keep_circuit(outside_, nodes)).logits);
+  return keep_circuit(outside_, nodes);
 }
 
 template <Architecture A, class Set, Metric M>
