@@ -18,14 +18,11 @@ using namespace circuit;
 using circuit_test::ContainsSubstring;
 using train::Target;
 using training::tensors_of;
+using namespace training::small;
 
 namespace {
 
-constexpr std::int64_t tokens = 40;
 constexpr std::int64_t n_layers = 3;
-constexpr std::int64_t d_in = 6;
-constexpr std::int64_t d_out = 5;
-constexpr std::int64_t d_sae = 12;
 
 /// Layers of unlike size and place.
 std::vector<train::TokenBatch> layers_of(std::uint64_t seed, at::ScalarType dtype = at::kDouble) {

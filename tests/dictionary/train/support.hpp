@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <random>
 #include <string>
@@ -14,6 +15,16 @@
 #include "circuit/dictionary/train/activation/top_k.hpp"
 #include "circuit/dictionary/train/trainer.hpp"
 #include "random_model.hpp"
+
+/// Sizes of the trainers whose gradients autograd checks.
+namespace training::small {
+
+inline constexpr std::int64_t tokens = 40;
+inline constexpr std::int64_t d_in = 6;
+inline constexpr std::int64_t d_out = 5;
+inline constexpr std::int64_t d_sae = 12;
+
+}  // namespace training::small
 
 namespace training {
 

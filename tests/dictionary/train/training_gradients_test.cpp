@@ -9,13 +9,9 @@
 
 using namespace circuit;
 using training::tensors_of;
+using namespace training::small;
 
 namespace {
-
-constexpr std::int64_t tokens = 40;
-constexpr std::int64_t d_in = 6;
-constexpr std::int64_t d_out = 5;
-constexpr std::int64_t d_sae = 12;
 
 struct Data {
   random_model::Source random{3};
