@@ -159,7 +159,7 @@ void search_neurons(const Model& model, const Basis& basis, const Options& o, St
             << " s, " << json["edges"] << " edges into the strongest in " << fixed(seconds["edges"], 1) << " s\n";
   measure_ablations(model, circuit, ranked, study);
   seconds["interventions"] = watch.lap();
-  const auto against_corrupt = rank_against_corrupt(model, basis, study.more);
+  const auto against_corrupt = by_worth(worth_of_units(model, basis, study.more));
   seconds["rank_against_corrupt"] = watch.lap();
   measure_faithfulness(model, against_corrupt, ranked, study);
   const auto heads = name_heads(model, basis, study.searched);

@@ -51,7 +51,7 @@ using circuit::UnitMask;
 
 /// Units behind position 0 in several orders.
 struct RankedUnits {
-  std::vector<Node> by_mask;      ///< what they are worth between all units at their means and none
+  std::vector<Node> by_mask;      ///< what they are worth on the ways to all units from none, summed over two kinds of none
   std::vector<Node> by_gradient;  ///< what the gradient at the clean run says they are worth, as LEAP has it
   std::vector<Node> by_change;    ///< how much they differ between clean and corrupt prompts
   std::vector<Node> shuffled;
@@ -95,27 +95,41 @@ template <class Model>
   return change;
 }
 
-/// What units behind position 0 are worth while the others hold each prompt's corrupt values, mean over prompts; a few
-/// prompts at a time, so that memory does not grow with them.
+/// What units are worth, in metric units.
+using Worth = std::map<Node, double>;
+
+/// What units behind position 0 are worth on the way from what they hold on other prompts to what they hold on these, mean
+/// over prompts; a few prompts at a time, so that memory does not grow with them.
+/// reference  prompts whose mean is where the way starts; none: each prompt's own corrupt values
 template <class Model, class Basis>
-[[nodiscard]] std::vector<Node> rank_against_corrupt(const Model& model, const Basis& basis,
-                                                     const circuit::ContrastBatch& batch) {
+[[nodiscard]] Worth worth_of_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch,
+                                   const circuit::ContrastBatch* reference = nullptr) {
   using namespace circuit;
   constexpr std::size_t at_once = 8;
-  std::map<Node, double> sums;
+  const auto from = reference != nullptr ? Outside::reference_mean : Outside::reference;
+  Worth worth;
   for (std::size_t first = 0; first < batch.size(); first += at_once) {
     const auto part = batch.slice(first, std::min(at_once, batch.size() - first));
     const PromptPair prompts{part};
-    for (const auto& a : mask_attributions(model, basis, prompts.clean, prompts.corrupt, LogitDifference{part},
-                                           {.steps = 5, .embeddings = false, .first = Position{1}})) {
-      sums[a.node] += a.attribution * static_cast<double>(part.size());
+    const auto start = reference != nullptr ? PromptPair{*reference}.clean : prompts.corrupt;
+    for (const auto& a : mask_attributions(model, basis, prompts.clean, start, LogitDifference{part},
+                                           {.steps = 5, .outside = from, .embeddings = false, .first = Position{1}})) {
+      worth[a.node] += a.attribution * static_cast<double>(part.size()) / static_cast<double>(batch.size());
     }
   }
-  std::vector<NodeAttribution> all;
-  for (const auto& [node, sum] : sums) all.push_back({node, sum / static_cast<double>(batch.size())});
-  return in_order(std::move(all), ByValue{});
+  return worth;
 }
 
+/// Most worth first.
+[[nodiscard]] inline std::vector<Node> by_worth(const Worth& worth) {
+  std::vector<NodeAttribution> all;
+  for (const auto& [node, value] : worth) all.push_back({node, value});
+  return circuit::in_order(std::move(all), circuit::ByValue{});
+}
+
+/// What a circuit is set to when it is ablated, corrupt values, and what stands for the units outside of it, means over
+/// other prompts, ask for different units: a mean keeps what all prompts of the template share, such as that S2 is a
+/// repetition, which corrupt prompts lack. So the units are ranked by the sum of the two ways.
 /// others  prompts whose means stand for what a unit holds outside a circuit
 template <class Model, class Basis>
 [[nodiscard]] RankedUnits rank_units(const Model& model, const Basis& basis, const circuit::ContrastBatch& batch,
@@ -124,10 +138,9 @@ template <class Model, class Basis>
   const PromptPair prompts{batch};
   const LogitDifference metric{batch};
   RankedUnits out;
-  out.by_mask =
-      in_order(mask_attributions(model, basis, prompts.clean, PromptPair{others}.clean, metric,
-                                 {.outside = Outside::reference_mean, .embeddings = false, .first = Position{1}}),
-               ByValue{});
+  auto worth = worth_of_units(model, basis, batch, &others);
+  for (const auto& [node, value] : worth_of_units(model, basis, batch)) worth[node] += value;
+  out.by_mask = by_worth(worth);
 
   auto all = node_attributions(model, basis, prompts.clean, prompts.corrupt, metric);
   std::erase_if(all, [](const NodeAttribution& a) { return a.node.position == Position{0}; });
