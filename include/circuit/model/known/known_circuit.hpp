@@ -10,7 +10,7 @@
 
 namespace circuit {
 
-/// A model whose circuit is known because its weights were written by hand, and a task that it solves. The edges are
+/// A model whose circuit is known because its weights were written by hand or compiled, and a task that it solves. The edges are
 /// those that carry what clean and corrupt prompts differ in; what is the same in both (positions) no contrast can
 /// find.
 template <Architecture A>
