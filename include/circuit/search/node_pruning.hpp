@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <random>
 #include <span>
 #include <stop_token>
@@ -14,8 +13,9 @@
 
 #include "circuit/core/progress.hpp"
 #include "circuit/data/contrast_batch.hpp"
+#include "circuit/model/gradient.hpp"
+#include "circuit/search/gate_training.hpp"
 #include "circuit/search/gated_nodes.hpp"
-#include "circuit/search/hard_concrete.hpp"
 #include "circuit/search/mask_attributions.hpp"
 #include "circuit/search/pruning_batch.hpp"
 
@@ -96,58 +96,30 @@ std::vector<NodeAttribution> NodePruning::from(std::span<const Node> start, cons
   static_assert(!mlp_writes_pass_post_norm<A, Set>, "neurons that write before a post-norm have no gates behind it");
   if (batches.empty()) throw ValueError{{.tensor = "batches", .expected = "at least one", .got = "none"}};
   if (start.empty()) throw ValueError{{.tensor = "start", .expected = "at least one node", .got = "none"}};
-  std::vector<NodeAttribution> found;
-  for (const auto& node : start) found.push_back({node, 1});
   using M = std::remove_cvref_t<decltype(metric_of(batches.front()))>;
   std::vector<detail::PruningBatch<Set, M>> prepared;
   for (const auto& batch : batches) {
     prepared.push_back(detail::pruning_batch(model, dictionaries, batch, metric_of(batch)));
   }
-  auto log_odds = detail::no_gates(dictionaries, prepared.front().places, prepared.front().unkept_embedding);
-  auto present = log_odds.with([](const at::Tensor& gates) { return make::zeros_like(gates); });  // 1 for a node
-  const auto count = static_cast<double>(found.size());
-  present.put(found);
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    found[i].attribution = spread * (1 - 2 * static_cast<double>(i) / count);
-  }
-  log_odds.put(found);
-  const auto masks = present.all();
-  std::vector<hard_concrete::AdamStep> adam;
-  for (const auto& mask : masks) adam.emplace_back(mask);
+  const auto none = detail::no_gates(dictionaries, prepared.front().places, prepared.front().unkept_embedding);
+  detail::GateTraining gates{none, start, spread};
   std::mt19937_64 bits{seed};
   double open_at_first = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
     if (stop.stop_requested()) throw Cancelled{"the search"};
     const c10::AutoGradMode with_gradient{true};
-    std::vector<at::Tensor> leaves;
-    at::Tensor open;
-    const auto gates = log_odds.with([&](const at::Tensor& odds) {
-      leaves.push_back(odds.detach().requires_grad_(true));
-      const auto kept = hard_concrete::open_probability(leaves.back()).mul(masks[leaves.size() - 1]).sum();
-      open = open.defined() ? open.add(kept) : kept;
-      return hard_concrete::draw(leaves.back(), bits).mul(masks[leaves.size() - 1]);
-    });
-    if (step == 1) open_at_first = open.template item<double>();
-    const auto cost = nodes == 0 ? open.div(count) : detail::over(open, free_nodes(step, open_at_first));
+    const auto drawn = gates.draw(bits);
+    const auto open = drawn.open.template item<double>();
+    if (step == 1) open_at_first = open;
+    const auto cost = nodes == 0 ? drawn.open.div(static_cast<double>(start.size()))
+                                 : detail::over(drawn.open, free_nodes(step, open_at_first));
     const auto& batch = prepared[bits() % prepared.size()];
-    const auto gradients = gradient_of(batch.misfit(model, dictionaries, gates).add(cost, price), leaves);
     const auto left = static_cast<double>(steps - step + 1) / static_cast<double>(steps);
-    std::size_t i = 0;
-    log_odds = log_odds.with([&](const at::Tensor& odds) {
-      check_finite(gradients[i], "gradient of gates");
-      const auto moved = adam[i].change(gradients[i], step).mul(masks[i]);
-      ++i;
-      return odds.sub(moved, rate * std::min(1.0, 2 * left)).detach();
-    });
-    notify(RoundDone{static_cast<std::size_t>(step), static_cast<std::size_t>(open.template item<double>())},
-           observers...);
+    const auto loss = batch.misfit(model, dictionaries, drawn.gates).add(cost, price);
+    gates.update(gradient_of(loss, drawn.log_odds), step, rate * std::min(1.0, 2 * left));
+    notify(RoundDone{static_cast<std::size_t>(step), static_cast<std::size_t>(open)}, observers...);
   }
-  log_odds = log_odds.with([](const at::Tensor& odds) { return odds.to(at::kCPU, at::kDouble).contiguous(); });
-  for (auto& each : found) {
-    const auto [tensor, number] = log_odds.find(each.node);
-    each.attribution = data_of<double>(*tensor)[number];
-  }
-  return found;
+  return std::move(gates).found();
 }
 
 }  // namespace circuit
