@@ -1,5 +1,6 @@
 // A circuit that holds on prompts with other pairs of names: its nodes are found by training gates on many prompts of
-// one template, drawn so that every name occurs in every role, and judged on pairs of the same names held out.
+// one template, drawn so that every name occurs in every role, and judged on pairs of the same names held out. The gates
+// start from what masks rank first, or are those of LEAP's circuit alone, which so becomes smaller.
 //
 //   341_prune_nodes [NAMES] [PROMPTS] [STEPS]     so many women and men (8), prompts to search (512), steps (400)
 #include <circuit/data/ioi.hpp>
@@ -66,9 +67,16 @@ int main(int argc, char** argv) {
   }
   const auto metric_of = [](const ContrastBatch& batch) { return LogitDifference{batch}; };
   const auto masks = mask_attributions(model, dictionaries, batches, metric_of, {.steps = 6});
-  const auto pruned =
-      in_order(NodePruning{.steps = static_cast<std::int64_t>(number(3, 400))}(model, dictionaries, batches, metric_of),
-               ByValue{});
+  const NodePruning pruning{.steps = static_cast<std::int64_t>(number(3, 400))};
+  const auto pruned = in_order(pruning(model, dictionaries, batches, metric_of), ByValue{});
+
+  const auto first = searched.slice(0, judged);
+  const auto found = Leap{.keep = keep::Above{.threshold = 0.0005}}(model, dictionaries, first, metric_of(first));
+  const auto leap = ranked_by_attribution(found);
+  std::cout << "LEAP's circuit of " << judged << " prompts: " << leap.size() << " nodes\n";
+  auto of_leap = pruning;
+  of_leap.price *= static_cast<double>(leap.size()) / static_cast<double>(masks.size());  // the same for each node
+  const auto leap_pruned = in_order(of_leap.from(leap, model, dictionaries, batches, metric_of), ByValue{});
 
   const std::vector<ContrastBatch> shown{searched.slice(0, judged), held_out};
   for (const auto& batch : shown) {
@@ -78,9 +86,9 @@ int main(int argc, char** argv) {
       std::cout << judge.changes().size() << " nodes differ, "
                 << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "
                 << fixed(full, 2) << ", empty circuit " << fixed(empty, 2)
-                << "\nshare of nodes  pruned  by mask  by mask, signed  largest change  random\n";
-      const std::vector<std::vector<Node>> rankings{pruned, in_order(masks), in_order(masks, ByValue{}),
-                                                    ranked_by_change(judge.changes()),
+                << "\nshare of nodes  pruned  LEAP, pruned  LEAP  by mask  by mask, signed  largest change  random\n";
+      const std::vector<std::vector<Node>> rankings{pruned, leap_pruned, leap, in_order(masks),
+                                                    in_order(masks, ByValue{}), ranked_by_change(judge.changes()),
                                                     drawn_at_random(judge.changes(), 1)};
       for (const double share : {0.02, 0.05, 0.1, 0.2}) {
         const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};
