@@ -282,11 +282,15 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
   }();
   searches.push_back({"masks", by_mask(ByMagnitude{})});
   searches.push_back({"masks_for", by_mask(ByValue{})});
-  searches.push_back({"pruning", [&] {
-                        auto start = by_mask(ByValue{})();
-                        start.resize(static_cast<std::size_t>(options.pruned_share * static_cast<double>(start.size())));
-                        return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of), ByValue{});
-                      }});
+  const auto pruned_from = [&](std::function<std::vector<Node>()> ranking) {
+    return [&, ranking] {
+      auto start = ranking();
+      start.resize(static_cast<std::size_t>(options.pruned_share * static_cast<double>(start.size())));
+      return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of), ByValue{});
+    };
+  };
+  searches.push_back({"leap_pruned", pruned_from(searches.front().ranked)});
+  searches.push_back({"pruning", pruned_from(by_mask(ByValue{}))});
   searches.push_back({"largest_change", [&] {
                         const auto& searched = prompts.searched;
                         return ranked_by_change(
