@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <concepts>
-#include <map>
+#include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -46,28 +47,28 @@ namespace circuit::detail {
   }
   const auto acts = active.activation.to(at::kDouble).contiguous();
   const auto slopes = active.slope.to(at::kDouble).contiguous();
-  struct Sum {
-    double activation = 0;
-    double slope = 0;
-    int prompts = 0;
-  };
   ActiveFeatures out;
   std::vector<double> mean_acts;
   std::vector<double> mean_slopes;
+  std::vector<std::pair<std::int64_t, std::int64_t>> here;  // feature, and its entry
   for (std::int64_t p = 0; p < length; ++p) {
-    std::map<std::int64_t, Sum> sums;
+    here.clear();
     for (std::int64_t b = 0; b < batch; ++b) {
       for (auto i = active.begin(b * length + p); i < active.end(b * length + p); ++i) {
-        auto& sum = sums[active.feature[static_cast<std::size_t>(i)]];
-        sum.activation += data_of<double>(acts)[i];
-        sum.slope += data_of<double>(slopes)[i];
-        ++sum.prompts;
+        here.emplace_back(active.feature[static_cast<std::size_t>(i)], i);
       }
     }
-    for (const auto& [feature, sum] : sums) {
-      out.feature.push_back(feature);
-      mean_acts.push_back(sum.activation / static_cast<double>(batch));
-      mean_slopes.push_back(sum.slope / sum.prompts);
+    std::sort(here.begin(), here.end());
+    for (std::size_t first = 0, last = 0; first < here.size(); first = last) {
+      double act = 0;
+      double slope = 0;
+      for (; last < here.size() && here[last].first == here[first].first; ++last) {
+        act += data_of<double>(acts)[here[last].second];
+        slope += data_of<double>(slopes)[here[last].second];
+      }
+      out.feature.push_back(here[first].first);
+      mean_acts.push_back(act / static_cast<double>(batch));
+      mean_slopes.push_back(slope / static_cast<double>(last - first));
     }
     out.row_begin.push_back(static_cast<std::int64_t>(out.feature.size()));
   }
