@@ -17,6 +17,7 @@
 #include "circuit/core/error.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/graph/edge_table.hpp"
+#include "circuit/graph/json_fields.hpp"
 
 namespace circuit {
 
@@ -195,26 +196,14 @@ class CircuitReader {
   part("nodes", list(nodes));
   std::vector<json> edges;
   for (const auto& [up, down, edge] : circuit.edges()) {
-    edges.push_back({{"up", to_string(up)},
-                             {"down", to_string(down)},
-                             {"type", name(edge.type)},
-                             {"nn_grad", edge.nn_grad},
-                             {"nn_attrib", edge.nn_attrib},
-                             {"em_grad", edge.em_grad},
-                             {"em_attrib", edge.em_attrib},
-                             {"prompts", edge.prompts}});
+    edges.push_back({{"up", to_string(up)}, {"down", to_string(down)}});
+    detail::add_fields(edges.back(), edge);
   }
   part("edges", list(edges));
   std::vector<json> biases;
   for (const auto& row : circuit.biases()) {
-    biases.push_back({{"target", to_string(row.target)},
-                              {"type", name(row.type)},
-                              {"nn_attrib", row.nn_attrib},
-                              {"em_attrib", row.em_attrib},
-                              {"nn_map", row.nn_map},
-                              {"em_map", row.em_map},
-                              {"nn_remainder", row.nn_remainder},
-                              {"em_remainder", row.em_remainder}});
+    biases.push_back({{"target", to_string(row.target)}});
+    detail::add_fields(biases.back(), row);
   }
   part("biases", list(biases));
   return text + "\n}\n";

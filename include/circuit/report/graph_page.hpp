@@ -13,6 +13,7 @@
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
 #include "circuit/graph/circuit.hpp"
+#include "circuit/graph/json_fields.hpp"
 #include "circuit/report/graph_page_assets.hpp"
 #include "circuit/report/text.hpp"
 
@@ -94,24 +95,13 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
     data["nodes"].push_back(std::move(item));
   }
   for (const auto& [up, down, edge] : circuit.edges()) {
-    data["edges"].push_back({{"up", circuit.vertex(up)},
-                             {"down", circuit.vertex(down)},
-                             {"type", name(edge.type)},
-                             {"nn_grad", edge.nn_grad},
-                             {"nn_attrib", edge.nn_attrib},
-                             {"em_grad", edge.em_grad},
-                             {"em_attrib", edge.em_attrib},
-                             {"prompts", edge.prompts}});
+    data["edges"].push_back({{"up", circuit.vertex(up)}, {"down", circuit.vertex(down)}});
+    add_fields(data["edges"].back(), edge);
   }
   for (const auto& row : circuit.biases()) {
-    data["nodes"][circuit.vertex(row.target)]["biases"].push_back(
-        {{"type", name(row.type)},
-         {"nn_attrib", row.nn_attrib},
-         {"em_attrib", row.em_attrib},
-         {"nn_map", row.nn_map},
-         {"em_map", row.em_map},
-         {"nn_remainder", row.nn_remainder},
-         {"em_remainder", row.em_remainder}});
+    auto& biases = data["nodes"][circuit.vertex(row.target)]["biases"];
+    biases.push_back(json::object());
+    add_fields(biases.back(), row);
   }
   return data;
 }
