@@ -93,6 +93,21 @@ inline void set_diagonal(at::Tensor W, std::int64_t row, std::int64_t column, st
           .b_O = {}};
 }
 
+/// Draws a yes-or-no circuit's prompts in pairs: prompt(true) is answered by token 1, its corrupt partner prompt(false) by 0.
+template <Architecture A, class Prompt>
+void draw_pairs(KnownCircuit<A>& known, std::int64_t prompts, Prompt&& prompt) {
+  std::vector<std::vector<std::int32_t>> clean;
+  std::vector<std::vector<std::int32_t>> corrupt;
+  for (std::int64_t b = 0; b < prompts; ++b) {
+    clean.push_back(prompt(true));
+    corrupt.push_back(prompt(false));
+  }
+  known.clean = to_tokens(clean);
+  known.corrupt = to_tokens(corrupt);
+  known.answers.assign(static_cast<std::size_t>(prompts), 1);
+  known.wrong_answers.assign(static_cast<std::size_t>(prompts), 0);
+}
+
 /// Empties the first head, or so many of them, to be written by hand.
 inline void clear_first_heads(const AttentionWeights& w, std::int64_t d_head, std::int64_t heads = 1) {
   for (const auto* W : {&w.W_Q, &w.W_K, &w.W_V}) W->narrow(1, 0, heads * d_head).zero_();

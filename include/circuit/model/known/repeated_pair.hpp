@@ -62,15 +62,6 @@ inline circuit::KnownCircuit<circuit::Plain> circuit::repeated_pair_circuit(cons
     row.insert(row.end(), words.begin(), words.end());
     return row;
   };
-  std::vector<std::vector<std::int32_t>> clean;
-  std::vector<std::vector<std::int32_t>> corrupt;
-  for (std::int64_t b = 0; b < o.prompts; ++b) {
-    clean.push_back(prompt(true));
-    corrupt.push_back(prompt(false));
-  }
-  known.clean = to_tokens(clean);
-  known.corrupt = to_tokens(corrupt);
-  known.answers.assign(static_cast<std::size_t>(o.prompts), 1);
-  known.wrong_answers.assign(static_cast<std::size_t>(o.prompts), 0);
+  detail::draw_pairs(known, o.prompts, prompt);
   return known;
 }
