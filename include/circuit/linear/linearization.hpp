@@ -65,7 +65,8 @@ struct Linearization {
   std::vector<at::Tensor> map_change;   ///< [batch, pos, d_model] by depth, of transparent attention and skip paths with
                                         ///< contrast: (clean map - corrupt map) of the corrupt stream; else undefined
   at::Tensor metric;                    ///< [batch]  the metric of each prompt
-  at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a linear metric
+  at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a
+                                        ///< linear metric
   OutputGradients gradients;            ///< of the original model
 
   [[nodiscard]] bool has_contrast() const { return !corrupt.attn.empty(); }
@@ -88,8 +89,9 @@ struct Exact {
 };
 }  // namespace final_norm
 
-/// Runs the model on clean (and corrupt) prompts, reads the metric from the logits before any soft cap, differentiates the metric and encodes with every dictionary. This is
-/// all the work on the model itself; what follows only multiplies what is kept here.
+/// Runs the model on clean (and corrupt) prompts, reads the metric from the logits before any soft cap, differentiates the
+/// metric and encodes with every dictionary. This is all the work on the model itself; what follows only multiplies what is
+/// kept here.
 /// clean, corrupt  [batch, pos] int64; corrupt undefined for no contrast
 /// throws  ShapeError when corrupt and clean disagree, ValueError for non-finite metrics or gradients, and what
 ///         `dictionaries.check` throws
