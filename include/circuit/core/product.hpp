@@ -27,8 +27,8 @@ enum class HalfPrecision {
 [[nodiscard]] inline at::Tensor widened(const at::Tensor& W) { return is_half(W) ? W.to(at::kFloat) : W; }
 
 /// `x W` over the last axis of x. A W of half precision is widened block of columns by block into one buffer, also for
-/// the gradient of x, so that W is never held as float32: bit for bit what the widened W gives while it fits one block,
-/// up to rounding where it takes several. W itself gets a gradient only where it is not of half precision.
+/// the gradient of x, so that W is never held as float32: what the widened W gives, up to the order in which a library
+/// sums a product. W itself gets a gradient only where it is not of half precision.
 /// x  [..., d_in]   W  [d_in, d_out], or of half precision with its columns over several axes, [d_in, ...], where a file
 ///                     keeps them in another order (or the transpose of such a one)
 /// return  [..., d_out]
