@@ -18,7 +18,7 @@ namespace circuit {
 
 /// A model's own units as its dictionaries: every MLP neuron writes its row of W_out, every dimension of a head's
 /// hook_z its row of W_O. They describe the model without error, so any model can be searched and nothing need be
-/// trained. The weights are the model's own tensors, not copies.
+/// trained. The weights are the model's own tensors, not copies. Blocks without an MLP have no neurons to encode or read.
 ///
 /// Of a gated neuron, `Gate` says how its two factors share its activation; of a plain one, `Slope` says what stands
 /// for the nonlinearity. Where modules have post-norms, units write before them: what one adds to the stream then
@@ -77,15 +77,16 @@ class NeuronBasis {
   /// x  ln2.hook_normalized   of  the columns wanted of a weight or bias
   template <class Columns>
   [[nodiscard]] static at::Tensor neurons(const at::Tensor& x, const BlockWeights& w, const Columns& of) {
-    using Act = typename A::Mlp::Activation;
     const auto read = A::Norm::output(x, w.ln2);
     const auto sum = [&](const at::Tensor& W, const at::Tensor& b) {
       return affine(read, of(W), b.defined() ? of(b) : b);
     };
     if constexpr (A::Mlp::gated) {
-      return Act::apply(sum(w.mlp.W_gate, w.mlp.b_gate)).mul(sum(w.mlp.W_in, w.mlp.b_in));
+      return A::Mlp::Activation::apply(sum(w.mlp.W_gate, w.mlp.b_gate)).mul(sum(w.mlp.W_in, w.mlp.b_in));
+    } else if constexpr (has_mlp<A>) {
+      return A::Mlp::Activation::apply(sum(w.mlp.W_in, w.mlp.b_in));
     } else {
-      return Act::apply(sum(w.mlp.W_in, w.mlp.b_in));
+      return {};
     }
   }
 
@@ -170,16 +171,20 @@ ActiveFeatures NeuronBasis<A, Gate, Slope>::active_attn(Layer layer, const at::T
 
 template <Architecture A, GateRule Gate, SlopeRule Slope>
 ActiveFeatures NeuronBasis<A, Gate, Slope>::active_mlp(Layer layer, const at::Tensor& x) const {
-  const c10::AutoGradMode no_gradient{false};
-  using Act = typename A::Mlp::Activation;
-  const auto& w = block(layer);
-  const auto read = A::Norm::output(x.reshape({-1, x.size(-1)}), w.ln2);
-  const auto linear = affine(read, w.mlp.W_in, w.mlp.b_in);
-  if constexpr (A::Mlp::gated) {
-    const auto acts = Act::apply(affine(read, w.mlp.W_gate, w.mlp.b_gate)).mul(linear);
-    return detail::all_units(acts, acts.mul(0.0).add(1.0), mlp_[index(layer)].name);
+  if constexpr (has_mlp<A>) {
+    const c10::AutoGradMode no_gradient{false};
+    using Act = typename A::Mlp::Activation;
+    const auto& w = block(layer);
+    const auto read = A::Norm::output(x.reshape({-1, x.size(-1)}), w.ln2);
+    const auto linear = affine(read, w.mlp.W_in, w.mlp.b_in);
+    if constexpr (A::Mlp::gated) {
+      const auto acts = Act::apply(affine(read, w.mlp.W_gate, w.mlp.b_gate)).mul(linear);
+      return detail::all_units(acts, acts.mul(0.0).add(1.0), mlp_[index(layer)].name);
+    } else {
+      return detail::all_units(Act::apply(linear), slope_.template of<Act>(linear), mlp_[index(layer)].name);
+    }
   } else {
-    return detail::all_units(Act::apply(linear), slope_.template of<Act>(linear), mlp_[index(layer)].name);
+    return {};
   }
 }
 
