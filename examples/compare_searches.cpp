@@ -34,8 +34,10 @@
 #include "circuit/search/information_flow_routes.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/mask_attributions.hpp"
+#include "circuit/search/node_patching.hpp"
 #include "circuit/search/node_pruning.hpp"
 #include "circuit/search/sparse_feature_circuit.hpp"
+#include "compare_searches/units.hpp"
 #include "smollm2/contrast.hpp"
 
 using namespace circuit;
@@ -59,13 +61,22 @@ struct Options {
   std::string attn_saes = CIRCUIT_EXAMPLE_DATA "/attn-saes";
   std::string transcoders = CIRCUIT_EXAMPLE_DATA "/transcoders";
   double leap_threshold = 0.001;
+  bool gross = false;
   bool json = false;
   std::string chart{};
 };
 
+/// What a search says of edges between heads and MLPs, of these as nodes, or of both.
+struct Found {
+  at::Tensor edges{};  ///< [senders, receivers]
+  at::Tensor nodes{};  ///< [senders]
+
+  Found(at::Tensor of_edges) : edges{std::move(of_edges)} {}  // NOLINT(google-explicit-constructor)
+  Found(const ComponentScores& both) : edges{both.edges}, nodes{both.nodes} {}  // NOLINT(google-explicit-constructor)
+};
 struct Search {
   std::string name;
-  std::function<at::Tensor()> scores;
+  std::function<Found()> scores;
   bool slow = false;  ///< a pass or more per edge, or hundreds to train: on large models only if it is named
 };
 struct NodeSearch {
@@ -130,14 +141,29 @@ std::vector<Search> all_searches(const HookedTransformer<A>& model, const Prompt
              const auto change = sender_writes(model, prompts.clean).sub(sender_writes(model, prompts.corrupt));
              return change.flatten(1).norm(2, at::IntArrayRef{1}).to(at::kDouble).unsqueeze(1).mul(c.edge_mask());
            }},
-          {"random", [c] {
-             std::mt19937_64 bits{1};
+          {"random", [c, seed = options.known.seed] {
+             std::mt19937_64 bits{seed};
              auto scores = make::zeros({c.senders(), c.receivers()}, at::kDouble);
              for (std::int64_t i = 0; i < scores.numel(); ++i) {
                scores.template data_ptr<double>()[i] = static_cast<double>(bits() >> 11U) + 1;
              }
              return scores.mul(c.edge_mask());
            }}};
+}
+
+/// Those of heads and MLPs as nodes, and those that find units.
+template <Architecture A>
+std::vector<Search> known_searches(const KnownCircuit<A>& task, const PromptPair& prompts,
+                                   const LogitDifference& metric, const compare_searches::UnitOptions& options) {
+  const auto patching = [&](auto search) {
+    return [&task, &prompts, &metric, search] {
+      return ComponentScores{.nodes = search.scores(task.model, prompts, metric), .edges = {}};
+    };
+  };
+  std::vector<Search> out{{"activation_patching", patching(ActivationPatching{})},
+                          {"attribution_patching", patching(AttributionPatching{})}};
+  for (auto& [name, scores] : compare_searches::unit_searches(task, options)) out.push_back({name, scores});
+  return out;
 }
 
 /// What one search did, without its curve.
@@ -152,7 +178,10 @@ auto timed(const std::string& name, const Run& run) {
                                            {"peak_mb", peak_memory_mb()},
                                            {"sizes", Json::array()},
                                            {"faithfulness", Json::array()},
-                                           {"auroc", nullptr}}};
+                                           {"cpr", nullptr},
+                                           {"cmd", nullptr},
+                                           {"auroc", nullptr},
+                                           {"auroc_nodes", nullptr}}};
 }
 
 /// On a large model a table takes minutes: each search is told when it is judged.
@@ -185,21 +214,33 @@ double auroc(const Components& c, const at::Tensor& scores, const at::Tensor& tr
   return separation(judged).auroc;
 }
 
+/// Of heads and MLPs: the input is true of every circuit. Nothing where all of them are.
+Json auroc_of_nodes(const at::Tensor& scores, const at::Tensor& truth) {
+  std::vector<Judged> judged;
+  for (std::int64_t s = 1; s < scores.size(0); ++s) {
+    judged.push_back({std::abs(scores[s].item<double>()), truth[s].any().item<bool>()});
+  }
+  return std::ranges::all_of(judged, &Judged::is_true) ? Json{} : Json(separation(judged).auroc);
+}
+
 /// truth  [senders, receivers], undefined where it is not known
 template <Architecture A>
-Json compare_all(const HookedTransformer<A>& model, const PromptPair& prompts, const LogitDifference& metric,
-                 const EdgeEvaluation<A, LogitDifference>& judge, const at::Tensor& truth, const Options& options) {
+Json compare_all(const std::vector<Search>& searches, const EdgeEvaluation<A, LogitDifference>& judge,
+                 const at::Tensor& truth, const Options& options) {
   constexpr std::int64_t many_edges = 10000;
   const auto c = judge.components();
   Json rows = Json::array();
-  for (const auto& search : all_searches(model, prompts, metric, options)) {
+  for (const auto& search : searches) {
     if (!wanted(options, search.name)) continue;
     if (search.slow && options.searches.empty() && c.edges() > many_edges) continue;
-    auto [scores, row] = timed(search.name, search.scores);
-    // Flow routes rank only the edges of one reader.
-    add_areas(row, search.name == "flow_routes" ? judge.curve(scores, mib_shares, selection::Greedy{})
-                                                : judge.curve(scores, mib_shares));
-    if (truth.defined()) row["auroc"] = auroc(c, scores, truth);
+    auto [found, row] = timed(search.name, search.scores);
+    if (found.edges.defined()) {
+      // Flow routes rank only the edges of one reader.
+      add_areas(row, search.name == "flow_routes" ? judge.curve(found.edges, mib_shares, selection::Greedy{})
+                                                  : judge.curve(found.edges, mib_shares));
+      if (truth.defined()) row["auroc"] = auroc(c, found.edges, truth);
+    }
+    if (found.nodes.defined()) row["auroc_nodes"] = auroc_of_nodes(found.nodes, truth);
     add_row(rows, row);
   }
   return {{"task", options.task},
@@ -296,7 +337,7 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
                         return ranked_by_change(
                             NodeEvaluation{model, dictionaries, searched, metric_of(searched)}.changes());
                       }});
-  searches.push_back({"random", [&] { return drawn_at_random(judge.changes(), 1); }});
+  searches.push_back({"random", [&] { return drawn_at_random(judge.changes(), options.known.seed); }});
   Json rows = Json::array();
   for (const auto& [name, search] : searches) {
     if (!wanted(options, name)) continue;
@@ -326,7 +367,8 @@ Prompts prompts_for(const Tokenizer& tokenizer, const Options& options) {
                                                                      : options.prompts;
   const auto all = file.empty()
                        ? smollm2::draw_contrast(
-                             tokenizer, options.order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba, count, 1)
+                             tokenizer, options.order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba, count,
+                             options.known.seed)
                        : load_contrast_batch(file, tokenizer, {.size = count});
   const auto searched = all.slice(0, options.size);
   return {searched, options.judged == 0 ? searched : all.slice(options.size, options.judged)};
@@ -345,7 +387,9 @@ Json compare_model(const HookedTransformer<A>& model, const Options& options) {
     if (options.features) throw ConfigError{{.tensor = "--features", .problem = "is for GPT-2 alone"}};
     if (options.units) return compare_nodes(model, NeuronBasis{model}, prompts, options);
   }
-  return compare_all(model, prompts.searched, metric_of(prompts.searched),
+  const PromptPair searched{prompts.searched};
+  const auto metric = metric_of(prompts.searched);
+  return compare_all(all_searches(model, searched, metric, options),
                      EdgeEvaluation{model, prompts.judged, metric_of(prompts.judged)}, {}, options);
 }
 
@@ -353,7 +397,12 @@ Json compare_task(const Options& options) {
   const auto known = [&](const auto& task) {
     const PromptPair prompts{task.clean, task.corrupt};
     const LogitDifference metric{task.answers, task.wrong_answers};
-    return compare_all(task.model, prompts, metric, EdgeEvaluation{task.model, prompts, metric}, task.edges, options);
+    auto searches = all_searches(task.model, prompts, metric, options);
+    const compare_searches::UnitOptions units{.threshold = options.leap_threshold,
+                                              .steps = options.steps,
+                                              .totals = options.gross ? Totals::gross : Totals::net};
+    std::ranges::move(known_searches(task, prompts, metric, units), std::inserter(searches, searches.end() - 2));
+    return compare_all(searches, EdgeEvaluation{task.model, prompts, metric}, task.edges, options);
   };
   if (options.task == "induction") return known(induction_circuit(options.known));
   if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
@@ -372,19 +421,23 @@ void print(const Json& result) {
   std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": "
             << (result.contains("edges") ? result["edges"] : result["nodes"])
             << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>()
-            << ", without a circuit " << result["empty"].get<double>() << "\n\n| search | AUROC | CPR | CMD | ";
+            << ", without a circuit " << result["empty"].get<double>() << "\n\n| search | AUROC | of nodes | CPR | CMD | ";
   for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
   std::string columns;
-  for (std::size_t i = 0; i < 6 + mib_shares.size(); ++i) columns += "---|";
+  for (std::size_t i = 0; i < 7 + mib_shares.size(); ++i) columns += "---|";
   std::cout << "seconds | peak MB |\n|" << columns << "\n";
   for (const auto& row : result["searches"]) {
-    std::cout << std::setprecision(2) << "| " << row["name"].get<std::string>() << " | "
-              << (row["auroc"].is_null() ? std::string{"-"} : two_digits(row["auroc"].get<double>())) << " | "
-              << row["cpr"].get<double>() << " | " << row["cmd"].get<double>() << " | ";
-    for (const auto& f : row["faithfulness"])
-      std::cout << two_digits(std::abs(f.get<double>()) < 0.005 ? 0 : f.get<double>()) << " | ";
-    std::cout << row["seconds"].get<double>() << " | " << std::setprecision(0) << row["peak_mb"].get<double>()
-              << " |\n";
+    std::cout << "| " << row["name"].get<std::string>() << " | ";
+    for (const auto* number : {"auroc", "auroc_nodes", "cpr", "cmd"}) {
+      std::cout << (row[number].is_null() ? "-" : two_digits(row[number].get<double>())) << " | ";
+    }
+    for (std::size_t i = 0; i < mib_shares.size(); ++i) {
+      const auto judged = i < row["faithfulness"].size();
+      const auto f = judged ? row["faithfulness"][i].get<double>() : 0.0;
+      std::cout << (judged ? two_digits(std::abs(f) < 0.005 ? 0 : f) : "-") << " | ";
+    }
+    std::cout << two_digits(row["seconds"].get<double>()) << " | " << std::setprecision(0)
+              << row["peak_mb"].get<double>() << " |\n";
   }
 }
 
@@ -397,7 +450,7 @@ std::string chart_of(const Json& result) {
   }
   std::vector<Series> series;
   for (const auto& row : result["searches"]) {
-    series.push_back({row["name"].get<std::string>(), row["faithfulness"].get<std::vector<double>>()});
+    if (!row["cpr"].is_null()) series.push_back({row["name"].get<std::string>(), row["faithfulness"].get<std::vector<double>>()});
   }
   return line_chart(labels, series,
                     {.title = "Faithfulness by size",
@@ -420,7 +473,7 @@ int main(int argc, char** argv) try {
   app.add_option("--threshold", options.threshold, "ACDC's, nats");
   app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
   app.add_option("--distractors", options.known.distractors, "heads in each layer of a known circuit that have no part in it");
-  app.add_option("--seed", options.known.seed, "of a known circuit");
+  app.add_option("--seed", options.known.seed, "of a known circuit, drawn prompts and random circuits");
   app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
   app.add_flag("--units", options.units, "ioi over a model's own neurons and head dimensions");
   app.add_option("--pruning-steps", options.pruning.steps, "with --features or --units")->check(CLI::PositiveNumber);
@@ -430,7 +483,8 @@ int main(int argc, char** argv) try {
   app.add_option("--pruning-price", options.pruning.price, "of all nodes");
   app.add_option("--attn-saes", options.attn_saes, "folder, with --features");
   app.add_option("--transcoders", options.transcoders, "folder, with --features");
-  app.add_option("--leap-threshold", options.leap_threshold, "on edges, with --features");
+  app.add_option("--leap-threshold", options.leap_threshold, "on edges between features or units");
+  app.add_flag("--gross", options.gross, "sum what a known circuit's units have without their signs");
   app.add_flag("--json", options.json);
   app.add_option("--chart", options.chart, "an SVG file to write");
   CLI11_PARSE(app, argc, argv);

@@ -1,5 +1,6 @@
 #include <ATen/core/Formatting.h>
 
+#include "circuit/dictionary/neuron_basis.hpp"
 #include "circuit/evaluate/faithfulness.hpp"
 #include "circuit/evaluate/known_truth.hpp"
 #include "circuit/metric/logit_difference.hpp"
@@ -7,7 +8,12 @@
 #include "circuit/model/known/induction.hpp"
 #include "circuit/model/known/repeated_pair.hpp"
 #include "circuit/search/acdc.hpp"
+#include "circuit/search/attribution_graph.hpp"
+#include "circuit/search/component_scores.hpp"
 #include "circuit/search/edge_attribution_patching.hpp"
+#include "circuit/search/keep/top.hpp"
+#include "circuit/search/leap.hpp"
+#include "circuit/search/sparse_feature_circuit.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -73,6 +79,24 @@ TEST_CASE("searches find the known circuits among distractors") {
   compare(induction_circuit());
   compare(duplicate_token_circuit());
   compare(repeated_pair_circuit({.prompts = 8, .length = 7, .words = 8}));
+}
+
+TEST_CASE("searches of features find them in a model's own units, and LEAP without q and k edges but a part") {
+  const auto known = induction_circuit({.prompts = 8});
+  const auto metric = metric_of(known);
+  const PromptPair pair{known.clean, known.corrupt};
+  const NeuronBasis basis{known.model};
+  const auto auroc = [&](const Circuit& found) {
+    const auto by_head = by_component(found, known.model.config().d_head, Totals::net);
+    return separation_of(known, ComponentScores::of(Components::of(known.model), by_head).edges).auroc;
+  };
+  const keep::Above above{0.001};
+  CHECK(auroc(Leap{.keep = above}(known.model, basis, pair, metric)) > 0.98);
+  CHECK(auroc(SparseFeatureCircuit<>{.node_threshold = 0.001, .keep = above}(known.model, basis, pair, metric)) > 0.98);
+  const AttributionGraph<keep::TopPerTarget, modules::ReadElseOpaque> graph{.keep = {.n = 50}};  // no corrupt prompts
+  CHECK(auroc(graph.pooled(known.model, basis, known.clean)) > 0.9);
+  const Leap values{.keep = above, .attention = AttentionPaths::values};
+  CHECK(auroc(values(known.model, basis, pair, metric)) < 0.85);  // two of five edges are a query's and a key's
 }
 
 TEST_CASE("the same options make the same circuit, and impossible ones are refused") {
