@@ -48,7 +48,11 @@ TEST_CASE("a set knows what sits where, and which layers have none") {
   for (const Layer none : {Layer{0}, Layer{2}, Layer{-1}}) REQUIRE(set.attn(none) == nullptr);
   REQUIRE(set.mlp(Layer{1}) == nullptr);
   REQUIRE_THROWS_AS(set.encode_mlp(Layer{1}, at::zeros({1, 1, 6}, at::kDouble)), NameError);
-  REQUIRE_THROWS_AS(set.set_mlp(Layer{-1}, random_dictionary(6, 6)), IndexError);
+  for (const Layer none : {Layer{-1}, Layer{65537}, Layer{2147483647}}) {
+    REQUIRE_THROWS_AS(set.set_mlp(none, random_dictionary(6, 6)), IndexError);
+    REQUIRE_THROWS_AS(set.set_attn(none, random_dictionary(6, 6), AttentionSite::z), IndexError);
+    REQUIRE_THROWS_AS(set.set_stream(none, random_dictionary(6, 6)), IndexError);
+  }
 }
 
 TEST_CASE("layers may mix kinds, a user's own among them") {

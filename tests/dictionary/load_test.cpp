@@ -219,6 +219,56 @@ TEST_CASE("SAELens dictionaries of other kinds are refused by name") {
   REQUIRE_THAT(said<ConfigError>([&] { (void)load_sae_lens(path); }), ContainsSubstring("scaling_factor"));
 }
 
+TEST_CASE("what a SAELens dictionary is folded by is checked first, and what that makes is finite") {
+  const Folder folder;
+  auto config = sae_lens_config();
+  config["architecture"] = "topk";
+  config["k"] = 2;
+  config["rescale_acts_by_decoder_norm"] = true;
+  auto tensors = sae_tensors();
+  tensors["W_enc"] = tensors["W_enc"].narrow(1, 0, 1).contiguous();  // would be broadcast over the features
+  const auto told = said<ShapeError>([&] { (void)load_sae_lens(write_sae_lens(folder, config, tensors)); });
+  REQUIRE_THAT(told, ContainsSubstring("b_enc") && ContainsSubstring("sae_weights.safetensors"));
+  tensors = sae_tensors();
+  tensors["W_dec"][2].zero_();
+  const auto dictionary = load_sae_lens(write_sae_lens(folder, config, tensors)).dictionary;
+  REQUIRE_CLOSE(dictionary.W_dec[2], at::full({3}, 0.0, at::kFloat), 0.0);
+  REQUIRE_CLOSE(dictionary.W_enc.narrow(1, 2, 1), at::full({3, 1}, 0.0, at::kFloat), 0.0);
+
+  config = sae_lens_config();
+  config["normalize_activations"] = "expected_average_only_in";
+  const auto path = write_sae_lens(folder, config, sae_tensors());
+  for (const double scale : {0.0, -1.0, 1e-310, 1e300, std::nan("")}) {
+    REQUIRE_THROWS_AS(load_sae_lens(path, {.activation_scale = scale}), ConfigError);
+  }
+  tensors = sae_tensors();
+  tensors["W_enc"].mul_(1e10);
+  REQUIRE_THAT(said<ValueError>([&] {
+                 (void)load_sae_lens(write_sae_lens(folder, config, tensors), {.activation_scale = 1e30});
+               }),
+               ContainsSubstring("W_enc") && ContainsSubstring("sae_weights.safetensors"));
+  config = sae_lens_config();
+  config["architecture"] = "gated";
+  tensors = sae_tensors();
+  tensors.erase("b_enc");
+  for (const auto* part : {"b_gate", "b_mag", "r_mag"}) tensors[part] = at::full({5}, 100.0, at::kFloat);
+  REQUIRE_THAT(said<ValueError>([&] { (void)load_sae_lens(write_sae_lens(folder, config, tensors)); }),
+               ContainsSubstring("r_mag"));
+}
+
+TEST_CASE("a layer that no model has is refused before it costs memory") {
+  const Folder folder;
+  auto config = sae_lens_config();
+  for (const std::string hook : {"attn.hook_z", "hook_mlp_out"}) {
+    config["metadata"]["hook_name"] = "blocks.2147483646." + hook;
+    const auto path = write_sae_lens(folder, config, sae_tensors());
+    const auto told = said<ConfigError>([&] {
+      (void)(hook == "hook_mlp_out" ? load_dictionaries({}, path) : load_dictionaries(path, {}));
+    });
+    REQUIRE_THAT(told, ContainsSubstring("got blocks.2147483646") && ContainsSubstring(path.string()));
+  }
+}
+
 TEST_CASE("Kissane's attention SAEs take their layer from the configuration, or from the run's name") {
   const Folder folder;
   const auto run = folder.path / "gpt2-small_L5_Hcat_z_lr1.20e-03_l11.00e+00_ds96_v9.pt";

@@ -43,7 +43,7 @@ class BasicDictionarySet {
  public:
   using Dictionary = std::variant<Kinds...>;
 
-  /// throws  IndexError for a negative layer, and what the dictionary's own `check` throws
+  /// throws  IndexError for a layer that no model has, and what the dictionary's own `check` throws
   void set_attn(Layer layer, Dictionary dictionary, AttentionSite site) {
     put(attn_, layer, std::move(dictionary));
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -152,9 +152,20 @@ class BasicDictionarySet {
     return layer.value >= 0 && slot < across_.size() && across_[slot] ? &*across_[slot] : nullptr;
   }
 
+  /// Every layer up to the last one named costs memory, and a file may name any.
+  static void check_layer(Layer layer, const std::string& name) {
+    constexpr std::int32_t most = ModelConfig::most_layers;  // behind the last layer there is a stream yet
+    if (layer.value >= 0 && layer.value <= most) return;
+    throw IndexError{{.file = name,
+                      .tensor = "layer",
+                      .problem = "is a dictionary's, and no model has it",
+                      .expected = "0 to " + std::to_string(most),
+                      .got = std::to_string(layer.value)}};
+  }
+
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
-    if (layer.value < 0) check_index(layer, 0);
     std::visit([](const auto& d) { d.check(); }, dictionary);
+    check_layer(layer, std::visit([](const auto& d) { return d.name; }, dictionary));
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= slots.size()) slots.resize(slot + 1);
     slots[slot] = std::move(dictionary);
@@ -262,6 +273,7 @@ void BasicDictionarySet<Kinds...>::set_crosscoder(Crosscoder crosscoder) {
                        .problem = "describes a stream that another dictionary describes",
                        .got = "the stream before layer " + std::to_string(layer.value)}};
   }
+  check_layer(crosscoder.layers.back(), crosscoder.name);
   const auto last = static_cast<std::size_t>(crosscoder.layers.back().value);
   if (last >= across_.size()) across_.resize(last + 1);
   const auto features = crosscoder.d_sae();

@@ -40,6 +40,9 @@ struct ModelConfig {
   bool head_norms = false;        ///< q_gain, k_gain
   bool mlp_bias = false;
 
+  /// More than any model has, so that a file's absurd number is refused before it costs memory.
+  static constexpr std::int32_t most_layers = 1 << 16;
+
   /// How far back queries of a layer see; 0: no limit.
   [[nodiscard]] std::int64_t window(Layer layer) const {
     const auto slot = static_cast<std::size_t>(layer.value);
@@ -60,7 +63,7 @@ struct ModelConfig {
     // Far beyond any model, and small enough that no product of two overflows.
     constexpr std::int64_t few = 1 << 16;
     constexpr std::int64_t many = std::int64_t{1} << 31U;
-    size("n_layers", n_layers, few);
+    size("n_layers", n_layers, most_layers);
     size("d_model", d_model, many);
     size("n_heads", n_heads, few);
     size("n_key_value_heads", n_key_value_heads, few);

@@ -19,7 +19,7 @@ struct GateParts {
 /// m = x W_enc exp(r_mag) + b_mag. Since m is what the gate reads, scaled and moved, that is max(0, m) where
 /// m > b_mag - exp(r_mag) b_gate: a JumpReLU of m. Its encoder is the magnitude's, in memory of its own.
 /// weights  of the gated form, without b_enc
-/// throws   ShapeError
+/// throws   ShapeError;  ValueError for an r_mag beyond what exp can take
 /// source   Rajamanoharan et al. 2024, appendix on the JumpReLU form
 [[nodiscard]] inline SparseDictionary<activation::JumpRelu> from_gated(DictionaryWeights weights,
                                                                        const GateParts& parts) {
@@ -28,6 +28,7 @@ struct GateParts {
   }
   const auto scale = parts.r_mag.exp();
   weights.W_enc = widened(weights.W_enc).mul(scale);
+  check_finite(weights.W_enc, "W_enc exp(r_mag)", weights.name);
   weights.b_enc = parts.b_mag;
   return {std::move(weights), {parts.b_mag.sub(parts.b_gate.mul(scale))}};
 }

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -63,22 +64,33 @@ namespace circuit::detail {
   return d;
 }
 
-/// The same function, with decoder rows of norm 1 and activations multiplied by the norms they had. In memory of its
-/// own.
+/// The same function, with decoder rows of norm 1 and activations multiplied by the norms they had; rows of zeros stay
+/// so. In memory of its own.
+/// throws  as DictionaryWeights::check, since sizes that disagree could be broadcast
 inline void fold_decoder_norms(DictionaryWeights& weights) {
+  weights.check();
   const auto W_dec = widened(weights.W_dec);
   const auto norms = W_dec.square().sum(-1).sqrt();
   weights.W_enc = widened(weights.W_enc).mul(norms);
   weights.b_enc = weights.b_enc.mul(norms);
-  weights.W_dec = W_dec.div(norms.unsqueeze(-1));
+  weights.W_dec = W_dec.div(norms.add(norms.eq(0)).unsqueeze(-1));
   weights.W_dec_pages = {};
 }
 
-/// The same dictionary for inputs that have not been multiplied by `in`, and outputs that are not by `out`.
-inline void fold_scale(DictionaryWeights& weights, double in, double out) {
+/// Whether weights can be multiplied and divided by a number, which they hold as a float32 or a double.
+[[nodiscard]] inline bool is_scale(double number) {
+  return number >= std::numeric_limits<float>::min() && number <= std::numeric_limits<float>::max();
+}
+
+/// The same dictionary for inputs that have not been multiplied by `in`, and outputs that are not by `out`, which are
+/// scales.
+/// throws  ValueError  where that makes weights that are not finite
+inline void fold_scale(DictionaryWeights& weights, double in, double out, const std::filesystem::path& file = {}) {
   weights.W_enc = widened(weights.W_enc).mul(in);
   weights.W_dec = widened(weights.W_dec).div(out);
   weights.W_dec_pages = {};
+  check_finite(weights.W_enc, "W_enc with the activations' scale", file);
+  check_finite(weights.W_dec, "W_dec with the activations' scale", file);
   if (weights.b_in.defined()) weights.b_in = weights.b_in.div(in);
   if (weights.b_out.defined()) weights.b_out = weights.b_out.div(out);
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -40,13 +41,23 @@ namespace circuit::detail::llama_scope {
 [[nodiscard]] inline double scale(const nlohmann::json& config, const char* side, const std::filesystem::path& file) {
   const auto norms = require<nlohmann::json>(config, "dataset_average_activation_norm", file);
   const auto norm = require<double>(norms, side, file);
-  if (!std::isfinite(norm) || norm <= 0) {
-    throw ValueError{{.file = file,
-                      .tensor = std::string{"dataset_average_activation_norm."} + side,
-                      .expected = "a number over 0",
-                      .got = std::to_string(norm)}};
-  }
-  return std::sqrt(static_cast<double>(require<std::int64_t>(config, "d_model", file))) / norm;
+  const auto scale = std::sqrt(static_cast<double>(require<std::int64_t>(config, "d_model", file))) / norm;
+  if (is_scale(scale)) return scale;
+  throw ValueError{{.file = file,
+                    .tensor = std::string{"dataset_average_activation_norm."} + side,
+                    .expected = "a number over 0 that float32 can scale by",
+                    .got = short_dump(norms.at(side))}};
+}
+
+/// The threshold of all features, for activations that are not scaled.
+[[nodiscard]] inline double threshold(const nlohmann::json& config, double scale, const std::filesystem::path& file) {
+  constexpr auto key = "jump_relu_threshold";
+  const auto threshold = require<double>(config, key, file) * scale;
+  if (std::abs(threshold) <= std::numeric_limits<float>::max()) return threshold;
+  throw ValueError{{.file = file,
+                    .tensor = key,
+                    .expected = "a number that float32 holds, as it is and scaled",
+                    .got = short_dump(config.at(key))}};
 }
 
 }  // namespace circuit::detail::llama_scope
@@ -70,9 +81,8 @@ inline LoadedDictionary load_llama_scope(const std::filesystem::path& folder, co
     threshold = reader.read("log_jumprelu_threshold", 1).exp();
   } else {
     const auto scale = scope::scale(config, "in", config_file);
-    detail::fold_scale(weights, scale, scope::scale(config, "out", config_file));
-    threshold = make::full({weights.d_sae()}, require<double>(config, "jump_relu_threshold", config_file) * scale,
-                           weights.b_enc.options());
+    detail::fold_scale(weights, scale, scope::scale(config, "out", config_file), file.path());
+    threshold = make::full({weights.d_sae()}, scope::threshold(config, scale, config_file), weights.b_enc.options());
   }
   return {
       detail::assemble(std::move(weights), {activation::JumpRelu{std::move(threshold)}}, file.path(), folder.string()),

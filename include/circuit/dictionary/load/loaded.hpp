@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +14,7 @@
 #include "circuit/dictionary/sparse_dictionary.hpp"
 #include "circuit/io/tensor_file.hpp"
 #include "circuit/io/to_tensor.hpp"
+#include "circuit/model/config.hpp"
 #include "circuit/model/weights.hpp"
 
 namespace circuit {
@@ -53,13 +53,13 @@ struct LoadedDictionary {
 
 namespace circuit::detail {
 
-/// The layer and the rest of "blocks.3.attn.hook_z", or nothing for another text.
+/// The layer and the rest of "blocks.3.attn.hook_z", or nothing for another text or a layer that no model has.
 [[nodiscard]] inline std::optional<std::pair<Layer, std::string_view>> split_hook(std::string_view hook) {
   constexpr std::string_view start = "blocks.";
   if (!hook.starts_with(start)) return {};
   std::int32_t layer = -1;
   const auto [rest, status] = std::from_chars(hook.data() + start.size(), hook.data() + hook.size(), layer);
-  const bool counted = status == std::errc{} && layer >= 0 && layer < std::numeric_limits<std::int32_t>::max();
+  const bool counted = status == std::errc{} && layer >= 0 && layer < ModelConfig::most_layers;
   if (!counted || rest == hook.data() + hook.size() || *rest != '.') return {};
   return std::pair{Layer{layer}, hook.substr(static_cast<std::size_t>(rest - hook.data()) + 1)};
 }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <iterator>
@@ -227,8 +226,8 @@ inline void check_scaling_factor(const DictionaryReader& reader, const std::file
 /// throws  ConfigError  unless the scale that a configuration leaves open was given, and is a number over 0
 inline void fold_activation_scale(DictionaryWeights& weights, const DictionaryOptions& options,
                                   const std::filesystem::path& file) {
-  if (options.activation_scale && std::isfinite(*options.activation_scale) && *options.activation_scale > 0) {
-    return fold_scale(weights, *options.activation_scale, *options.activation_scale);
+  if (options.activation_scale && is_scale(*options.activation_scale)) {
+    return fold_scale(weights, *options.activation_scale, *options.activation_scale, weights.name);
   }
   throw ConfigError{{.file = file,
                      .tensor = "normalize_activations",
