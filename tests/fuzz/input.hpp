@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "circuit/core/error.hpp"
@@ -33,6 +34,15 @@ int read_or_refuse(Read&& read) {
     read();
   } catch (const circuit::Error&) {
   }
+  return 0;
+}
+
+/// The same of what can be used once it is read: using it throws nothing at all.
+template <class Read, class Use>
+int read_and_use(Read&& read, Use&& use) {
+  std::optional<decltype(read())> done;
+  read_or_refuse([&] { done.emplace(read()); });
+  if (done) use(*done);
   return 0;
 }
 
