@@ -34,7 +34,7 @@ inline ModelConfig HuggingFace<Gpt2>::config(const nlohmann::json& json, const s
   }
   ModelConfig c;
   c.n_layers = require<std::int64_t>(json, "n_layer", file);
-  c.d_model = require<std::int64_t>(json, "n_embd", file);
+  c.d_model = require<std::int32_t>(json, "n_embd", file);  // which leaves room for its multiples
   c.n_heads = c.n_key_value_heads = require<std::int64_t>(json, "n_head", file);
   c.d_vocab = require<std::int64_t>(json, "vocab_size", file);
   c.n_ctx = json.contains("n_positions") ? require<std::int64_t>(json, "n_positions", file)
