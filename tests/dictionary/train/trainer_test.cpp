@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "circuit/dictionary/train/checkpoint.hpp"
 #include "support.hpp"
@@ -238,11 +239,36 @@ TEST_CASE("a checkpoint that cannot be used says why, and changes nothing", "[ch
                                                              ContainsSubstring("[6, 12], got [6, 9]"));
   CHECK_THROWS_WITH(train::load_checkpoint(path, trainers, {{"k", "3"}}),
                     ContainsSubstring("other settings: expected 3, got 2"));
+  const auto before = training::tensors_of(trainers[0])["param.0"].clone();
+  const auto refused_with = [&](const std::string& name, const at::Tensor& value) {
+    const auto damaged = folder / "damaged.checkpoint";
+    const auto whole = open_safetensors(path);
+    std::vector<TensorView> views{to_view(name, value)};
+    for (const auto& view : whole.tensors()) {
+      if (view.name == name) continue;
+      // Other weights, so that it shows whether any was taken over.
+      views.push_back(view.name == "0.param.0" ? to_view(view.name, before.add(1)) : view);
+    }
+    write_safetensors(damaged, views, whole.metadata());
+    std::string told;
+    try {
+      static_cast<void>(train::load_checkpoint(damaged, trainers));
+    } catch (const Error& error) {
+      told = error.what();
+    }
+    CHECK(before.equal(training::tensors_of(trainers[0])["param.0"]));
+    return told;
+  };
+  CHECK_THAT(refused_with("count.row", at::full({}, 7.0, at::kFloat)), ContainsSubstring("count.row"));
+  for (const std::string name : {"0.step", "0.adam_steps"}) {
+    CHECK_THAT(refused_with(name, at::full({}, -1, at::kLong)), ContainsSubstring(name + "\": expected 0 to"));
+    CHECK_THAT(refused_with(name, at::full({}, std::numeric_limits<std::int64_t>::max(), at::kLong)),
+               ContainsSubstring(name));
+  }
   std::vector more{trainers[0], trainers[0]};
   CHECK_THROWS_AS(train::load_checkpoint(path, more), NameError);
   CHECK_THROWS_AS(train::load_checkpoint(folder / "missing", trainers), FileError);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-  const auto before = training::tensors_of(trainers[0])["param.0"].clone();
   CHECK_THROWS_AS(train::load_checkpoint(path, trainers), FormatError);
   CHECK(before.equal(training::tensors_of(trainers[0])["param.0"]));
 }

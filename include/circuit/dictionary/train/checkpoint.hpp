@@ -31,7 +31,7 @@ void save_checkpoint(const std::filesystem::path& path, std::vector<Trainer>& tr
 /// Reads such a file into trainers made with the same options; they then go on exactly as the ones that were saved.
 /// wanted   settings that the file must agree with
 /// throws   FileError, FormatError (a truncated file), ConfigError (other settings), NameError, ShapeError, DTypeError,
-///          before any trainer has changed
+///          ValueError (absurd numbers of steps), before any trainer has changed
 template <class Trainer>
 [[nodiscard]] Progress load_checkpoint(const std::filesystem::path& path, std::vector<Trainer>& trainers,
                                        const std::map<std::string, std::string>& wanted = {});
@@ -61,6 +61,17 @@ inline at::Tensor number_tensor(const at::Tensor& value) { return value; }
                       .got = at::toString(value.scalar_type())}};
   }
   return value;
+}
+
+/// throws  ValueError  for a number of steps that no run can have made
+inline void check_steps(const at::Tensor& value, const std::string& name, const TensorFile& file) {
+  constexpr std::int64_t most = std::int64_t{1} << 53U;  // which leaves room to count on
+  const auto steps = value.item<std::int64_t>();
+  if (steps >= 0 && steps <= most) return;
+  throw ValueError{{.file = file.path(),
+                    .tensor = name,
+                    .expected = "0 to " + std::to_string(most),
+                    .got = std::to_string(steps)}};
 }
 
 [[nodiscard]] inline std::string state_name(std::size_t trainer, const std::string& name) {
@@ -112,16 +123,9 @@ Progress load_checkpoint(const std::filesystem::path& path, std::vector<Trainer>
       trainers[i].visit_state([&](const std::string& name, auto& value) { use(detail::state_name(i, name), value); });
     }
   };
-  each([&](const std::string& name, auto& value) {  // all is looked at before anything changes
-    static_cast<void>(detail::stored(file, name, detail::number_tensor(value)));
-  });
-  each([&]<class T>(const std::string& name, T& value) {
+  each([&]<class T>(const std::string& name, T& value) {  // all is looked at before anything changes
     const auto from = detail::stored(file, name, detail::number_tensor(value));
-    if constexpr (std::same_as<T, double> || std::same_as<T, std::int64_t>) {
-      value = from.template item<T>();
-    } else {
-      value.copy_(from);
-    }
+    if constexpr (std::same_as<T, std::int64_t>) detail::check_steps(from, name, file);
   });
   Progress progress;
   constexpr std::string_view count = "count.";
@@ -134,6 +138,14 @@ Progress load_checkpoint(const std::filesystem::path& path, std::vector<Trainer>
   for (const auto& [name, value] : file.metadata()) {
     if (name.starts_with(setting)) progress.settings.emplace(name.substr(setting.size()), value);
   }
+  each([&]<class T>(const std::string& name, T& value) {
+    const auto from = detail::stored(file, name, detail::number_tensor(value));
+    if constexpr (std::same_as<T, double> || std::same_as<T, std::int64_t>) {
+      value = from.template item<T>();
+    } else {
+      value.copy_(from);
+    }
+  });
   return progress;
 }
 
