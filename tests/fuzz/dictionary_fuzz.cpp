@@ -4,6 +4,7 @@
 
 #include "circuit/core/make.hpp"
 #include "circuit/dictionary/load_listed.hpp"
+#include "circuit/model/load/llama.hpp"
 #include "folder.hpp"
 #include "input.hpp"
 
@@ -48,6 +49,23 @@ const std::vector<Layout>& layouts() {
       {"mlp.1.pt", {"mlp.1.pt"}},
       {"list.json", {"list.json", "own.safetensors", "sae/cfg.json", "sae/sae_weights.safetensors"}}};
   return all;
+}
+
+/// A model of two layers that reads through gains, for dictionaries that are placed by a model's sizes and weights.
+HookedTransformer<Llama> small_model(const Folder& folder) {
+  folder.write("config.json",
+               R"({"model_type": "llama", "hidden_size": 6, "num_attention_heads": 3, "num_key_value_heads": 3,
+                   "head_dim": 2, "num_hidden_layers": 2, "intermediate_size": 4, "vocab_size": 3, "rms_norm_eps": 1e-5,
+                   "max_position_embeddings": 8, "rope_theta": 1e4, "hidden_act": "silu", "tie_word_embeddings": true})");
+  std::string tensors = "#model.embed_tokens.weight F32 3 6\nmodel.norm.weight F32 6\n";
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    for (const std::string norm : {"input", "post_attention"}) tensors += layer + norm + "_layernorm.weight F32 6\n";
+    for (const std::string part : {"q", "k", "v", "o"}) tensors += layer + "self_attn." + part + "_proj.weight F32 6 6\n";
+    for (const std::string part : {"gate", "up"}) tensors += layer + "mlp." + part + "_proj.weight F32 4 6\n";
+    tensors += layer + "mlp.down_proj.weight F32 6 4\n";
+  }
+  folder.write("model.safetensors", safetensors_of(tensors));
+  return load_model<Llama>(folder.path());
 }
 
 at::Tensor input(std::vector<std::int64_t> shape, at::ScalarType dtype) {
@@ -97,6 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const Folder folder;
   if (size < 2) return 0;
   at::set_num_threads(1);
+  static const auto model = small_model(folder);
   const auto& layout = layouts()[(data[0] - 'A') % layouts().size()];
   DictionaryOptions options;
   if ((data[1] & 1U) != 0) options.dtype = at::kDouble;
@@ -109,11 +128,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto path = folder.path() / layout.path;
   const auto use_set = [](const DictionarySet& set) { use(set, /*layers=*/8); };
+  const auto fitting = [&](DictionarySet set) {
+    set.check(model.config(), model.processing(), options.dtype);
+    return set;
+  };
   if (layout.path == "list.json") {
+    read_and_use([&] { return fitting(dictionary::load_listed(path, model, options)); }, use_set);
     return read_and_use([&] { return dictionary::load_listed(path, options); }, use_set);
   }
   std::vector<Layer> streams{Layer{0}, Layer{1}};
   if ((data[1] & 4U) != 0) streams.push_back(Layer{3});
+  read_and_use([&] { return fitting(dictionary::load_set({path}, model, options)); }, use_set);
   read_and_use([&] { return dictionary::load_set({path}, options); }, use_set);
   read_and_use([&] { return load_crosscoder(path, streams, options); }, [](const Crosscoder& loaded) { use(loaded); });
   return read_and_use([&] { return dictionary::load(path, options); },
