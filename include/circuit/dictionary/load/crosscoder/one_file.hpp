@@ -131,6 +131,9 @@ inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc
     check_shape(weights.b_enc, {encoder.size(2)}, learned ? "encoder.bias" : "b_enc", file.path());
     check_shape(out.b_out, {count, d_model}, learned ? "decoder.bias" : "b_dec", file.path());
     fold(*by, encoder, weights.b_enc, decoder, out.b_out);
+    for (const auto& folded : {encoder, weights.b_enc, decoder, out.b_out}) {
+      check_finite(folded, "activation_global_scale and activation_mean, folded into the weights", file.path());
+    }
   } else {
     weights.W_dec_pages = file.pages(file.get(decoder_name));
   }
