@@ -1,15 +1,20 @@
 // How much of the model LEAP's circuit is: the metric with only its strongest nodes left and every other node at its
 // corrupt value, errors too, on the prompts that were searched and on others. Beside it the nodes that masks rank
 // first, those that change most, and random ones.
+//
+//   340_faithfulness [SEED]     of the random nodes (1)
 #include <circuit/evaluate/node_faithfulness.hpp>
 #include <circuit/leap.hpp>
 #include <circuit/report/table.hpp>
 #include <circuit/search/mask_attributions.hpp>
+#include <cstdint>
+#include <cstdlib>
 #include <iostream>
 
 using namespace circuit;
 
-int main() {
+int main(int argc, char** argv) {
+  const auto seed = static_cast<std::uint64_t>(argc > 1 ? std::atoi(argv[1]) : 1);
   const auto model = load_model<Gpt2>(CIRCUIT_EXAMPLE_DATA "/model");
   const auto dictionaries = load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders");
   const auto prompts = [&](std::size_t first, std::size_t size) {
@@ -39,8 +44,8 @@ int main() {
           return fixed(judge.curve(nodes, sizes).front().faithfulness, 2);
         };
         std::cout << fixed(100 * share, 0) << "%  " << at_size(ranked) << "  " << at_size(by_mask) << "  "
-                  << at_size(ranked_by_change(judge.changes())) << "  " << at_size(drawn_at_random(judge.changes(), 1))
-                  << '\n';
+                  << at_size(ranked_by_change(judge.changes())) << "  "
+                  << at_size(drawn_at_random(judge.changes(), seed)) << '\n';
       }
     }
   }

@@ -2,7 +2,8 @@
 // one template, drawn so that every name occurs in every role, and judged on pairs of the same names held out. The gates
 // start from what masks rank first, or are those of LEAP's circuit alone, which so becomes smaller.
 //
-//   341_prune_nodes [NAMES] [PROMPTS] [STEPS]     so many women and men (8), prompts to search (512), steps (400)
+//   341_prune_nodes [NAMES] [PROMPTS] [STEPS] [SEED]     so many women and men (8), prompts to search (512), steps (400);
+//                                                        another seed (0) draws other prompts, noise and random nodes
 #include <circuit/data/ioi.hpp>
 #include <circuit/evaluate/node_faithfulness.hpp>
 #include <circuit/leap.hpp>
@@ -20,8 +21,9 @@ using namespace circuit;
 namespace {
 
 /// Stories of the file ioi_BABA.json's template.
-ContrastBatch stories(const Tokenizer& tokenizer, std::size_t count, std::size_t names, data::Split pairs) {
-  data::Random random{pairs == data::Split::training ? 77U : 99U};
+ContrastBatch stories(const Tokenizer& tokenizer, std::size_t count, std::size_t names, data::Split pairs,
+                      std::uint64_t seed) {
+  data::Random random{(pairs == data::Split::training ? 77U : 99U) + 1000 * seed};
   auto story = train::demo_story;
   story.names = names;
   story.order = data::IoiOrder::baba;
@@ -57,17 +59,19 @@ int main(int argc, char** argv) {
   constexpr std::size_t batch_size = 32;
   constexpr std::size_t judged = 128;
   const auto names = number(1, 8);
+  const std::uint64_t seed = number(4, 0);
   const auto model = load_model<Gpt2>(CIRCUIT_EXAMPLE_DATA "/model");
   const auto dictionaries = load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders");
-  const auto searched = stories(model.tokenizer(), std::max(number(2, 512), judged), names, data::Split::training);
-  const auto held_out = stories(model.tokenizer(), judged, names, data::Split::held_out);
+  const auto searched = stories(model.tokenizer(), std::max(number(2, 512), judged), names, data::Split::training,
+                                seed);
+  const auto held_out = stories(model.tokenizer(), judged, names, data::Split::held_out, seed);
   std::vector<ContrastBatch> batches;
   for (std::size_t i = 0; i + batch_size <= searched.size(); i += batch_size) {
     batches.push_back(searched.slice(i, batch_size));
   }
   const auto metric_of = [](const ContrastBatch& batch) { return LogitDifference{batch}; };
   const auto masks = mask_attributions(model, dictionaries, batches, metric_of, {.steps = 6});
-  const NodePruning pruning{.steps = static_cast<std::int64_t>(number(3, 400))};
+  const NodePruning pruning{.steps = static_cast<std::int64_t>(number(3, 400)), .seed = seed};
   const auto pruned = in_order(pruning(model, dictionaries, batches, metric_of), ByValue{});
 
   const auto first = searched.slice(0, judged);
@@ -89,7 +93,7 @@ int main(int argc, char** argv) {
                 << "\nshare of nodes  pruned  LEAP, pruned  LEAP  by mask  by mask, signed  largest change  random\n";
       const std::vector<std::vector<Node>> rankings{pruned, leap_pruned, leap, in_order(masks),
                                                     in_order(masks, ByValue{}), ranked_by_change(judge.changes()),
-                                                    drawn_at_random(judge.changes(), 1)};
+                                                    drawn_at_random(judge.changes(), seed + 1)};
       for (const double share : {0.02, 0.05, 0.1, 0.2}) {
         const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};
         std::cout << fixed(100 * share, 0) << '%';

@@ -2,7 +2,7 @@
 // prompt's corrupt run to the clean one, through live patterns and norms. Beside them the same edges by their direct
 // share of the target alone, and in an order drawn by chance.
 //
-//   342_edge_faithfulness [PROMPTS] [THRESHOLD]     prompts to search and judge (16), on edges (0.001)
+//   342_edge_faithfulness [PROMPTS] [THRESHOLD] [SEED]     prompts to search and judge (16), on edges (0.001), of chance (1)
 #include <circuit/evaluate/edge_run.hpp>
 #include <circuit/evaluate/faithfulness.hpp>
 #include <circuit/leap.hpp>
@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
   const auto by_paths = Leap{.keep = above, .chain = chain::AllPaths{}}(model, dictionaries, batch, metric);
   const auto by_relp = Leap{.keep = above, .final_norm = gradient_rule::Relp{}}(model, dictionaries, batch, metric);
   auto shuffled = largest(by_gradient, Attribution::em);
-  std::mt19937_64 draw{1};
+  std::mt19937_64 draw{argc > 3 ? static_cast<std::uint64_t>(std::atoi(argv[3])) : 1};
   for (auto i = shuffled.size(); i > 1; --i) std::swap(shuffled[i - 1], shuffled[draw() % i]);
   const std::vector<std::pair<std::string, Ranked>> rankings{{"leap", largest(by_gradient, Attribution::em)},
                                                              {"leap, grown", grown(by_gradient)},
