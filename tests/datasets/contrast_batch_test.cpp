@@ -19,13 +19,13 @@ Tokenizer tokenizer_of(const std::vector<std::string>& words) {
   return train_bpe(WordCounts{}, options).tokenizer();
 }
 
-const Tokenizer& tokenizer() {
+const Tokenizer& ten_words() {
   static const Tokenizer made =
       tokenizer_of({"Then", " Ann", " Bob", " Cid", " and", " met", " gave", " to", " Dee", " Eve"});
   return made;
 }
 
-std::filesystem::path file_of(const std::string& json) {
+std::filesystem::path batch_file(const std::string& json) {
   const auto path = std::filesystem::temp_directory_path() / "circuit_contrast_batch_test.json";
   write_file(path, json);
   return path;
@@ -43,41 +43,41 @@ const std::string second = prompt("Then Cid and Bob met to", "Then Ann and Dee m
 }  // namespace
 
 TEST_CASE("a prompt file becomes token ids, roles shifted past the BOS") {
-  const auto batch = load_contrast_batch(file_of(roles + first + "," + second + "]}"), tokenizer());
+  const auto batch = load_contrast_batch(batch_file(roles + first + "," + second + "]}"), ten_words());
   CHECK(batch.size() == 2);
   CHECK(batch.length() == 7);
-  CHECK(batch.clean[0][0] == *tokenizer().bos_id());
+  CHECK(batch.clean[0][0] == *ten_words().bos_id());
   CHECK(batch.tokens[0] == std::vector<std::string>{"<|endoftext|>", "Then", " Ann", " and", " Bob", " met", " to"});
   CHECK(batch.role("IO") == Position{2});
   CHECK(batch.tokens[0][static_cast<std::size_t>(batch.role("IO").value)] == " Ann");
-  CHECK(batch.answers[1] == std::vector<TokenId>{tokenizer().single_token(" Cid")});
-  CHECK(batch.wrong_answers[1] == std::vector<TokenId>{tokenizer().single_token(" Bob")});
-  CHECK(batch.corrupt[1][2] == tokenizer().single_token(" Ann"));
+  CHECK(batch.answers[1] == std::vector<TokenId>{ten_words().single_token(" Cid")});
+  CHECK(batch.wrong_answers[1] == std::vector<TokenId>{ten_words().single_token(" Bob")});
+  CHECK(batch.corrupt[1][2] == ten_words().single_token(" Ann"));
 }
 
 TEST_CASE("without a BOS the roles are the file's") {
-  const auto batch = load_contrast_batch(file_of(roles + first + "]}"), tokenizer(), {.bos = Bos::none});
+  const auto batch = load_contrast_batch(batch_file(roles + first + "]}"), ten_words(), {.bos = Bos::none});
   CHECK(batch.length() == 6);
   CHECK(batch.role("IO") == Position{1});
 }
 
 TEST_CASE("first and size choose prompts") {
-  const auto path = file_of(roles + first + "," + second + "]}");
-  const auto batch = load_contrast_batch(path, tokenizer(), {.first = 1, .size = 1});
+  const auto path = batch_file(roles + first + "," + second + "]}");
+  const auto batch = load_contrast_batch(path, ten_words(), {.first = 1, .size = 1});
   CHECK(batch.size() == 1);
   CHECK(batch.tokens[0][2] == " Cid");
-  CHECK_THROWS_AS(load_contrast_batch(path, tokenizer(), {.first = 1, .size = 2}), IndexError);
-  CHECK_THROWS_AS(load_contrast_batch(path, tokenizer(), {.first = 2}), IndexError);
+  CHECK_THROWS_AS(load_contrast_batch(path, ten_words(), {.first = 1, .size = 2}), IndexError);
+  CHECK_THROWS_AS(load_contrast_batch(path, ten_words(), {.first = 2}), IndexError);
 }
 
 TEST_CASE("an unknown role lists the roles there are") {
-  const auto batch = load_contrast_batch(file_of(roles + first + "]}"), tokenizer());
+  const auto batch = load_contrast_batch(batch_file(roles + first + "]}"), ten_words());
   CHECK_THROWS_AS(batch.role("S3"), NameError);
   CHECK_THROWS_WITH(batch.role("S3"), circuit_test::ContainsSubstring("IO, S1, S2, end"));
 }
 
 TEST_CASE("a slice keeps roles and prompts, and refuses what is not there") {
-  const auto batch = load_contrast_batch(file_of(roles + first + "," + second + "]}"), tokenizer());
+  const auto batch = load_contrast_batch(batch_file(roles + first + "," + second + "]}"), ten_words());
   const auto part = batch.slice(1, 1);
   REQUIRE(part.size() == 1);
   CHECK(part.clean[0] == batch.clean[1]);
@@ -88,7 +88,7 @@ TEST_CASE("a slice keeps roles and prompts, and refuses what is not there") {
 }
 
 TEST_CASE("bad prompt files are refused with file and prompt") {
-  const auto load = [](const std::string& json) { return load_contrast_batch(file_of(json), tokenizer()); };
+  const auto load = [](const std::string& json) { return load_contrast_batch(batch_file(json), ten_words()); };
   SECTION("no prompts") { CHECK_THROWS_AS(load(roles + "]}"), ValueError); }
   SECTION("lengths differ between prompts") {
     CHECK_THROWS_AS(load(roles + first + "," + prompt("Then Ann and Bob to", "Then Cid and Dee to", " Ann") + "]}"),
@@ -120,7 +120,7 @@ TEST_CASE("bad prompt files are refused with file and prompt") {
   SECTION("prompts that are no list") { CHECK_THROWS_AS(load(R"({"word_idxs":{},"prompts":{}})"), FormatError); }
   SECTION("roles that are no object") { CHECK_THROWS_AS(load(R"({"word_idxs":[],"prompts":[]})"), Error); }
   SECTION("not JSON") { CHECK_THROWS_AS(load("prompts"), FormatError); }
-  SECTION("no file") { CHECK_THROWS_AS(load_contrast_batch("/nowhere/prompts.json", tokenizer()), FileError); }
+  SECTION("no file") { CHECK_THROWS_AS(load_contrast_batch("/nowhere/prompts.json", ten_words()), FileError); }
 }
 
 TEST_CASE("a file of token ids needs no tokenizer") {
@@ -137,8 +137,8 @@ TEST_CASE("a file of token ids needs no tokenizer") {
 
 TEST_CASE("negative token ids are refused") {
   CHECK_THROWS_AS(
-      load_contrast_batch_ids(
-          file_of(R"({"word_idxs":{},"prompts":[{"clean":[1,-2],"corrupt":[1,2],"answers":[3],"wrong_answers":[]}]})")),
+      load_contrast_batch_ids(batch_file(
+          R"({"word_idxs":{},"prompts":[{"clean":[1,-2],"corrupt":[1,2],"answers":[3],"wrong_answers":[]}]})")),
       IndexError);
 }
 
@@ -170,7 +170,7 @@ TEST_CASE("generated prompts make the same batch directly and through a file") {
   CHECK(direct.role("S1") == Position{3});
 
   SECTION("but not when a word is several tokens") {
-    CHECK_THROWS_AS(make_contrast_batch(prompts, tokenizer()), ValueError);
+    CHECK_THROWS_AS(make_contrast_batch(prompts, ten_words()), ValueError);
   }
   SECTION("nor when the roles differ") {
     prompts[1].roles["S2"] = 0;

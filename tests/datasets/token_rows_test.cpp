@@ -17,12 +17,12 @@ using Rows = std::vector<std::vector<std::int32_t>>;
 namespace {
 
 /// Bytes, and a BOS.
-const Tokenizer& tokenizer() {
+const Tokenizer& bytes_only() {
   static const Tokenizer made = train_bpe(WordCounts{}, BpeTrainingOptions{}).tokenizer();
   return made;
 }
 
-std::string text_of(const std::vector<std::int32_t>& row) { return tokenizer().decode(row); }
+std::string text_of(const std::vector<std::int32_t>& row) { return bytes_only().decode(row); }
 
 Rows sorted(Rows rows) {
   std::sort(rows.begin(), rows.end());
@@ -32,7 +32,7 @@ Rows sorted(Rows rows) {
 }  // namespace
 
 TEST_CASE("packed rows are the text, cut where they are full") {
-  TextRows rows{tokenizer(), "abcdefghij", {.length = 3, .bos = Bos::none}};
+  TextRows rows{bytes_only(), "abcdefghij", {.length = 3, .bos = Bos::none}};
   CHECK(rows.size() == 3);
   CHECK(rows.tokens() == 9);
   std::vector<std::string> texts;
@@ -42,12 +42,12 @@ TEST_CASE("packed rows are the text, cut where they are full") {
 }
 
 TEST_CASE("a row per line, each behind a BOS, long ones cut off") {
-  REQUIRE(tokenizer().bos_id());
-  TextRows rows{tokenizer(), "one\n\nthree\nx", {.length = 4, .cut = Cut::lines}};
+  REQUIRE(bytes_only().bos_id());
+  TextRows rows{bytes_only(), "one\n\nthree\nx", {.length = 4, .cut = Cut::lines}};
   CHECK(rows.size() == 3);
   std::vector<std::string> texts;
   for (const auto& row : rows.rows(0, 3)) {
-    CHECK(row.front() == *tokenizer().bos_id());
+    CHECK(row.front() == *bytes_only().bos_id());
     texts.push_back(text_of({row.begin() + 1, row.end()}));
   }
   std::sort(texts.begin(), texts.end());
@@ -57,20 +57,20 @@ TEST_CASE("a row per line, each behind a BOS, long ones cut off") {
 TEST_CASE("every time through, each row comes once, in another order, from wherever one begins to read") {
   std::string text;
   for (char c = 'a'; c <= 'z'; ++c) text += std::string(2, c) + '\n';
-  TextRows rows{tokenizer(), text, {.length = 8, .cut = Cut::lines}};
+  TextRows rows{bytes_only(), text, {.length = 8, .cut = Cut::lines}};
   const auto first = rows.rows(0, 26);
   const auto second = rows.rows(26, 26);
   CHECK(first != second);
   CHECK(sorted(first) == sorted(second));
-  TextRows again{tokenizer(), text, {.length = 8, .cut = Cut::lines}};
+  TextRows again{bytes_only(), text, {.length = 8, .cut = Cut::lines}};
   const auto middle = again.rows(20, 12);
   for (std::size_t i = 0; i < 12; ++i) CHECK(middle[i] == (i < 6 ? first[20 + i] : second[i - 6]));
-  TextRows other{tokenizer(), text, {.length = 8, .cut = Cut::lines, .seed = 2}};
+  TextRows other{bytes_only(), text, {.length = 8, .cut = Cut::lines, .seed = 2}};
   CHECK(other.rows(0, 26) != first);
 }
 
 TEST_CASE("rows held out do not come back") {
-  TextRows rows{tokenizer(), "a\nb\nc\nd\ne\nf\n", {.length = 4, .cut = Cut::lines}};
+  TextRows rows{bytes_only(), "a\nb\nc\nd\ne\nf\n", {.length = 4, .cut = Cut::lines}};
   const auto held_out = rows.hold_out(2);
   CHECK(held_out.size() == 2);
   CHECK(rows.size() == 4);
@@ -106,20 +106,20 @@ TEST_CASE("sources in turn give each its own rows, from wherever one begins to r
 }
 
 TEST_CASE("texts that give no rows are one clear error") {
-  CHECK_THROWS_WITH((TextRows{tokenizer(), "", {.length = 3}}), ContainsSubstring("\"text\": is too short"));
-  CHECK_THROWS_AS((TextRows{tokenizer(), "ab", {.length = 9}}), ValueError);
-  CHECK_THROWS_AS((TextRows{tokenizer(), "\n\n", {.length = 9, .cut = Cut::lines}}), ValueError);
-  CHECK_THROWS_AS((TextRows{tokenizer(), "abcd", {.length = 1}}), ValueError);
-  CHECK_THROWS_AS((TextRows{tokenizer(), "\xff\xfe abcd", {.length = 3}}), ValueError);
+  CHECK_THROWS_WITH((TextRows{bytes_only(), "", {.length = 3}}), ContainsSubstring("\"text\": is too short"));
+  CHECK_THROWS_AS((TextRows{bytes_only(), "ab", {.length = 9}}), ValueError);
+  CHECK_THROWS_AS((TextRows{bytes_only(), "\n\n", {.length = 9, .cut = Cut::lines}}), ValueError);
+  CHECK_THROWS_AS((TextRows{bytes_only(), "abcd", {.length = 1}}), ValueError);
+  CHECK_THROWS_AS((TextRows{bytes_only(), "\xff\xfe abcd", {.length = 3}}), ValueError);
   const std::vector<std::filesystem::path> missing{"no/such/text"};
-  CHECK_THROWS_AS((TextRows{tokenizer(), missing, {.length = 3}}), FileError);
+  CHECK_THROWS_AS((TextRows{bytes_only(), missing, {.length = 3}}), FileError);
 }
 
 TEST_CASE("task rows are the same at every reading, and no two alike") {
-  const data::TaskRows rows{tokenizer(), {.length = 60}};
+  const data::TaskRows rows{bytes_only(), {.length = 60}};
   const auto ten = rows.rows(0, 10);
   CHECK(rows.rows(4, 1).front() == ten[4]);
   for (std::size_t i = 1; i < ten.size(); ++i) CHECK(ten[i] != ten[0]);
   for (const auto& row : ten) CHECK(row.size() <= 60);
-  CHECK(data::TaskRows{tokenizer(), {.length = 60, .seed = 2}}.rows(0, 10) != ten);
+  CHECK(data::TaskRows{bytes_only(), {.length = 60, .seed = 2}}.rows(0, 10) != ten);
 }

@@ -23,12 +23,12 @@ namespace {
 
 constexpr std::int64_t d_in = 64;
 
-struct Tensors {
+struct Stored {
   at::Tensor W_enc, b_enc, W_dec, b_dec, b_dec_out, threshold;
 };
 
 /// About one feature in eight is active.
-Tensors random(std::int64_t features, at::ScalarType dtype) {
+Stored random(std::int64_t features, at::ScalarType dtype) {
   return {at::randn({d_in, features}).div(8).to(dtype),
           at::full({features}, -1.2).to(dtype),
           at::randn({features, d_in}).to(dtype),
@@ -38,7 +38,7 @@ Tensors random(std::int64_t features, at::ScalarType dtype) {
 }
 
 /// The encoder row by row, as SAELens has it.
-fs::path write_by_input(const Folder& folder, const Tensors& t) {
+fs::path write_by_input(const Folder& folder, const Stored& t) {
   const auto file = folder.path / "transcoder.safetensors";
   write_safetensors(
       file, std::vector<TensorView>{to_view("W_enc", t.W_enc), to_view("b_enc", t.b_enc), to_view("W_dec", t.W_dec),
@@ -46,7 +46,7 @@ fs::path write_by_input(const Folder& folder, const Tensors& t) {
   return file;
 }
 /// The encoder feature by feature, as circuit-tracer has it.
-fs::path write_by_feature(const Folder& folder, const Tensors& t) {
+fs::path write_by_feature(const Folder& folder, const Stored& t) {
   const auto file = folder.path / "layer_0.safetensors";
   std::ofstream{folder.path / "config.yaml"} << "model_kind: transcoder_set\nmodel_name: none\n"
                                                 "feature_input_hook: ln2.hook_normalized\n"

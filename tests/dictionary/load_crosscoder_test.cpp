@@ -32,25 +32,25 @@ void compare(const Crosscoder& across, const fs::path& folder) {
   REQUIRE(active.size() == acts.ne(0).sum().item<std::int64_t>());
 }
 
-using Tensors = std::map<std::string, at::Tensor>;
+using CrosscoderTensors = std::map<std::string, at::Tensor>;
 
-void write(const fs::path& path, const Tensors& tensors) {
+void write_tensors(const fs::path& path, const CrosscoderTensors& tensors) {
   std::vector<TensorView> views;
   for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
   write_safetensors(path, views);
 }
 
-at::Tensor counted(std::vector<std::int64_t> shape) {
+at::Tensor sines(std::vector<std::int64_t> shape) {
   std::int64_t size = 1;
   for (const auto s : shape) size *= s;
   return at::arange(size, at::kDouble).mul(0.37).sin().view(shape).to(at::kFloat);
 }
 
-Tensors learned() {
-  return {{"encoder.weight", counted({2, 4, 5})},
-          {"encoder.bias", counted({5})},
-          {"decoder.weight", counted({2, 5, 4})},
-          {"decoder.bias", counted({2, 4})}};
+CrosscoderTensors learned() {
+  return {{"encoder.weight", sines({2, 4, 5})},
+          {"encoder.bias", sines({5})},
+          {"decoder.weight", sines({2, 5, 4})},
+          {"decoder.bias", sines({2, 4})}};
 }
 
 }  // namespace
@@ -84,16 +84,16 @@ TEST_CASE("features of Gemma Scope 2 that write before their layer do so") {
   const auto path = folder.path / "layer_2_5_width_10_l0_small";
   fs::create_directories(path);
   for (int own = 0; own < 2; ++own) {
-    write(path / ("params_layer_" + std::to_string(own) + ".safetensors"), {{"w_enc", counted({4, 5})},
-                                                                           {"b_enc", counted({5})},
-                                                                           {"w_dec", counted({5, 2, 4})},
-                                                                           {"b_dec", counted({4})},
-                                                                           {"threshold", counted({5})}});
+    write_tensors(path / ("params_layer_" + std::to_string(own) + ".safetensors"), {{"w_enc", sines({4, 5})},
+                                                                                    {"b_enc", sines({5})},
+                                                                                    {"w_dec", sines({5, 2, 4})},
+                                                                                    {"b_dec", sines({4})},
+                                                                                    {"threshold", sines({5})}});
   }
   const auto across = load_crosscoder(path);
   REQUIRE(across.parts[1].writes == std::vector{Layer{3}, Layer{6}});
-  REQUIRE_CLOSE(across.decoder(Layer{3}).narrow(0, 5, 5), counted({5, 2, 4}).select(1, 0), 0.0);
-  write(path / "params_layer_2.safetensors", learned());
+  REQUIRE_CLOSE(across.decoder(Layer{3}).narrow(0, 5, 5), sines({5, 2, 4}).select(1, 0), 0.0);
+  write_tensors(path / "params_layer_2.safetensors", learned());
   REQUIRE_THROWS_WITH(load_crosscoder(path), ContainsSubstring("more files than layers"));
   REQUIRE_THROWS_WITH(dictionary::load(data() / "gemma_scope_2/crosscoder/layer_0_1_3_width_30_l0_small" /
                                        "params_layer_1.safetensors"),
@@ -107,44 +107,44 @@ TEST_CASE("crosscoders that are none are one clear error") {
   const auto with = [&](const std::string& name, at::Tensor tensor) {
     auto tensors = learned();
     tensors[name] = std::move(tensor);
-    write(path, tensors);
+    write_tensors(path, tensors);
     return [&] { static_cast<void>(load_crosscoder(path, two)); };
   };
-  REQUIRE_NOTHROW(with("encoder.bias", counted({5}))());
+  REQUIRE_NOTHROW(with("encoder.bias", sines({5}))());
   REQUIRE_THROWS_WITH(load_crosscoder(path), ContainsSubstring("does not say which layers"));
   REQUIRE_THROWS_AS(load_crosscoder(path, {Layer{0}}), ShapeError);
   REQUIRE_THROWS_AS(load_crosscoder(path, {Layer{3}, Layer{0}}), ConfigError);
-  REQUIRE_THROWS_AS(with("encoder.weight", counted({2, 4}))(), ShapeError);
-  REQUIRE_THROWS_AS(with("decoder.weight", counted({2, 4, 5}))(), ShapeError);
-  REQUIRE_THROWS_AS(with("decoder.bias", counted({2, 5}))(), ShapeError);
-  REQUIRE_THROWS_AS(with("encoder.bias", counted({4}))(), ShapeError);
-  REQUIRE_THROWS_AS(with("encoder.bias", counted({5}).mul(0).div(0))(), ValueError);
-  REQUIRE_THROWS_WITH(with("threshold", counted({1}))(), ContainsSubstring("only crosscoders with a ReLU"));
+  REQUIRE_THROWS_AS(with("encoder.weight", sines({2, 4}))(), ShapeError);
+  REQUIRE_THROWS_AS(with("decoder.weight", sines({2, 4, 5}))(), ShapeError);
+  REQUIRE_THROWS_AS(with("decoder.bias", sines({2, 5}))(), ShapeError);
+  REQUIRE_THROWS_AS(with("encoder.bias", sines({4}))(), ShapeError);
+  REQUIRE_THROWS_AS(with("encoder.bias", sines({5}).mul(0).div(0))(), ValueError);
+  REQUIRE_THROWS_WITH(with("threshold", sines({1}))(), ContainsSubstring("only crosscoders with a ReLU"));
   REQUIRE_THROWS_WITH(with("k", at::full({}, 3, at::kLong))(), ContainsSubstring("\"k\""));
   const auto normalized = [&](const at::Tensor& mean, const at::Tensor& scale) {
     auto tensors = learned();
     tensors["activation_mean"] = mean;
-    tensors["activation_std"] = counted({2, 4});
+    tensors["activation_std"] = sines({2, 4});
     tensors["activation_global_scale"] = scale;
-    write(path, tensors);
+    write_tensors(path, tensors);
     return [&] { return load_crosscoder(path, two); };
   };
   const auto ones = at::full({2}, 1.0, at::kFloat);
-  REQUIRE_NOTHROW(normalized(counted({2, 4}), ones)());
+  REQUIRE_NOTHROW(normalized(sines({2, 4}), ones)());
   const auto one = at::full({}, 2.0, at::kFloat);  // for all layers, as earlier versions have it
-  const auto x = counted({3, 2, 4});
-  REQUIRE_CLOSE(normalized(counted({2, 4}), one)().reconstruct(x),
-                normalized(counted({2, 4}), ones.mul(2))().reconstruct(x), 0.0);
+  const auto x = sines({3, 2, 4});
+  REQUIRE_CLOSE(normalized(sines({2, 4}), one)().reconstruct(x),
+                normalized(sines({2, 4}), ones.mul(2))().reconstruct(x), 0.0);
   const auto none = at::full({2, 4}, std::nan(""), at::kFloat);
-  REQUIRE_CLOSE(normalized(none, ones.mul(7))().parts[0].dictionary.W_enc, counted({2, 4, 5}).view({8, 5}), 0.0);
-  REQUIRE_THROWS_AS(normalized(counted({2, 3}), ones)(), ShapeError);
-  REQUIRE_THROWS_AS(normalized(counted({2, 4}), at::full({3}, 1.0, at::kFloat))(), ShapeError);
-  REQUIRE_THROWS_AS(normalized(counted({2, 4}), ones.sub(1))(), ValueError);
+  REQUIRE_CLOSE(normalized(none, ones.mul(7))().parts[0].dictionary.W_enc, sines({2, 4, 5}).view({8, 5}), 0.0);
+  REQUIRE_THROWS_AS(normalized(sines({2, 3}), ones)(), ShapeError);
+  REQUIRE_THROWS_AS(normalized(sines({2, 4}), at::full({3}, 1.0, at::kFloat))(), ShapeError);
+  REQUIRE_THROWS_AS(normalized(sines({2, 4}), ones.sub(1))(), ValueError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path), ConfigError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path / "none.pt", two), FileError);
   auto tensors = learned();
   tensors.erase("decoder.bias");
-  write(path, tensors);
+  write_tensors(path, tensors);
   REQUIRE_THROWS_AS(load_crosscoder(path, two), NameError);
 }
 
@@ -156,14 +156,15 @@ TEST_CASE("a BatchTopK crosscoder holds activations times the norms of their row
   tensors["decoder.weight"].select(1, 2).zero_();  // a feature that writes nothing
   tensors["k"] = at::full({}, 3, at::kLong);
   const auto W_dec = tensors.at("decoder.weight");
-  const auto x = counted({7, 2, 4});
-  const auto pre = x.reshape({7, 8}).matmul(tensors.at("encoder.weight").reshape({8, 5})).add(tensors.at("encoder.bias"));
+  const auto x = sines({7, 2, 4});
+  const auto pre =
+      x.reshape({7, 8}).matmul(tensors.at("encoder.weight").reshape({8, 5})).add(tensors.at("encoder.bias"));
   const auto acts = pre.relu();
   const auto expect = [&](std::int64_t id, double threshold, const at::Tensor& norms) {
     INFO("code_normalization_id " << id << " threshold " << threshold);
     tensors["code_normalization_id"] = at::full({}, id, at::kLong);
     tensors["threshold"] = at::full({}, threshold, at::kFloat);
-    write(path, tensors);
+    write_tensors(path, tensors);
     const auto expected = acts.mul(acts.mul(norms).gt(threshold).to(at::kFloat));
     REQUIRE_CLOSE(load_crosscoder(path, two).encode(x), expected, 1e-6);
     return expected.ne(acts).any().item<bool>();
@@ -172,23 +173,23 @@ TEST_CASE("a BatchTopK crosscoder holds activations times the norms of their row
   REQUIRE(expect(1, 0.9, norms.sqrt().sum(0)));
   REQUIRE(expect(2, 0.9, norms.sum(0).sqrt()));
   REQUIRE(expect(4, 0.9, at::full({5}, 1.0, at::kFloat)));
-  REQUIRE(expect(1, 0.0, norms.sqrt().sum(0)));          // the feature without rows is over no threshold of 0
+  REQUIRE(expect(1, 0.0, norms.sqrt().sum(0)));         // the feature without rows is over no threshold of 0
   REQUIRE_FALSE(expect(1, -1.0, norms.sqrt().sum(0)));  // as before a threshold was learned
   tensors.erase("code_normalization_id");
-  write(path, tensors);
+  write_tensors(path, tensors);
   REQUIRE_CLOSE(load_crosscoder(path, two).encode(x), acts, 1e-6);
 
   const auto refused = [&](const std::string& name, at::Tensor tensor) {
     auto changed = tensors;
     changed[name] = std::move(tensor);
-    write(path, changed);
+    write_tensors(path, changed);
     return said<Error>([&] { (void)load_crosscoder(path, two); });
   };
   const auto id = [](std::int64_t value) { return at::full({}, value, at::kLong); };
   REQUIRE_THAT(refused("code_normalization_id", id(3)), ContainsSubstring("MIXED"));
   REQUIRE_THAT(refused("code_normalization_id", id(5)), ContainsSubstring("DECOUPLED"));
   REQUIRE_THAT(refused("code_normalization_id", id(9)), ContainsSubstring("not known"));
-  REQUIRE_THAT(refused("threshold", counted({2})), ContainsSubstring("\"threshold\": expected [5], got [2]"));
+  REQUIRE_THAT(refused("threshold", sines({2})), ContainsSubstring("\"threshold\": expected [5], got [2]"));
   REQUIRE_THAT(refused("threshold", at::full({}, std::nan(""), at::kFloat)), ContainsSubstring("threshold"));
 }
 
@@ -208,7 +209,8 @@ TEST_CASE("crosscoders are recognised, said by name, and placed in a set") {
     const auto found = dictionary::recognise(data() / file);
     REQUIRE(found.format == Format::crosscoder);
     REQUIRE(found.path.extension() == ".pt");
-    REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(data() / file); }), ContainsSubstring("is a crosscoder"));
+    REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(data() / file); }),
+                 ContainsSubstring("is a crosscoder"));
     REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load_set({data() / file}); }),
                  ContainsSubstring("does not say which layers"));
   }
@@ -235,7 +237,8 @@ TEST_CASE("a folder of Gemma Scope 2 is a crosscoder of the layers and hooks tha
   hooks(stream, stream);
   REQUIRE(load_crosscoder(path).layers == std::vector{Layer{3}, Layer{6}, Layer{8}});
   REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_crosscoder);
-  for (const auto* other : {"model.layers.{2,5,7}.mlp.output", "model.layers.{2,5,7}.self_attn.o_proj.input", "lm_head"}) {
+  for (const auto* other :
+       {"model.layers.{2,5,7}.mlp.output", "model.layers.{2,5,7}.self_attn.o_proj.input", "lm_head"}) {
     hooks(stream, other);
     REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load_set({path}); }), ContainsSubstring(other));
     hooks(other, stream);
@@ -267,7 +270,7 @@ TEST_CASE("a list may name crosscoders, and the hooks of those whose files do no
   const auto refused = [&](const nlohmann::json& entry) { return said<Error>([&] { (void)placed(entry); }); };
   fs::copy(data() / "learned", folder.path / "learned");
   fs::copy(scope_folder(), folder.path / "layer_0_1_3", fs::copy_options::recursive);
-  write(folder.path / "two.safetensors", learned());
+  write_tensors(folder.path / "two.safetensors", learned());
   const nlohmann::json three{"blocks.1.hook_resid_pre", "blocks.2.hook_resid_post", "blocks.5.hook_resid_pre"};
   for (const auto* path : {"learned", "learned/ae.pt"}) {
     const auto set = placed({{"path", path}, {"reads", three}});
@@ -280,8 +283,10 @@ TEST_CASE("a list may name crosscoders, and the hooks of those whose files do no
   REQUIRE(placed({{"path", "two.safetensors"}, {"reads", two}}).crosscoder(Layer{2}) != nullptr);
 
   REQUIRE_THAT(refused({{"path", "learned"}}), ContainsSubstring("does not say which layers"));
-  REQUIRE_THAT(refused({{"path", "layer_0_1_3"}, {"reads", three}}), ContainsSubstring("other layers by its own files"));
-  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", three}, {"writes", own}}), ContainsSubstring("describes what it reads"));
+  REQUIRE_THAT(refused({{"path", "layer_0_1_3"}, {"reads", three}}),
+               ContainsSubstring("other layers by its own files"));
+  REQUIRE_THAT(refused({{"path", "learned"}, {"reads", three}, {"writes", own}}),
+               ContainsSubstring("describes what it reads"));
   REQUIRE_THAT(refused({{"path", "learned"}, {"reads", "blocks.1.hook_resid_pre"}}), ContainsSubstring("a list"));
   REQUIRE_THAT(refused({{"path", "learned"}, {"reads", {"blocks.1.hook_mlp_out", "blocks.2.hook_mlp_out"}}}),
                ContainsSubstring("got blocks.1.hook_mlp_out"));
@@ -294,11 +299,11 @@ TEST_CASE("a folder of Gemma Scope 2's cross-layer transcoder is all of its laye
   const auto path = folder.path / "clt" / "width_1k";
   fs::create_directories(path);
   for (int l = 0; l < 3; ++l) {
-    write(path / ("params_layer_" + std::to_string(l) + ".safetensors"), {{"w_enc", counted({4, 5})},
-                                                                         {"b_enc", counted({5})},
-                                                                         {"w_dec", counted({5, 3, 4})},
-                                                                         {"b_dec", counted({4})},
-                                                                         {"threshold", counted({5})}});
+    write_tensors(path / ("params_layer_" + std::to_string(l) + ".safetensors"), {{"w_enc", sines({4, 5})},
+                                                                                  {"b_enc", sines({5})},
+                                                                                  {"w_dec", sines({5, 3, 4})},
+                                                                                  {"b_dec", sines({4})},
+                                                                                  {"threshold", sines({5})}});
   }
   REQUIRE(dictionary::recognise(path).format == dictionary::Format::gemma_scope_set);
   REQUIRE_THROWS_AS(dictionary::load(path), ConfigError);

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr auto normalized = "blocks.0.ln2.hook_normalized";
+constexpr auto first_normalized = "blocks.0.ln2.hook_normalized";
 
 fs::path golden(const std::string& name) { return fs::path{CIRCUIT_TEST_DATA} / "dictionaries" / name; }
 
@@ -47,8 +47,9 @@ struct Listed {
 
 TEST_CASE("a list places dictionaries by what their files say, or by what it says itself") {
   const Listed listed;
-  const auto set = listed.load(
-      {{{"path", "mlp"}}, {{"path", "own.safetensors"}, {"reads", normalized}, {"writes", "blocks.0.hook_mlp_out"}}});
+  const auto set =
+      listed.load({{{"path", "mlp"}},
+                   {{"path", "own.safetensors"}, {"reads", first_normalized}, {"writes", "blocks.0.hook_mlp_out"}}});
   REQUIRE(set.mlp(Layer{1})->has_skip());
   REQUIRE(set.mlp(Layer{0})->d_sae() == 9);
   REQUIRE_FALSE(set.mlp(Layer{0})->b_in.is_same(set.mlp(Layer{0})->b_out));  // a transcoder
@@ -59,9 +60,7 @@ TEST_CASE("a list places dictionaries by what their files say, or by what it say
 
 TEST_CASE("SAEs of the residual stream are placed before the layer behind them") {
   const Listed listed;
-  const auto entry = [](const char* hook) {
-    return nlohmann::json{{"path", "own.safetensors"}, {"reads", hook}};
-  };
+  const auto entry = [](const char* hook) { return nlohmann::json{{"path", "own.safetensors"}, {"reads", hook}}; };
   const auto set = listed.load({entry("blocks.0.hook_resid_pre"), entry("blocks.2.hook_resid_post")});
   for (std::int32_t l = 0; l < 4; ++l) REQUIRE((set.stream(Layer{l}) != nullptr) == (l == 0 || l == 3));
   REQUIRE_THAT(listed.refused({entry("blocks.1.hook_resid_pre"), entry("blocks.0.hook_resid_post")}),
@@ -91,9 +90,9 @@ TEST_CASE("lists that cannot be followed are refused by name") {
   const Listed listed;
   REQUIRE_THAT(listed.refused({{{"path", "own.safetensors"}}}), ContainsSubstring("reads"));
   REQUIRE_THAT(listed.refused({{{"path", "nowhere"}}}), ContainsSubstring("nowhere"));
-  REQUIRE_THAT(listed.refused({{{"reads", normalized}}}), ContainsSubstring("path"));
+  REQUIRE_THAT(listed.refused({{{"reads", first_normalized}}}), ContainsSubstring("path"));
   REQUIRE_THAT(listed.refused({{{"path", "mlp"}}, {{"path", "mlp"}}}), ContainsSubstring("two dictionaries"));
-  REQUIRE_THAT(listed.refused({{{"path", "mlp"}, {"reads", normalized}, {"writes", "blocks.0.hook_mlp_out"}}}),
+  REQUIRE_THAT(listed.refused({{{"path", "mlp"}, {"reads", first_normalized}, {"writes", "blocks.0.hook_mlp_out"}}}),
                ContainsSubstring("sits elsewhere"));
   REQUIRE_THAT(listed.refused({{{"path", "own.safetensors"}, {"reads", "blocks.0.hook_resid_mid"}}}),
                ContainsSubstring("no place"));

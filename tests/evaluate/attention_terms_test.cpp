@@ -15,7 +15,7 @@ using namespace circuit;
 namespace {
 
 template <class A>
-struct Setup {
+struct TermsSetup {
   HookedTransformer<A> model = random_model::make<A>(37);
   DictionarySet set = random_model::dictionaries(model.config(), 38);
   at::Tensor tokens = random_model::Source{39}.tokens(1, 5, model.config().d_vocab);
@@ -26,7 +26,7 @@ struct Setup {
 
 TEMPLATE_TEST_CASE("an ov edge is the sum of what its heads carry, each head's pattern alone", "", Gpt2, Llama, GptNeox,
                    Gemma2) {
-  const Setup<TestType> s;
+  const TermsSetup<TestType> s;
   const LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}}, {{4}}};
   const auto found = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}}(
       s.model, s.set, {s.tokens, {}}, metric);
@@ -70,7 +70,7 @@ TEST_CASE("heads and pairs of nodes add up wherever dictionaries read, and where
 }
 
 TEST_CASE("a head's share vanishes with its pattern") {
-  const Setup<Gpt2> s;
+  const TermsSetup<Gpt2> s;
   const auto target = [&] {
     const auto z = s.model.run(s.tokens, record<hook::attn::z>()).cache.get<hook::attn::z>(Layer{0});
     const auto acts = s.set.encode_attn(Layer{0}, z.flatten(2))[0][4];
@@ -98,7 +98,7 @@ TEST_CASE("a head's share vanishes with its pattern") {
 }
 
 TEMPLATE_TEST_CASE("pairs of nodes sum to the head's score", "", Gpt2, Llama, GptNeox, Gemma2) {
-  const Setup<TestType> s;
+  const TermsSetup<TestType> s;
   const auto& config = s.model.config();
   for (std::int32_t l = 0; l < config.n_layers; ++l) {
     const auto scores = s.model.run(s.tokens, record<hook::attn::attn_scores>())
@@ -124,14 +124,16 @@ TEST_CASE("pairs of nodes are the same where queries and keys are views of half 
   const AttentionTerms half{models.half, set, tokens};
   const AttentionTerms widened{models.widened, set, tokens};
   for (std::int32_t h = 0; h < config.n_heads; ++h) {
-    const auto pairs_of = [&](const auto& terms) { return terms.pairs(Layer{1}, Head{h}, Position{4}, Position{2}).terms; };
+    const auto pairs_of = [&](const auto& terms) {
+      return terms.pairs(Layer{1}, Head{h}, Position{4}, Position{2}).terms;
+    };
     REQUIRE_CLOSE(pairs_of(half), pairs_of(widened), 1e-5);
   }
 }
 
 TEST_CASE("a term is the score's second derivative by its two nodes") {
   // Both nodes scaled by hand: with the norm's scale held, the score is bilinear in what is written at query and key.
-  const Setup<Gpt2> s;
+  const TermsSetup<Gpt2> s;
   const Layer layer{1};
   const auto pairs = s.terms.pairs(layer, Head{1}, Position{4}, Position{2});
   const auto cache = s.model.run(s.tokens, record<hook::mlp_out, hook::ln1::scale, hook::resid_pre>()).cache;
@@ -170,7 +172,7 @@ TEST_CASE("a term is the score's second derivative by its two nodes") {
 }
 
 TEST_CASE("what is no ov edge and what is not there are one clear error") {
-  const Setup<Gpt2> s;
+  const TermsSetup<Gpt2> s;
   const auto target = Node::attn_feature(Layer{0}, Position{2}, Feature{1});
   REQUIRE_THROWS_AS(s.terms.by_head(Node::mlp_feature(Layer{0}, Position{1}, Feature{1}), target), ValueError);
   REQUIRE_THROWS_AS(s.terms.by_head(Node::embedding(Position{1}), Node::metric()), ValueError);

@@ -11,7 +11,7 @@ using namespace circuit;
 
 namespace {
 
-Circuit heads(const std::vector<int>& from) {
+Circuit heads_from(const std::vector<int>& from) {
   Circuit circuit;
   circuit.add_node({.node = Node::metric()});
   for (const int head : from) {
@@ -71,19 +71,19 @@ TEST_CASE("no sample, no draws, a level that is none, and a statistic that is no
 
 TEST_CASE("stability is the mean Jaccard over pairs of searches, with an interval") {
   // Edges: {0,1} {0,1} {0,2}: Jaccard 1, 1/3, 1/3. Nodes count the metric too: 1, 1/2, 1/2.
-  const std::vector<Circuit> circuits{heads({0, 1}), heads({0, 1}), heads({0, 2})};
+  const std::vector<Circuit> circuits{heads_from({0, 1}), heads_from({0, 1}), heads_from({0, 2})};
   const auto found = stability(circuits);
   CHECK(found.edges.estimate == Approx(5.0 / 9));
   CHECK(found.nodes.estimate == Approx(2.0 / 3));
   CHECK(found.edges.low == Approx(1.0 / 3));
   CHECK(found.edges.high == 1.0);
-  const std::vector<Circuit> same{heads({0, 1}), heads({0, 1}), heads({0, 1})};
+  const std::vector<Circuit> same{heads_from({0, 1}), heads_from({0, 1}), heads_from({0, 1})};
   CHECK(stability(same).edges.low == 1.0);
-  CHECK_THROWS_AS(stability(std::vector<Circuit>{heads({0}), heads({1})}), ValueError);
+  CHECK_THROWS_AS(stability(std::vector<Circuit>{heads_from({0}), heads_from({1})}), ValueError);
 }
 
 TEST_CASE("edges are counted over searches, the most frequent first") {
-  const auto found = edge_frequencies(std::vector<Circuit>{heads({0, 1}), heads({0, 1}), heads({0, 2})});
+  const auto found = edge_frequencies(std::vector<Circuit>{heads_from({0, 1}), heads_from({0, 1}), heads_from({0, 2})});
   REQUIRE(found.size() == 3);
   CHECK(found[0].up == Node::head(Layer{0}, Head{0}));
   CHECK(found[0].share == 1.0);
@@ -95,7 +95,7 @@ TEST_CASE("a search is repeated on prompts drawn with replacement, the same for 
   std::vector<std::vector<std::size_t>> seen;
   const auto search = [&](const std::vector<std::size_t>& prompts) {
     seen.push_back(prompts);
-    return heads({static_cast<int>(prompts.front())});
+    return heads_from({static_cast<int>(prompts.front())});
   };
   const auto found = search_on_draws(5, 20, 3, search);
   CHECK(found.size() == 20);

@@ -9,14 +9,14 @@ using namespace circuit;
 namespace {
 
 template <class A>
-struct Setting {
+struct EdgeSetting {
   HookedTransformer<A> model = random_model::make<A>(11);
   DictionarySet dictionaries = random_model::dictionaries(model.config(), 12);
   PromptPair prompts{random_model::Source{13}.tokens(2, 4, 23), random_model::Source{14}.tokens(2, 4, 23)};
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}}, {{4}, {1}}};
   std::vector<Node> all{};
 
-  Setting() { find_nodes(); }
+  EdgeSetting() { find_nodes(); }
   void find_nodes() { all = ranked_by_change(NodeEvaluation{model, dictionaries, prompts, metric}.changes()); }
 };
 
@@ -37,7 +37,7 @@ bool sees(const Node& up, const Node& down, const std::vector<Layer>& streams) {
 
 /// Every edge among some nodes and into the metric.
 template <class A>
-std::vector<ReadEdge> every_edge(std::span<const Node> nodes, const std::vector<Layer>& streams = {}) {
+std::vector<ReadEdge> every_read_edge(std::span<const Node> nodes, const std::vector<Layer>& streams = {}) {
   std::vector<ReadEdge> edges;
   for (const auto& up : nodes) {
     if (sees<A>(up, Node::metric(), streams)) edges.push_back({up, Node::metric(), EdgeType::metric});
@@ -61,7 +61,7 @@ std::vector<ReadEdge> every_edge(std::span<const Node> nodes, const std::vector<
 
 /// The same nodes kept by `keep_circuit`, which knows nothing of edges.
 template <class A, class... Attached>
-at::Tensor by_nodes(const Setting<A>& s, std::span<const Node> nodes, Attached... attached) {
+at::Tensor run_by_nodes(const EdgeSetting<A>& s, std::span<const Node> nodes, Attached... attached) {
   KeptNodes kept;
   auto tokens = s.prompts.corrupt.clone();
   for (const auto& node : nodes) {
@@ -81,14 +81,14 @@ at::Tensor by_nodes(const Setting<A>& s, std::span<const Node> nodes, Attached..
 }  // namespace
 
 TEMPLATE_TEST_CASE("no edge is the corrupt run, all edges between all nodes the clean one", "", Gpt2, GptNeox) {
-  const Setting<TestType> s;
+  const EdgeSetting<TestType> s;
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
-  REQUIRE_CLOSE(run.logits(every_edge<TestType>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+  REQUIRE_CLOSE(run.logits(every_read_edge<TestType>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
 }
 
 TEST_CASE("dictionaries of streams and of MLP outputs read what an edge brings there") {
-  Setting<Gpt2> s;
+  EdgeSetting<Gpt2> s;
   const auto places = GENERATE(0, 1);
   const std::vector<Layer> streams = places == 0 ? std::vector{Layer{1}} : std::vector{Layer{1}, Layer{2}};
   s.dictionaries = places == 0 ? random_model::other_sites(s.model.config(), 12)
@@ -96,29 +96,29 @@ TEST_CASE("dictionaries of streams and of MLP outputs read what an edge brings t
   s.find_nodes();
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
-  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(s.all, streams)), s.model.run(s.prompts.clean).logits, 1e-9);
+  REQUIRE_CLOSE(run.logits(every_read_edge<Gpt2>(s.all, streams)), s.model.run(s.prompts.clean).logits, 1e-9);
   std::vector<Node> some;
   for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
-  const auto edges = every_edge<Gpt2>(some, streams);
-  REQUIRE_CLOSE(run.logits(edges), by_nodes(s, some), 1e-9);
+  const auto edges = every_read_edge<Gpt2>(some, streams);
+  REQUIRE_CLOSE(run.logits(edges), run_by_nodes(s, some), 1e-9);
   const auto norms = freeze_norms(s.model.run(s.prompts.clean, record_norms()).cache);
   REQUIRE_CLOSE(EdgeRun(s.model, s.dictionaries, s.prompts, {.norms = Paths::clean}).logits(edges),
-                by_nodes(s, some, norms), 1e-9);
+                run_by_nodes(s, some, norms), 1e-9);
 }
 
 TEST_CASE("transcoders that normalise what they read do so on the stream that reaches them") {
-  Setting<Gpt2> s;
-  for (const auto& [layer, kind] : {std::pair{Layer{0}, InputNorm::Kind::layer_norm},
-                                    std::pair{Layer{1}, InputNorm::Kind::constant_norm}}) {
+  EdgeSetting<Gpt2> s;
+  for (const auto& [layer, kind] :
+       {std::pair{Layer{0}, InputNorm::Kind::layer_norm}, std::pair{Layer{1}, InputNorm::Kind::constant_norm}}) {
     s.dictionaries.set_mlp(layer, random_model::normalizing(*s.dictionaries.mlp(layer), {kind, false}));
   }
   s.find_nodes();
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   REQUIRE_CLOSE(run.logits({}), s.model.run(s.prompts.corrupt).logits, 1e-10);
-  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
+  REQUIRE_CLOSE(run.logits(every_read_edge<Gpt2>(s.all)), s.model.run(s.prompts.clean).logits, 1e-9);
   std::vector<Node> some;
   for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
-  REQUIRE_CLOSE(run.logits(every_edge<Gpt2>(some)), by_nodes(s, some), 1e-9);
+  REQUIRE_CLOSE(run.logits(every_read_edge<Gpt2>(some)), run_by_nodes(s, some), 1e-9);
   CHECK_THROWS_WITH((EdgeRun{s.model, s.dictionaries, s.prompts, {.norms = Paths::clean}}),
                     circuit_test::ContainsSubstring("normalise"));
   const auto undone = random_model::normalizing_dictionaries(s.model.config(), 12);
@@ -127,11 +127,11 @@ TEST_CASE("transcoders that normalise what they read do so on the stream that re
 
 TEMPLATE_TEST_CASE("all edges among some nodes are those nodes kept, through live or held patterns and norms", "", Gpt2,
                    Llama, GptNeox) {
-  const Setting<TestType> s;
+  const EdgeSetting<TestType> s;
   std::vector<Node> some;
   for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
-  const auto edges = every_edge<TestType>(some);
-  const auto live = by_nodes(s, some);
+  const auto edges = every_read_edge<TestType>(some);
+  const auto live = run_by_nodes(s, some);
   REQUIRE_CLOSE(EdgeRun(s.model, s.dictionaries, s.prompts).logits(edges), live, 1e-9);
 
   const auto patterns =
@@ -140,15 +140,15 @@ TEMPLATE_TEST_CASE("all edges among some nodes are those nodes kept, through liv
   const auto with = [&](EdgeRunOptions options) {
     return EdgeRun(s.model, s.dictionaries, s.prompts, options).logits(edges);
   };
-  REQUIRE_CLOSE(with({.patterns = Paths::clean}), by_nodes(s, some, patterns), 1e-9);
-  REQUIRE_CLOSE(with({.norms = Paths::clean}), by_nodes(s, some, norms), 1e-9);
-  REQUIRE_CLOSE(with({.patterns = Paths::clean, .norms = Paths::clean}), by_nodes(s, some, patterns, norms), 1e-9);
-  CHECK_FALSE(difference(live, by_nodes(s, some, patterns), 1e-4).close);
-  CHECK_FALSE(difference(live, by_nodes(s, some, norms), 1e-4).close);
+  REQUIRE_CLOSE(with({.patterns = Paths::clean}), run_by_nodes(s, some, patterns), 1e-9);
+  REQUIRE_CLOSE(with({.norms = Paths::clean}), run_by_nodes(s, some, norms), 1e-9);
+  REQUIRE_CLOSE(with({.patterns = Paths::clean, .norms = Paths::clean}), run_by_nodes(s, some, patterns, norms), 1e-9);
+  CHECK_FALSE(difference(live, run_by_nodes(s, some, patterns), 1e-4).close);
+  CHECK_FALSE(difference(live, run_by_nodes(s, some, norms), 1e-4).close);
 }
 
 TEST_CASE("an edge brings its target the change of its source, and nobody else") {
-  const Setting<Gpt2> s;
+  const EdgeSetting<Gpt2> s;
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   const auto place = Position{2};
   // The feature that reads the embedding most.
@@ -178,7 +178,7 @@ TEST_CASE("an edge brings its target the change of its source, and nobody else")
 }
 
 TEST_CASE("edges of nodes that have no part in it, and skip paths, are refused") {
-  const Setting<Gpt2> s;
+  const EdgeSetting<Gpt2> s;
   const EdgeRun run{s.model, s.dictionaries, s.prompts};
   const auto logits = [&](const ReadEdge& edge) { return run.logits(std::span{&edge, 1}); };
   const Node feature = Node::mlp_feature(Layer{0}, Position{2}, Feature{1});

@@ -12,7 +12,7 @@ using circuit_test::ContainsSubstring;
 
 namespace {
 
-const std::vector<std::vector<std::int32_t>> rows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}, {2, 2, 4, 11, 20}};
+const std::vector<std::vector<std::int32_t>> card_rows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}, {2, 2, 4, 11, 20}};
 
 HookedTransformer<Gpt2> speaking_model(std::uint64_t seed) {
   const auto silent = random_model::make<Gpt2>(seed);
@@ -41,8 +41,8 @@ struct Place {
 /// Every place at which feature f fires, strongest first, found row by row.
 std::vector<Place> places_of(const HookedTransformer<Gpt2>& model, const SparseDictionary<>& d, std::int64_t f) {
   std::vector<Place> out;
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    const std::vector<std::vector<std::int32_t>> one{rows[r]};
+  for (std::size_t r = 0; r < card_rows.size(); ++r) {
+    const std::vector<std::vector<std::int32_t>> one{card_rows[r]};
     const auto cache = model.run(to_tokens(one), record<hook::attn::z>()).cache;
     const auto acts = d.encode(cache.get<hook::attn::z>(Layer{1})[0].flatten(1)).select(-1, f);
     for (std::int64_t i = 0; i < acts.numel(); ++i) {
@@ -60,7 +60,8 @@ TEST_CASE("one pass finds for every feature where it fires, how often and how st
   const auto model = speaking_model(61);
   random_model::Source random{62};
   const auto placed = placed_sae(random, "blocks.1.attn.hook_z");
-  const auto cards = feature_cards(model, placed, rows, {.contexts = 4, .before = 2, .after = 1, .rows_per_run = 2});
+  const auto cards =
+      feature_cards(model, placed, card_rows, {.contexts = 4, .before = 2, .after = 1, .rows_per_run = 2});
   REQUIRE(cards.size() == 30);
   for (const auto& card : cards) {
     const auto wanted = places_of(model, placed.dictionary, card.feature.value);
@@ -76,7 +77,7 @@ TEST_CASE("one pass finds for every feature where it fires, how often and how st
       CHECK(context.activation == Approx(wanted[i].activation));
       CHECK(context.row == wanted[i].row);
       CHECK(context.position == wanted[i].position);
-      const auto token = rows[static_cast<std::size_t>(context.row)][static_cast<std::size_t>(context.position)];
+      const auto token = card_rows[static_cast<std::size_t>(context.row)][static_cast<std::size_t>(context.position)];
       CHECK(context.tokens[context.at_token] == model.tokenizer().token_text(token));
       CHECK(context.at_token == static_cast<std::size_t>(std::min<std::int64_t>(2, context.position)));
     }
@@ -97,7 +98,7 @@ TEST_CASE("logit effects are what the model's own unembedding makes of a feature
   const auto model = speaking_model(63);
   random_model::Source random{64};
   const auto placed = placed_sae(random, "blocks.1.attn.hook_z");
-  const auto cards = feature_cards(model, placed, rows, {.effects = 3});
+  const auto cards = feature_cards(model, placed, card_rows, {.effects = 3});
   // The logits of a stream r + t w with the norm's scale held fixed, one unit of t apart.
   const auto& w = model.weights();
   const auto write = placed.dictionary.W_dec[5].matmul(w.blocks[1].attn.W_O);
@@ -112,8 +113,8 @@ TEST_CASE("logit effects are what the model's own unembedding makes of a feature
   }
   CHECK(cards[5].lowers.front().effect == Approx(logits.min().item<double>()));
   // A hook whose values do not enter the stream in a straight line has none.
-  CHECK(feature_cards(model, placed_sae(random, "blocks.0.ln2.hook_normalized"), rows)[5].raises.empty());
-  CHECK_FALSE(feature_cards(model, placed_sae(random, "blocks.0.hook_resid_post"), rows)[5].raises.empty());
+  CHECK(feature_cards(model, placed_sae(random, "blocks.0.ln2.hook_normalized"), card_rows)[5].raises.empty());
+  CHECK_FALSE(feature_cards(model, placed_sae(random, "blocks.0.hook_resid_post"), card_rows)[5].raises.empty());
 }
 
 TEST_CASE("features alike are those with the nearest decoder rows") {
@@ -121,7 +122,7 @@ TEST_CASE("features alike are those with the nearest decoder rows") {
   random_model::Source random{66};
   auto placed = placed_sae(random, "blocks.0.hook_mlp_out");
   placed.dictionary.W_dec[3] = placed.dictionary.W_dec[20].mul(2.5);  // the same direction
-  const auto cards = feature_cards(model, placed, rows, {.like = 2});
+  const auto cards = feature_cards(model, placed, card_rows, {.like = 2});
   REQUIRE(cards[3].like.size() == 2);
   CHECK(cards[3].like[0].feature == Feature{20});
   CHECK(cards[3].like[0].cosine == Approx(1.0));
@@ -157,11 +158,11 @@ TEST_CASE("a card reads as text and as JSON") {
 TEST_CASE("cards that cannot be made are one clear error") {
   const auto model = speaking_model(67);
   random_model::Source random{68};
-  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "blocks.5.attn.hook_z"), rows), IndexError);
-  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "nowhere"), rows), NameError);
+  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "blocks.5.attn.hook_z"), card_rows), IndexError);
+  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "nowhere"), card_rows), NameError);
   CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "blocks.0.attn.hook_z"), {}), ValueError);
-  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "blocks.0.mlp.hook_post"), rows), ShapeError);
+  CHECK_THROWS_AS(feature_cards(model, placed_sae(random, "blocks.0.mlp.hook_post"), card_rows), ShapeError);
   const auto silent = random_model::make<Gpt2>(67);
-  CHECK_THROWS_WITH(feature_cards(silent, placed_sae(random, "blocks.0.attn.hook_z"), rows),
+  CHECK_THROWS_WITH(feature_cards(silent, placed_sae(random, "blocks.0.attn.hook_z"), card_rows),
                     ContainsSubstring("tokenizer"));
 }

@@ -15,7 +15,7 @@ double worth(std::span<const int> kept) {
 }
 
 using Parts = std::vector<int>;
-std::span<const int> of(const Parts& parts) { return parts; }
+std::span<const int> span_of(const Parts& parts) { return parts; }
 std::span<const Parts> sets(const std::vector<Parts>& all) { return all; }
 
 const Parts model{1, 2, 3, 4, 5};
@@ -25,7 +25,7 @@ const Parts model{1, 2, 3, 4, 5};
 TEST_CASE("a circuit that lacks a backup is faithful and not complete") {
   const Parts circuit{1, 3, 4};  // 2 backs 1 up in the model alone
   CHECK(worth(circuit) == worth(model));
-  const auto found = knock_out(of(circuit), of(model), sets({{}, {3}, {1}, {1, 4}}), worth);
+  const auto found = knock_out(span_of(circuit), span_of(model), sets({{}, {3}, {1}, {1, 4}}), worth);
   REQUIRE(found.size() == 4);
   CHECK(found[0].gap() == 0.0);
   CHECK(found[1].circuit == 1.5);
@@ -34,30 +34,30 @@ TEST_CASE("a circuit that lacks a backup is faithful and not complete") {
   CHECK(found[2].model == 3.5);
   CHECK(found[3].gap() == 1.0);
   data::Random random{1};
-  const auto worst = greedy_knock_out(of(circuit), of(model), 1, 3, worth, random);
+  const auto worst = greedy_knock_out(span_of(circuit), span_of(model), 1, 3, worth, random);
   CHECK(worst.removed == Parts{1});
   CHECK(worst.gap() == 1.0);
-  CHECK(greedy_knock_out(of(circuit), of(model), 3, 9, worth, random).removed.size() == 3);
-  CHECK(greedy_knock_out(of(circuit), of(model), 0, 1, worth, random).removed.empty());
-  CHECK_THROWS_AS(greedy_knock_out(of(circuit), of(model), 4, 1, worth, random), ValueError);
+  CHECK(greedy_knock_out(span_of(circuit), span_of(model), 3, 9, worth, random).removed.size() == 3);
+  CHECK(greedy_knock_out(span_of(circuit), span_of(model), 0, 1, worth, random).removed.empty());
+  CHECK_THROWS_AS(greedy_knock_out(span_of(circuit), span_of(model), 4, 1, worth, random), ValueError);
 }
 
 TEST_CASE("a backup shows its worth where its partner is out, a useless part never") {
   const Parts circuit{1, 2, 3, 5};
-  CHECK(minimality(of(circuit), sets({}), worth) == std::vector<double>{0, 0, 2, 0});
-  CHECK(minimality(of(circuit), sets({{1}, {2, 3}}), worth) == std::vector<double>{1, 1, 2, 0});
+  CHECK(minimality(span_of(circuit), sets({}), worth) == std::vector<double>{0, 0, 2, 0});
+  CHECK(minimality(span_of(circuit), sets({{1}, {2, 3}}), worth) == std::vector<double>{1, 1, 2, 0});
 }
 
 TEST_CASE("drawn sets hold each part half of the time") {
   data::Random random{2};
   const Parts circuit{1, 2, 3, 5};
-  const auto drawn = draw_sets(of(circuit), 2000, random);
+  const auto drawn = draw_sets(span_of(circuit), 2000, random);
   for (const int part : circuit) {
     const auto with = std::count_if(drawn.begin(), drawn.end(),
                                     [&](const Parts& set) { return std::count(set.begin(), set.end(), part) == 1; });
     CHECK(std::abs(static_cast<double>(with) / 2000 - 0.5) < 0.05);
   }
-  CHECK(without(of(model), of(circuit)) == Parts{4});
+  CHECK(without(span_of(model), span_of(circuit)) == Parts{4});
 }
 
 TEST_CASE("an evaluation of edges judges knock-outs as masks do") {

@@ -16,7 +16,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct FaithfulnessSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(11);
   DictionarySet dictionaries = random_model::dictionaries(model.config(), 12);
   PromptPair prompts{random_model::Source{13}.tokens(3, 6, model.config().d_vocab),
@@ -33,7 +33,7 @@ struct Setting {
 }  // namespace
 
 TEST_CASE("the empty circuit is the corrupt run, and the circuit of every node the clean one") {
-  const Setting s;
+  const FaithfulnessSetting s;
   const auto judge = s.judge();
   REQUIRE(judge.range().full == Approx(s.metric_of(s.model.run(s.prompts.clean).logits)).margin(1e-12));
   REQUIRE(judge.range().empty == Approx(s.metric_of(s.model.run(s.prompts.corrupt).logits)).margin(1e-10));
@@ -50,7 +50,7 @@ TEST_CASE("the empty circuit is the corrupt run, and the circuit of every node t
 }
 
 TEST_CASE("the rest of a circuit is the circuit of all other nodes") {
-  const Setting s;
+  const FaithfulnessSetting s;
   const auto judge = s.judge();
   const auto all = ranked_by_change(judge.changes());
   REQUIRE(judge.faithfulness_of_rest(all) == Approx(0).margin(1e-10));
@@ -63,7 +63,7 @@ TEST_CASE("the rest of a circuit is the circuit of all other nodes") {
 }
 
 TEST_CASE("with all errors kept, the empty circuit is the corrupt dictionaries' output and the clean errors") {
-  const Setting s;
+  const FaithfulnessSetting s;
   const auto errors = error_terms(s.dictionaries, s.model.run(s.prompts.clean, record_modules()).cache);
   const auto corrupt = s.model.run(s.prompts.corrupt, record_modules()).cache;
   const auto output = [&](Module module, Layer l) {
@@ -88,7 +88,7 @@ TEST_CASE("with all errors kept, the empty circuit is the corrupt dictionaries' 
 }
 
 TEST_CASE("what differs between clean and corrupt prompts is what nodes are counted among") {
-  const Setting s;
+  const FaithfulnessSetting s;
   auto prompts = s.prompts;
   prompts.corrupt = prompts.clean.clone();
   prompts.corrupt.select(1, 4).copy_(s.prompts.corrupt.select(1, 4));  // nothing before position 4 differs
@@ -113,7 +113,7 @@ TEST_CASE("what differs between clean and corrupt prompts is what nodes are coun
 }
 
 TEST_CASE("a search's nodes come by the size of what they give the metric") {
-  const Setting s;
+  const FaithfulnessSetting s;
   const auto found = Leap{.keep = keep::Above{.threshold = 1e-3}}(s.model, s.dictionaries,
                                                                   {s.prompts.clean, s.prompts.corrupt}, s.metric);
   const auto ranked = ranked_by_attribution(found);
@@ -127,7 +127,7 @@ TEST_CASE("a search's nodes come by the size of what they give the metric") {
 }
 
 TEST_CASE("a model's own units are judged as patching them does, and have no errors") {
-  const Setting s;
+  const FaithfulnessSetting s;
   const auto check = [&]<class A>(A) {
     auto weights = random_model::make<A>(15).weights();
     if (!A::Norm::centers) {  // as Llamas are
@@ -172,12 +172,13 @@ TEST_CASE("a circuit moves by role to prompts of another order, where a model wi
   weights.W_pos = make::zeros_like(weights.W_pos);
   const HookedTransformer<Gpt2> model{config, weights};
   const auto dictionaries = random_model::dictionaries(config, 12);
-  const Setting s;
+  const FaithfulnessSetting s;
   const ByRole::Roles roles{
       {"bos", Position{0}}, {"IO", Position{1}}, {"S1", Position{2}}, {"S2", Position{4}}, {"end", Position{5}}};
   const ByRole::Roles others{
       {"bos", Position{0}}, {"IO", Position{4}}, {"S1", Position{1}}, {"S2", Position{3}}, {"end", Position{5}}};
-  const auto order = to_tokens(std::vector<std::vector<std::int32_t>>{{0, 2, 3, 4, 1, 5}})[0];  // from `roles` to `others`
+  const auto order =
+      to_tokens(std::vector<std::vector<std::int32_t>>{{0, 2, 3, 4, 1, 5}})[0];  // from `roles` to `others`
   const PromptPair reordered{s.prompts.clean.index_select(1, order), s.prompts.corrupt.index_select(1, order)};
 
   const NodeEvaluation here{model, dictionaries, s.prompts, s.metric};
@@ -194,7 +195,7 @@ TEST_CASE("a circuit moves by role to prompts of another order, where a model wi
 }
 
 TEST_CASE("prompts that do not pair are refused") {
-  const Setting s;
+  const FaithfulnessSetting s;
   REQUIRE_THROWS_AS(
       (NodeEvaluation{s.model, s.dictionaries, {s.prompts.clean, s.prompts.clean.narrow(1, 0, 5)}, s.metric}),
       ShapeError);

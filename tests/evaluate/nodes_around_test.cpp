@@ -9,7 +9,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct AroundSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(11);
   PromptPair prompts{random_model::Source{13}.tokens(3, 6, model.config().d_vocab),
                      random_model::Source{14}.tokens(3, 6, model.config().d_vocab)};
@@ -24,7 +24,8 @@ std::vector<Node> every_other(std::span<const NodeChange> changes) {
 
 /// Every single node taken out of a circuit or added to it, each judged by a run of its own and from where it is.
 template <class Set>
-void check_each(const Setting& s, const Set& dictionaries, std::int32_t stream_begins_before, bool whole_runs = false) {
+void check_each(const AroundSetting& s, const Set& dictionaries, std::int32_t stream_begins_before,
+                bool whole_runs = false) {
   const NodeEvaluation judge{s.model, dictionaries, s.prompts, s.metric};
   const auto circuit = every_other(judge.changes());
   const NodesAround around{judge, circuit};
@@ -50,22 +51,22 @@ void check_each(const Setting& s, const Set& dictionaries, std::int32_t stream_b
 }  // namespace
 
 TEST_CASE("nodes around a circuit are judged as by runs of their own, from the lowest change on") {
-  const Setting s;
+  const AroundSetting s;
   check_each(s, random_model::dictionaries(s.model.config(), 12), 0);
 }
 
 TEST_CASE("features of the stream are held behind the layer before theirs") {
-  const Setting s;
+  const AroundSetting s;
   check_each(s, random_model::residual_dictionaries(s.model.config(), 12), 1);
 }
 
 TEST_CASE("cross-layer features need the whole run") {
-  const Setting s;
+  const AroundSetting s;
   check_each(s, random_model::cross_layer_dictionaries(s.model.config(), 12), 0, /*whole_runs=*/true);
 }
 
 TEST_CASE("minimality around a circuit is minimality") {
-  const Setting s;
+  const AroundSetting s;
   const auto dictionaries = random_model::dictionaries(s.model.config(), 12);
   const NodeEvaluation judge{s.model, dictionaries, s.prompts, s.metric};
   const auto all = every_other(judge.changes());

@@ -14,7 +14,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct CrossLayerSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1, at::kDouble, 3);
   DictionarySet dictionaries = random_model::cross_layer_dictionaries(model.config(), 2);
   at::Tensor tokens = random_model::Source{3}.tokens(2, 6, model.config().d_vocab);
@@ -42,7 +42,7 @@ struct Setting {
 constexpr Position here{4};
 
 /// A feature of layer 0 that is active at `here` of the first prompt.
-Feature active_feature(const Setting& s, const auto& cache) {
+Feature active_feature(const CrossLayerSetting& s, const auto& cache) {
   for (std::int32_t f = 0; f < 20; ++f) {
     if (s.activation(Layer{0}, here, Feature{f}, cache) > 0.1) return Feature{f};
   }
@@ -53,7 +53,7 @@ Feature active_feature(const Setting& s, const auto& cache) {
 }  // namespace
 
 TEST_CASE("a spliced cross-layer transcoder gives every layer what all layers before it write there") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto [logits, cache] = s.model.run(s.tokens, record_modules());
   REQUIRE_CLOSE(s.model.run(s.tokens, splice(s.dictionaries)).logits, logits, 1e-10);
   const auto errors = error_terms(s.dictionaries, cache);
@@ -72,7 +72,7 @@ TEST_CASE("a spliced cross-layer transcoder gives every layer what all layers be
 }
 
 TEST_CASE("with a gradient a spliced cross-layer transcoder is the same function, and errors carry none") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto errors = error_terms(s.dictionaries, s.model.run(s.tokens, record_modules()).cache);
   const auto of = [&](auto policy, at::Tensor& gradient) {
     const c10::AutoGradMode with_gradient{true};
@@ -104,7 +104,7 @@ TEST_CASE("with a gradient a spliced cross-layer transcoder is the same function
 }
 
 TEST_CASE("ablating a cross-layer feature takes what it wrote out of every layer") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto cache = s.model.run(s.tokens, record_modules()).cache;
   const auto f = active_feature(s, cache);
   const auto& d = *s.dictionaries.mlp(Layer{0});
@@ -138,7 +138,7 @@ TEST_CASE("ablating a cross-layer feature takes what it wrote out of every layer
 }
 
 TEST_CASE("a circuit keeps what its cross-layer features write into every layer") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto cache = s.model.run(s.tokens, record_modules()).cache;
   const auto reference = s.model.run(s.others, record_modules()).cache;
   const auto f = active_feature(s, cache);
@@ -183,7 +183,7 @@ TEST_CASE("a circuit keeps what its cross-layer features write into every layer"
 }
 
 TEST_CASE("interventions that cross-layer features have no meaning for are refused") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto reference = s.model.run(s.others, record_modules()).cache;
   REQUIRE_THROWS_AS(keep_circuit(s.dictionaries, {}, reference, {.first_layer = Layer{1}}), ConfigError);
   REQUIRE_THROWS_AS(write_vectors(s.model, s.dictionaries, Module::mlp, Layer{0}, {Feature{0}}), ConfigError);
@@ -196,7 +196,7 @@ TEST_CASE("interventions that cross-layer features have no meaning for are refus
 }
 
 TEST_CASE("a transcoder of hook_resid_mid is spliced and edited where it reads") {
-  const Setting s;
+  const CrossLayerSetting s;
   const auto set = random_model::stream_dictionaries(s.model.config(), 2);
   const auto [logits, cache] = s.model.run(s.tokens, record_modules());
   REQUIRE_CLOSE(s.model.run(s.tokens, splice(set)).logits, logits, 1e-10);

@@ -15,14 +15,14 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct DeleteSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1);
   DictionarySet dictionaries = random_model::dictionaries(model.config(), 2);
   at::Tensor tokens = random_model::Source{3}.tokens(3, 6, model.config().d_vocab);
 };
 
 /// The feature's activation [batch] at a position of a plain run.
-at::Tensor activation(const Setting& s, const FeatureId& id, Position position) {
+at::Tensor activation(const DeleteSetting& s, const FeatureId& id, Position position) {
   const auto cache = s.model.run(s.tokens, record_modules()).cache;
   const auto index = at::full({1}, id.feature.value, at::kLong);
   return encode(s.dictionaries, id.module, id.layer, input_of(s.dictionaries, cache, id.module, id.layer), index)
@@ -31,7 +31,7 @@ at::Tensor activation(const Setting& s, const FeatureId& id, Position position) 
 }
 
 /// A feature that is active in some prompts and not in others at that position.
-FeatureId varied(const Setting& s, Module module, Layer layer, Position position) {
+FeatureId varied(const DeleteSetting& s, Module module, Layer layer, Position position) {
   for (std::int32_t f = 0; f < 20; ++f) {
     const FeatureId id{module, layer, Feature{f}};
     const auto active = activation(s, id, position).gt(0).sum().item<std::int64_t>();
@@ -42,7 +42,7 @@ FeatureId varied(const Setting& s, Module module, Layer layer, Position position
 }
 
 template <class P>
-void requires_deletion(const Setting& s, Layer hook_layer, const FeatureId& id, const at::Tensor& vector) {
+void requires_deletion(const DeleteSetting& s, Layer hook_layer, const FeatureId& id, const at::Tensor& vector) {
   const Position position{4};
   INFO(hook_name(P{}, hook_layer) << ' ' << id);
   const auto act = activation(s, id, position);
@@ -64,7 +64,7 @@ void requires_deletion(const Setting& s, Layer hook_layer, const FeatureId& id, 
 }  // namespace
 
 TEST_CASE("the run's own activation times the written vector is subtracted, per prompt or by the batch's mean") {
-  const Setting s;
+  const DeleteSetting s;
   const Position position{4};
   // hook_z: the decoder row passes W_O.
   const auto z = varied(s, Module::attn, Layer{0}, position);
@@ -80,7 +80,7 @@ TEST_CASE("the run's own activation times the written vector is subtracted, per 
 }
 
 TEST_CASE("a transcoder of hook_resid_mid is deleted from streams behind it, also where the next one reads") {
-  Setting s;
+  DeleteSetting s;
   for (const auto l : {Layer{0}, Layer{1}}) {
     s.dictionaries.set_mlp(l, SparseDictionary<>{*s.dictionaries.mlp(l), {}}, MlpSite::resid_mid);
   }
@@ -93,7 +93,7 @@ TEST_CASE("a transcoder of hook_resid_mid is deleted from streams behind it, als
 }
 
 TEST_CASE("deleting where the module writes is ablation, of several features of several modules too") {
-  const Setting s;
+  const DeleteSetting s;
   const auto position = Position{4};
   const std::vector<FeatureId> features{varied(s, Module::attn, Layer{1}, position),
                                         attn_feature(Layer{1}, Feature{0})};
@@ -128,7 +128,7 @@ TEST_CASE("the batch mean's deletion equals the reference's fixed subtraction") 
 }
 
 TEST_CASE("a point before the feature is written is refused, with the feature's name") {
-  const Setting s;
+  const DeleteSetting s;
   const auto a = attn_feature(Layer{1}, Feature{0});
   const auto m = mlp_feature(Layer{0}, Feature{0});
   const auto attempt = [&]<class P>(P, Layer layer, const std::vector<FeatureId>& features) {
@@ -151,7 +151,7 @@ TEST_CASE("a point before the feature is written is refused, with the feature's 
 }
 
 TEST_CASE("a fixed amount may be added anywhere, but must be finite and at a layer there is") {
-  const Setting s;
+  const DeleteSetting s;
   const auto a = attn_feature(Layer{1}, Feature{0});
   const auto add = [&](Layer layer, double scale) {
     return add_at<hook::resid_pre>(layer, s.model, s.dictionaries, a, scale, on(Position{1}));
@@ -167,7 +167,7 @@ TEST_CASE("a fixed amount may be added anywhere, but must be finite and at a lay
 }
 
 TEST_CASE("freezing patterns and scales at another run gives those values, in the layers named") {
-  const Setting s;
+  const DeleteSetting s;
   const auto others = random_model::Source{4}.tokens(3, 6, s.model.config().d_vocab);
   const auto other = s.model.run(others, record<hook::attn::pattern, hook::ln1::scale>()).cache;
   const auto cache = s.model

@@ -14,7 +14,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct EditSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1);
   DictionarySet dictionaries = random_model::dictionaries(model.config(), 2);
   at::Tensor tokens = random_model::Source{3}.tokens(3, 6, model.config().d_vocab);
@@ -41,7 +41,7 @@ at::Tensor with_written(const at::Tensor& output, const DictionaryWeights& dicti
 const Position at_two{2};
 
 template <class Edits>
-void requires_written(const Setting& s, const FeatureId& id, Edits edits, const at::Tensor& change) {
+void requires_written(const EditSetting& s, const FeatureId& id, Edits edits, const at::Tensor& change) {
   const auto before = s.cache(s.tokens);
   const auto after = s.model.run(s.tokens, edits, record_modules()).cache;
   const auto& dictionary = *dictionary_of(s.dictionaries, id.module, id.layer);
@@ -57,7 +57,7 @@ void requires_written(const Setting& s, const FeatureId& id, Edits edits, const 
 }  // namespace
 
 TEST_CASE("ablation subtracts what the feature writes at that position, at every site") {
-  const Setting s;
+  const EditSetting s;
   for (const auto& [module, layer] : {std::pair{Module::attn, Layer{0}}, std::pair{Module::attn, Layer{1}},
                                       std::pair{Module::mlp, Layer{0}}, std::pair{Module::mlp, Layer{1}}}) {
     const auto [id, acts] = s.busiest(module, layer, at_two);
@@ -70,7 +70,7 @@ TEST_CASE("ablation subtracts what the feature writes at that position, at every
 }
 
 TEST_CASE("features are set to a value, scaled, and patched from another run, per prompt") {
-  const Setting s;
+  const EditSetting s;
   for (const auto& [module, layer] : {std::pair{Module::attn, Layer{1}}, std::pair{Module::mlp, Layer{0}}}) {
     const auto [id, acts] = s.busiest(module, layer, at_two);
     const auto act = acts.select(-1, id.feature.value);
@@ -87,7 +87,7 @@ TEST_CASE("features are set to a value, scaled, and patched from another run, pe
 }
 
 TEST_CASE("scaling by one changes nothing, and by zero is ablation") {
-  const Setting s;
+  const EditSetting s;
   const auto id = s.busiest(Module::mlp, Layer{0}, at_two).first;
   const auto logits = s.model.run(s.tokens).logits;
   REQUIRE_CLOSE(s.model.run(s.tokens, scale_by(1.0, s.dictionaries, {id}, everywhere)).logits, logits, 1e-12);
@@ -96,7 +96,7 @@ TEST_CASE("scaling by one changes nothing, and by zero is ablation") {
 }
 
 TEST_CASE("edits of several features are one attachment, and each sees the run that the earlier ones made") {
-  const Setting s;
+  const EditSetting s;
   const auto first = s.busiest(Module::attn, Layer{0}, at_two).first;
   const auto second = s.busiest(Module::mlp, Layer{1}, Position{5}).first;
   const auto first_edit = ablate(s.dictionaries, {first}, on(at_two));
@@ -119,7 +119,7 @@ TEST_CASE("edits of several features are one attachment, and each sees the run t
 }
 
 TEST_CASE("with frozen errors every module gives its reconstruction, and the numbers are others") {
-  const Setting s;
+  const EditSetting s;
   const auto id = s.busiest(Module::mlp, Layer{0}, at_two).first;
   const error::Frozen frozen{error_terms(s.dictionaries, s.cache(s.tokens))};
   auto edits = ablate(s.dictionaries, {id}, on(at_two), frozen);
@@ -152,7 +152,7 @@ TEST_CASE("with frozen errors every module gives its reconstruction, and the num
 }
 
 TEST_CASE("edits are differentiable and change no recorded tensor in place") {
-  const Setting s;
+  const EditSetting s;
   const auto id = s.busiest(Module::attn, Layer{0}, at_two).first;
   const auto& dictionary = *s.dictionaries.attn(Layer{0});
   const auto densely = edit<hook::attn::z>(
@@ -176,7 +176,7 @@ TEST_CASE("edits are differentiable and change no recorded tensor in place") {
 }
 
 TEST_CASE("features, layers, positions and values that are not there are refused") {
-  const Setting s;
+  const EditSetting s;
   const auto& d = s.dictionaries;
   REQUIRE_THROWS_AS(ablate(d, {attn_feature(Layer{2}, Feature{0})}, everywhere), NameError);
   REQUIRE_THROWS_AS(ablate(d, {attn_feature(Layer{-1}, Feature{0})}, everywhere), NameError);

@@ -20,7 +20,7 @@ DictionarySet with_skip(DictionarySet set) {
   return set;
 }
 
-struct Setting {
+struct KeepSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1);
   DictionarySet dictionaries = with_skip(random_model::dictionaries(model.config(), 2));
   at::Tensor tokens = random_model::Source{3}.tokens(3, 6, model.config().d_vocab);
@@ -45,7 +45,7 @@ KeptNodes some_nodes() {
 
 /// The definition, densely: every feature and error is chosen one by one.
 struct Dense {
-  const Setting& s;
+  const KeepSetting& s;
   const KeptNodes& kept;
   KeepCircuitOptions options;
   decltype(s.reference()) reference = s.reference();
@@ -98,7 +98,7 @@ struct Dense {
   }
 };
 
-at::Tensor run_densely(const Setting& s, const Dense& dense) {
+at::Tensor run_densely(const KeepSetting& s, const Dense& dense) {
   at::Tensor normalized;
   return s.model
       .run(s.tokens,
@@ -118,7 +118,7 @@ at::Tensor run_densely(const Setting& s, const Dense& dense) {
 }  // namespace
 
 TEST_CASE("a circuit alone equals its dense definition, for every choice of what is outside, kept errors too") {
-  Setting s;
+  KeepSetting s;
   if (GENERATE(false, true)) s.dictionaries = random_model::normalizing_dictionaries(s.model.config(), 2);
   const auto reference = s.reference();
   for (const auto& kept : {some_nodes(), KeptNodes{}}) {
@@ -137,7 +137,7 @@ TEST_CASE("a circuit alone equals its dense definition, for every choice of what
 }
 
 TEST_CASE("outside a circuit stand each prompt's own reference values, and kept errors may be another run's") {
-  Setting s;
+  KeepSetting s;
   if (GENERATE(false, true)) s.dictionaries = random_model::normalizing_dictionaries(s.model.config(), 2);
   const auto reference = s.reference_by_prompt();
   const auto errors = error_terms(s.dictionaries, s.model.run(s.tokens, record_modules()).cache);
@@ -154,7 +154,7 @@ TEST_CASE("outside a circuit stand each prompt's own reference values, and kept 
 }
 
 TEST_CASE("the circuit of all nodes is the model, and that of none the reference's means") {
-  const Setting s;
+  const KeepSetting s;
   KeptNodes all;
   for (const Layer l : {Layer{0}, Layer{1}}) {
     for (std::int32_t p = 0; p < 6; ++p) {
@@ -174,7 +174,7 @@ TEST_CASE("the circuit of all nodes is the model, and that of none the reference
 }
 
 TEST_CASE("nodes and references that do not fit are refused") {
-  const Setting s;
+  const KeepSetting s;
   const auto reference = s.reference();
   const auto keep = [&](const KeptNodes& kept) { (void)keep_circuit(s.dictionaries, kept, reference); };
   REQUIRE_THROWS_AS(keep({.features = {{attn_feature(Layer{2}, Feature{0}), Position{0}}}}), NameError);

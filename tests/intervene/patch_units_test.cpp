@@ -7,7 +7,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct UnitSetting {
   HookedTransformer<Llama> model = random_model::make<Llama>(1);
   at::Tensor clean = random_model::Source{3}.tokens(2, 5, model.config().d_vocab);
   at::Tensor corrupt = random_model::Source{4}.tokens(2, 5, model.config().d_vocab);
@@ -21,7 +21,7 @@ struct Setting {
 }  // namespace
 
 TEST_CASE("chosen units have the other run's values where they are chosen, and no others do") {
-  const Setting s;
+  const UnitSetting s;
   auto mask = s.none;
   mask.choose(/*attention=*/true, Layer{0}, Position{2}, Feature{6});
   mask.choose(/*attention=*/false, Layer{0}, Position{4}, Feature{9});
@@ -45,7 +45,7 @@ TEST_CASE("chosen units have the other run's values where they are chosen, and n
 }
 
 TEST_CASE("with every unit of another run the last position's logits differ by its own embedding alone") {
-  const Setting s;
+  const UnitSetting s;
   // Two prompts that end in one token: then nothing is left of the first.
   auto clean = s.clean.clone();
   clean.select(1, 4).copy_(s.corrupt.select(1, 4));
@@ -57,7 +57,7 @@ TEST_CASE("with every unit of another run the last position's logits differ by i
 }
 
 TEST_CASE("one recorded prompt serves every prompt") {
-  const Setting s;
+  const UnitSetting s;
   const auto one = s.units(s.corrupt.narrow(0, 0, 1));
   const auto repeated = s.units(s.corrupt.narrow(0, 0, 1).repeat({2, 1}));
   const auto mask = s.none.others(3);
@@ -66,7 +66,7 @@ TEST_CASE("one recorded prompt serves every prompt") {
 }
 
 TEST_CASE("masks and runs that do not fit are refused") {
-  const Setting s;
+  const UnitSetting s;
   auto mask = s.none;
   REQUIRE_THROWS_AS(mask.choose(true, Layer{2}, Position{0}, Feature{0}), IndexError);
   REQUIRE_THROWS_AS(mask.choose(true, Layer{0}, Position{5}, Feature{0}), IndexError);

@@ -10,7 +10,7 @@ using namespace circuit;
 
 namespace {
 
-at::Tensor tokens() { return random_model::Source{7}.tokens(2, 5, 23); }
+at::Tensor two_prompts() { return random_model::Source{7}.tokens(2, 5, 23); }
 
 }  // namespace
 
@@ -23,12 +23,12 @@ TEMPLATE_TEST_CASE("interventions beside each other equal each alone", "", Gpt2,
       heads.push_back(replace<hook::attn::z>(with::Zero{}, {.layers = {Layer{l}}, .heads = {Head{h}}}));
     }
   }
-  const auto together = run_side_by_side(model, tokens(), heads);
+  const auto together = run_side_by_side(model, two_prompts(), heads);
   CHECK(shape_of(together) == std::vector<std::int64_t>{8, 2, 5, 23});
   for (std::size_t i = 0; i < heads.size(); ++i) {
-    const auto alone = model.run(tokens(), heads[i]).logits;
+    const auto alone = model.run(two_prompts(), heads[i]).logits;
     REQUIRE_CLOSE(together[static_cast<std::int64_t>(i)], alone, 1e-9);
-    CHECK_FALSE(difference(alone, model.run(tokens()).logits, 1e-4).close);
+    CHECK_FALSE(difference(alone, model.run(two_prompts()).logits, 1e-4).close);
   }
 }
 
@@ -41,10 +41,10 @@ TEST_CASE("interventions of different kinds, on features and on activations, run
   const auto replacement = splice(dictionaries, error::Dropped{});
   using Any =
       std::variant<std::decay_t<decltype(feature)>, std::decay_t<decltype(patch)>, std::decay_t<decltype(replacement)>>;
-  const auto together = run_side_by_side(model, tokens(), std::vector<Any>{patch, feature, replacement, feature});
-  REQUIRE_CLOSE(together[0], model.run(tokens(), patch).logits, 1e-9);
-  REQUIRE_CLOSE(together[1], model.run(tokens(), std::decay_t<decltype(feature)>{feature}).logits, 1e-9);
-  REQUIRE_CLOSE(together[2], model.run(tokens(), std::decay_t<decltype(replacement)>{replacement}).logits, 1e-9);
+  const auto together = run_side_by_side(model, two_prompts(), std::vector<Any>{patch, feature, replacement, feature});
+  REQUIRE_CLOSE(together[0], model.run(two_prompts(), patch).logits, 1e-9);
+  REQUIRE_CLOSE(together[1], model.run(two_prompts(), std::decay_t<decltype(feature)>{feature}).logits, 1e-9);
+  REQUIRE_CLOSE(together[2], model.run(two_prompts(), std::decay_t<decltype(replacement)>{replacement}).logits, 1e-9);
   REQUIRE_CLOSE(together[3], together[1], 1e-12);
 }
 
@@ -52,9 +52,9 @@ TEST_CASE("none, and a batch that cannot be shared out, are refused") {
   const auto model = random_model::make<Gpt2>(5);
   const auto zero = replace<hook::attn::z>(with::Zero{});
   using Ablation = std::decay_t<decltype(zero)>;
-  CHECK_THROWS_AS(run_side_by_side(model, tokens(), std::vector<Ablation>{}), ValueError);
+  CHECK_THROWS_AS(run_side_by_side(model, two_prompts(), std::vector<Ablation>{}), ValueError);
   SideBySide three{std::vector{zero, zero, zero}};
-  CHECK_THROWS_AS(model.run(tokens(), three), ValueError);
+  CHECK_THROWS_AS(model.run(two_prompts(), three), ValueError);
 }
 
 TEST_CASE("an attachment in a range of layers is the attachment given those layers") {
@@ -62,12 +62,12 @@ TEST_CASE("an attachment in a range of layers is the attachment given those laye
   const auto zero = with::Zero{};
   auto ranged = in_layers({Layer{1}, Layer{1}}, replace<hook::attn::z, hook::mlp_out>(zero));
   const auto listed = replace<hook::attn::z, hook::mlp_out>(zero, {.layers = {Layer{1}}});
-  CHECK(model.run(tokens(), ranged).logits.equal(model.run(tokens(), listed).logits));
+  CHECK(model.run(two_prompts(), ranged).logits.equal(model.run(two_prompts(), listed).logits));
   auto both = in_layers({Layer{0}, Layer{1}}, replace<hook::attn::z>(zero));
-  CHECK(model.run(tokens(), both).logits.equal(model.run(tokens(), replace<hook::attn::z>(zero)).logits));
+  CHECK(model.run(two_prompts(), both).logits.equal(model.run(two_prompts(), replace<hook::attn::z>(zero)).logits));
   // Points without a layer pass.
   auto embed = in_layers({Layer{1}, Layer{1}}, replace<hook::embed>(zero));
-  CHECK(model.run(tokens(), embed).logits.equal(model.run(tokens(), replace<hook::embed>(zero)).logits));
+  CHECK(model.run(two_prompts(), embed).logits.equal(model.run(two_prompts(), replace<hook::embed>(zero)).logits));
   CHECK_THROWS_AS(in_layers({Layer{1}, Layer{0}}, replace<hook::attn::z>(zero)), ValueError);
   CHECK_THROWS_AS(in_layers({Layer{-1}, Layer{0}}, replace<hook::attn::z>(zero)), ValueError);
 }

@@ -8,12 +8,12 @@ using namespace circuit;
 
 namespace {
 
-struct Setting {
+struct SpliceAtSetting {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(1);
   at::Tensor tokens = random_model::Source{3}.tokens(2, 5, model.config().d_vocab);
   SparseDictionary<> sae;
 
-  Setting() {
+  SpliceAtSetting() {
     random_model::Source random{5};
     const auto d = model.config().d_model;
     sae.W_enc = random({d, 30}, 0.5);
@@ -27,7 +27,7 @@ struct Setting {
 }  // namespace
 
 TEST_CASE("with its error an SAE of the residual stream changes nothing; without, the stream is its reconstruction") {
-  const Setting s;
+  const SpliceAtSetting s;
   const auto own = s.model.run(s.tokens, record<hook::resid_pre>());
   REQUIRE_CLOSE(s.model.run(s.tokens, splice_at<hook::resid_pre>(Layer{1}, s.sae)).logits, own.logits, 1e-10);
 
@@ -41,7 +41,7 @@ TEST_CASE("with its error an SAE of the residual stream changes nothing; without
 }
 
 TEST_CASE("gradients end at the features of a spliced SAE: the error passes none on") {
-  const Setting s;
+  const SpliceAtSetting s;
   const c10::AutoGradMode gradient{true};
   const auto of = [&](StreamError error) {
     LeafAtEmbedding leaf;
@@ -53,11 +53,12 @@ TEST_CASE("gradients end at the features of a spliced SAE: the error passes none
     return gradient_of(cache.get<hook::resid_pre>(Layer{0}).sum(), {cache.get<hook::embed>()}).front();
   };
   REQUIRE_CLOSE(of(StreamError::kept), of(StreamError::dropped), 1e-12);
-  REQUIRE_FALSE(difference(of(StreamError::kept), of(StreamError::kept).mul(0).add(1), 1e-3).close);  // not the identity's
+  REQUIRE_FALSE(
+      difference(of(StreamError::kept), of(StreamError::kept).mul(0).add(1), 1e-3).close);  // not the identity's
 }
 
 TEST_CASE("a dictionary that does not fit the stream is refused by name") {
-  Setting s;
+  SpliceAtSetting s;
   auto wide = s.sae;
   wide.W_enc = wide.W_enc.narrow(0, 0, 4);
   wide.b_in = wide.b_in.narrow(0, 0, 4);

@@ -27,12 +27,12 @@ GgufFile open_bytes(const std::string& bytes) {
 }
 
 template <class E = FormatError>
-std::string error(const std::string& bytes) {
+std::string gguf_error(const std::string& bytes) {
   return said<E>([&] { (void)open_bytes(bytes); });
 }
-std::string error(const File& file) { return error(file.bytes()); }
+std::string gguf_error(const File& file) { return gguf_error(file.bytes()); }
 
-std::string floats(std::size_t count) {
+std::string float_bytes(std::size_t count) {
   std::string bytes;
   for (std::size_t i = 0; i < count; ++i) bytes += raw(static_cast<float>(i));
   return bytes;
@@ -50,7 +50,7 @@ File rich() {
                      list("tokenizer.ggml.token_type", 5, 2, raw(std::int32_t{1}) + raw(std::int32_t{3})),
                      list("flags", 7, 2, raw(true) + raw(false)), list("none", 6, 0, "")},
           .tensors = {tensor("w", {3, 2}, 0, 0), tensor("q", {32, 1, 2}, 8, 32), tensor("scalar", {}, 28, 128)},
-          .data = floats(6) + std::string(8, '\0') + std::string(68, '\x11') + std::string(28, '\0') + raw(0.25)};
+          .data = float_bytes(6) + std::string(8, '\0') + std::string(68, '\x11') + std::string(28, '\0') + raw(0.25)};
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ TEST_CASE("gguf: both versions give tensors in row-major shapes, mapped") {
     const auto& w = file.tensors()[0];
     CHECK(w.name == "w");
     CHECK(w.shape == std::vector<std::int64_t>{2, 3});
-    CHECK(std::string{reinterpret_cast<const char*>(w.bytes.data()), w.bytes.size()} == floats(6));
+    CHECK(std::string{reinterpret_cast<const char*>(w.bytes.data()), w.bytes.size()} == float_bytes(6));
     const auto& q = file.get("q");
     CHECK(q.type == GgmlType::q8_0);
     CHECK(q.shape == std::vector<std::int64_t>{2, 1, 32});
@@ -176,7 +176,7 @@ TEST_CASE("gguf: another alignment is kept to") {
   CHECK(detail::gguf::load<float>(file.get("b").bytes.data()) == 2);
   CHECK(file.tensors()[0].name == "a");
   for (const std::uint32_t alignment : {0U, 33U, 1U << 30U}) {
-    CHECK_THAT(error(File{.values = {value("general.alignment", alignment)}}),
+    CHECK_THAT(gguf_error(File{.values = {value("general.alignment", alignment)}}),
                ContainsSubstring("general.alignment") && ContainsSubstring("got " + std::to_string(alignment)));
   }
 }
@@ -185,51 +185,52 @@ TEST_CASE("gguf: truncation is refused, wherever it falls") {
   const auto whole = rich().bytes();
   for (std::size_t size = 0; size < whole.size(); ++size) {
     INFO("first " << size << " bytes");
-    CHECK_FALSE(error(whole.substr(0, size)).empty());
+    CHECK_FALSE(gguf_error(whole.substr(0, size)).empty());
   }
 }
 
 TEST_CASE("gguf: other files, versions and byte orders are refused") {
-  CHECK_THAT(error(std::string{"PK\x03\x04 and so on"}), ContainsSubstring("not a GGUF file"));
-  CHECK_THAT(error(std::string{}), ContainsSubstring("not a GGUF file"));
-  CHECK_THAT(error(File{.version = 1}), ContainsSubstring("expected 2 or 3, got 1"));
-  CHECK_THAT(error(File{.version = 4}), ContainsSubstring("got 4"));
-  CHECK_THAT(error(File{.version = 0x03000000}), ContainsSubstring("big-endian"));
-  CHECK_THAT(error(File{.values = {value("split.count", 2, raw(std::uint16_t{3}))}}),
+  CHECK_THAT(gguf_error(std::string{"PK\x03\x04 and so on"}), ContainsSubstring("not a GGUF file"));
+  CHECK_THAT(gguf_error(std::string{}), ContainsSubstring("not a GGUF file"));
+  CHECK_THAT(gguf_error(File{.version = 1}), ContainsSubstring("expected 2 or 3, got 1"));
+  CHECK_THAT(gguf_error(File{.version = 4}), ContainsSubstring("got 4"));
+  CHECK_THAT(gguf_error(File{.version = 0x03000000}), ContainsSubstring("big-endian"));
+  CHECK_THAT(gguf_error(File{.values = {value("split.count", 2, raw(std::uint16_t{3}))}}),
              ContainsSubstring("one part of a model"));
 }
 
 TEST_CASE("gguf: counts that cannot be are refused before anything is allocated") {
   constexpr auto huge = std::numeric_limits<std::uint64_t>::max();
   const auto head = "GGUF" + raw(std::uint32_t{3});
-  CHECK_THAT(error(head + raw(huge) + raw(std::uint64_t{0})), ContainsSubstring("impossible counts"));
-  CHECK_THAT(error(head + raw(std::uint64_t{0}) + raw(huge)), ContainsSubstring("impossible counts"));
+  CHECK_THAT(gguf_error(head + raw(huge) + raw(std::uint64_t{0})), ContainsSubstring("impossible counts"));
+  CHECK_THAT(gguf_error(head + raw(std::uint64_t{0}) + raw(huge)), ContainsSubstring("impossible counts"));
   for (const std::uint32_t type : {0U, 8U, 12U}) {
-    CHECK_THAT(error(File{.values = {list("long", type, huge / 8 + 1, std::string(64, '\0'))}}),
+    CHECK_THAT(gguf_error(File{.values = {list("long", type, huge / 8 + 1, std::string(64, '\0'))}}),
                ContainsSubstring("\"long\"") && ContainsSubstring("impossible length of a list"));
   }
-  CHECK_THAT(error(File{.values = {value("s", 8, raw(huge) + "abc")}}),
+  CHECK_THAT(gguf_error(File{.values = {value("s", 8, raw(huge) + "abc")}}),
              ContainsSubstring("\"s\"") && ContainsSubstring("ends too early"));
-  CHECK_THAT(error(File{.values = {raw(huge) + std::string(20, '\0')}}), ContainsSubstring("length of the next key"));
-  CHECK_THAT(error(File{.tensors = {raw(huge) + std::string(20, '\0')}}),
+  CHECK_THAT(gguf_error(File{.values = {raw(huge) + std::string(20, '\0')}}),
+             ContainsSubstring("length of the next key"));
+  CHECK_THAT(gguf_error(File{.tensors = {raw(huge) + std::string(20, '\0')}}),
              ContainsSubstring("length of the next tensor name"));
-  CHECK_THAT(error(File{.tensors = {tensor("t", {1, 1, 1, 1, 1}, 0, 0)}}), ContainsSubstring("too many axes"));
+  CHECK_THAT(gguf_error(File{.tensors = {tensor("t", {1, 1, 1, 1, 1}, 0, 0)}}), ContainsSubstring("too many axes"));
 }
 
 TEST_CASE("gguf: metadata that is no metadata is refused by key") {
-  CHECK_THAT(error(File{.values = {value("k", 13, "....")}}),
+  CHECK_THAT(gguf_error(File{.values = {value("k", 13, "....")}}),
              ContainsSubstring("\"k\"") && ContainsSubstring("unknown metadata type") && ContainsSubstring("got 13"));
-  CHECK_THAT(error(File{.values = {value("k", 7, "\x02")}}), ContainsSubstring("neither 0 nor 1"));
-  CHECK_THAT(error(File{.values = {list("k", 9, 1, raw(std::uint32_t{0}) + raw(std::uint64_t{0}))}}),
+  CHECK_THAT(gguf_error(File{.values = {value("k", 7, "\x02")}}), ContainsSubstring("neither 0 nor 1"));
+  CHECK_THAT(gguf_error(File{.values = {list("k", 9, 1, raw(std::uint32_t{0}) + raw(std::uint64_t{0}))}}),
              ContainsSubstring("lists of lists"));
-  CHECK_THAT(error(File{.values = {value("k", 1), value("k", 2)}}),
+  CHECK_THAT(gguf_error(File{.values = {value("k", 1), value("k", 2)}}),
              ContainsSubstring("\"k\"") && ContainsSubstring("there twice"));
-  CHECK_THAT(error(File{.values = {value("\xFF", 1)}}), ContainsSubstring("not UTF-8"));
+  CHECK_THAT(gguf_error(File{.values = {value("\xFF", 1)}}), ContainsSubstring("not UTF-8"));
 }
 
 TEST_CASE("gguf: tensors that overlap, leave the file or cannot be are refused by name") {
   const auto with = [](std::vector<std::string> tensors, std::size_t bytes = 64) {
-    return error(File{.tensors = std::move(tensors), .data = std::string(bytes, '\0')});
+    return gguf_error(File{.tensors = std::move(tensors), .data = std::string(bytes, '\0')});
   };
   CHECK_THAT(with({tensor("a", {16}, 0, 0), tensor("b", {8}, 0, 32)}),
              ContainsSubstring("\"b\"") && ContainsSubstring("overlaps the tensor \"a\""));
@@ -247,7 +248,7 @@ TEST_CASE("gguf: tensors that overlap, leave the file or cannot be are refused b
 TEST_CASE("gguf: an element type that nobody knows is refused by its number") {
   for (const std::uint32_t type : {4U, 1000U}) {
     const File made{.tensors = {tensor("a", {32}, type, 0)}, .data = std::string(64, '\0')};
-    CHECK_THAT(error<DTypeError>(made.bytes()),
+    CHECK_THAT(gguf_error<DTypeError>(made.bytes()),
                ContainsSubstring("\"a\"") && ContainsSubstring("got " + std::to_string(type)));
   }
 }

@@ -18,7 +18,7 @@ namespace make_gguf = circuit_test::gguf;
 
 namespace {
 
-GgufFile golden() { return open_gguf(std::filesystem::path{CIRCUIT_TEST_DATA} / "gguf/blocks.gguf"); }
+GgufFile golden_blocks() { return open_gguf(std::filesystem::path{CIRCUIT_TEST_DATA} / "gguf/blocks.gguf"); }
 
 /// `blocks` blocks of Q8_0 with scale 1, all of whose values are the block's number modulo 100.
 std::string numbered_blocks(std::size_t blocks) {
@@ -33,7 +33,7 @@ std::string numbered_blocks(std::size_t blocks) {
 }  // namespace
 
 TEST_CASE("gguf_to_tensor: quantised tensors become float32, plain ones stay mapped as they are") {
-  const auto file = golden();
+  const auto file = golden_blocks();
   for (const auto& tensor : file.tensors()) {
     const auto* expected = file.find(tensor.name + ".expected");
     if (expected == nullptr) continue;
@@ -52,11 +52,11 @@ TEST_CASE("gguf_to_tensor: a tensor outlives its file object, widened or not") {
   at::Tensor plain;
   at::Tensor quantised;
   {
-    const auto file = golden();
+    const auto file = golden_blocks();
     plain = to_tensor(file.get("F32"));
     quantised = to_tensor(file.get("Q4_K"));
   }
-  const auto file = golden();
+  const auto file = golden_blocks();
   CHECK(plain.equal(to_tensor(file.get("F32"))));
   CHECK(quantised.equal(to_tensor(file.get("Q4_K.expected"))));
 }
@@ -83,7 +83,7 @@ TEST_CASE("gguf_to_tensor: tensors of any rank and size are widened, also by sev
 }
 
 TEST_CASE("gguf_to_tensor: some rows are written into a buffer, and nothing else") {
-  const auto file = golden();
+  const auto file = golden_blocks();
   for (const auto* name : {"Q6_K", "F16", "F32"}) {
     INFO(name);
     const auto buffer = at::full({3, 512}, 7.0F);
@@ -94,17 +94,23 @@ TEST_CASE("gguf_to_tensor: some rows are written into a buffer, and nothing else
 }
 
 TEST_CASE("gguf_to_tensor: wrong rows and wrong buffers are refused by file and tensor") {
-  const auto file = golden();
+  const auto file = golden_blocks();
   const auto& tensor = file.get("Q4_0");
   const auto named = ContainsSubstring("blocks.gguf: \"Q4_0\"");
-  CHECK_THAT(said<IndexError>([&] { widen_rows(tensor, 2, at::empty({2, 512})); }),
+  CHECK_THAT(said<IndexError>([&] {
+               widen_rows(tensor, 2, at::empty({2, 512}));
+             }),
              named && ContainsSubstring("expected rows within 3, got 2 rows from row 2"));
   CHECK_THAT(said<IndexError>([&] { widen_rows(tensor, ~std::size_t{0}, at::empty({1, 512})); }), named);
-  CHECK_THAT(said<ShapeError>([&] { widen_rows(tensor, 0, at::empty({3, 511})); }),
+  CHECK_THAT(said<ShapeError>([&] {
+               widen_rows(tensor, 0, at::empty({3, 511}));
+             }),
              named && ContainsSubstring("expected [any, 512], got [3, 511]"));
   CHECK_THAT(said<ShapeError>([&] { widen_rows(tensor, 0, at::empty({512})); }), named);
   CHECK_THAT(said<ShapeError>([&] { widen_rows(tensor, 0, at::empty({512, 3}).t()); }), named);
-  CHECK_THAT(said<DTypeError>([&] { widen_rows(tensor, 0, at::empty({3, 512}, at::kDouble)); }),
+  CHECK_THAT(said<DTypeError>([&] {
+               widen_rows(tensor, 0, at::empty({3, 512}, at::kDouble));
+             }),
              named && ContainsSubstring("float32 on the CPU"));
 }
 

@@ -14,12 +14,12 @@ using namespace circuit_test;
 
 namespace {
 
-Pickle read(const std::string& bytes, const PickleLimits& limits = {}) {
+Pickle read_bytes(const std::string& bytes, const PickleLimits& limits = {}) {
   return read_pickle(std::as_bytes(std::span{bytes}), "a.pkl", limits);
 }
 
-std::string error(const std::string& bytes, const PickleLimits& limits = {}) {
-  return said<FormatError>([&] { (void)read(bytes, limits); });
+std::string pickle_error(const std::string& bytes, const PickleLimits& limits = {}) {
+  return said<FormatError>([&] { (void)read_bytes(bytes, limits); });
 }
 
 std::string from_hex(const std::string& text) {
@@ -53,7 +53,7 @@ const std::vector<std::string> python{
 
 TEST_CASE("pickle: what Python writes in each protocol is read") {
   for (const auto& hex : python) {
-    const auto pickle = read(from_hex(hex));
+    const auto pickle = read_bytes(from_hex(hex));
     const auto& root = pickle.at_root();
     REQUIRE(root.kind == PickleKind::dict);
     REQUIRE(root.items.size() == 4);
@@ -97,7 +97,7 @@ TEST_CASE("pickle: what Python writes in each protocol is read") {
 TEST_CASE("pickle: truncation is refused, wherever it falls") {
   for (const auto& hex : python) {
     const auto whole = from_hex(hex);
-    for (std::size_t size = 0; size < whole.size(); ++size) CHECK_FALSE(error(whole.substr(0, size)).empty());
+    for (std::size_t size = 0; size < whole.size(); ++size) CHECK_FALSE(pickle_error(whole.substr(0, size)).empty());
   }
 }
 
@@ -136,24 +136,24 @@ TEST_CASE("pickle: opcodes that lack what they take are refused") {
                                     "\x8b\xFF\xFF\xFF\xFF.",
                                     "\x80\x07N."}) {
     INFO(program);
-    CHECK_THAT(error(program), ContainsSubstring("a.pkl") && ContainsSubstring("the pickle at byte"));
+    CHECK_THAT(pickle_error(program), ContainsSubstring("a.pkl") && ContainsSubstring("the pickle at byte"));
   }
 }
 
 TEST_CASE("pickle: opcodes that reach outside the pickle are refused") {
   for (const std::string program : {"Pid\n.", "\x82\1.", "\x83\1\1.", "\x84\1\1\1\1.", "\x97.", "ios\nsystem\n."}) {
-    CHECK_THAT(error(program), ContainsSubstring("unsupported opcode"));
+    CHECK_THAT(pickle_error(program), ContainsSubstring("unsupported opcode"));
   }
 }
 
 TEST_CASE("pickle: size, values and stack are limited") {
-  CHECK_THAT(error("NNNNN.", {.bytes = 5}), ContainsSubstring("too large"));
-  CHECK_THAT(error("NNNNN.", {.values = 4}), ContainsSubstring("too many values"));
-  CHECK_THAT(error("NNNNN.", {.stack = 4}), ContainsSubstring("too deep"));
-  CHECK_THAT(error("(((((N.", {.stack = 4}), ContainsSubstring("too deep"));
+  CHECK_THAT(pickle_error("NNNNN.", {.bytes = 5}), ContainsSubstring("too large"));
+  CHECK_THAT(pickle_error("NNNNN.", {.values = 4}), ContainsSubstring("too many values"));
+  CHECK_THAT(pickle_error("NNNNN.", {.stack = 4}), ContainsSubstring("too deep"));
+  CHECK_THAT(pickle_error("(((((N.", {.stack = 4}), ContainsSubstring("too deep"));
   // One list of three items made into a set again and again: few bytes, many items.
   const std::string set = "c__builtin__\nset\nq\2](NNNeq\1";
   const auto thrice = set + "\x85Rh\2h\1\x85Rh\2h\1\x85R.";
-  CHECK(read(thrice, {.values = 12}).nodes.size() == 11);
-  CHECK_THAT(error(thrice, {.values = 11}), ContainsSubstring("too many values"));
+  CHECK(read_bytes(thrice, {.values = 12}).nodes.size() == 11);
+  CHECK_THAT(pickle_error(thrice, {.values = 11}), ContainsSubstring("too many values"));
 }

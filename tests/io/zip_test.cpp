@@ -15,7 +15,7 @@ std::string text_of(const ZipEntry& entry) {
   return {reinterpret_cast<const char*>(entry.bytes.data()), entry.bytes.size()};
 }
 
-std::string error(const std::string& bytes) {
+std::string zip_error(const std::string& bytes) {
   const Folder folder;
   const auto mapping = Mapping::open(folder.file("a.zip", bytes));
   return said<FormatError>([&] { (void)read_zip(*mapping); });
@@ -80,22 +80,22 @@ TEST_CASE("zip: sizes beyond 32 bits are read from the ZIP64 records") {
 }
 
 TEST_CASE("zip: ZIP64 records that lie are refused") {
-  CHECK_THAT(error(zip64(std::uint64_t{1} << 60)),
+  CHECK_THAT(zip_error(zip64(std::uint64_t{1} << 60)),
              ContainsSubstring("\"big\"") && ContainsSubstring("leaves the file"));
-  CHECK_THAT(error(zip64(~std::uint64_t{0})), ContainsSubstring("leaves the file"));
-  CHECK_FALSE(error(zip64(5, 1)).empty());
-  CHECK_FALSE(error(zip64(5, ~std::uint64_t{0} - 10)).empty());
+  CHECK_THAT(zip_error(zip64(~std::uint64_t{0})), ContainsSubstring("leaves the file"));
+  CHECK_FALSE(zip_error(zip64(5, 1)).empty());
+  CHECK_FALSE(zip_error(zip64(5, ~std::uint64_t{0} - 10)).empty());
 }
 
 TEST_CASE("zip: more entries than the directory holds, compression and encryption are refused") {
   auto bytes = zip({{"a", "one"}});
   auto more = bytes;
   more.replace(more.size() - 12, 2, raw(std::uint16_t{2}));
-  CHECK_THAT(error(more), ContainsSubstring("bad zip directory"));
-  CHECK_THAT(error(zip({{"a", "one"}}, 8)), ContainsSubstring("compressed"));
+  CHECK_THAT(zip_error(more), ContainsSubstring("bad zip directory"));
+  CHECK_THAT(zip_error(zip({{"a", "one"}}, 8)), ContainsSubstring("compressed"));
   auto encrypted = bytes;
   encrypted[encrypted.rfind("PK\x01\x02") + 8] = 1;
-  CHECK_THAT(error(encrypted), ContainsSubstring("encrypted"));
+  CHECK_THAT(zip_error(encrypted), ContainsSubstring("encrypted"));
 }
 
 TEST_CASE("zip: any one changed byte gives an exception of ours or other entries, never a crash") {

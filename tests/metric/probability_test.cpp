@@ -8,8 +8,8 @@ using Ids = std::vector<std::vector<std::int64_t>>;
 
 namespace {
 
-const Ids right{{1, 4}, {0}, {5, 2, 3}};
-const Ids wrong{{2}, {3, 5}, {0}};
+const Ids three_right{{1, 4}, {0}, {5, 2, 3}};
+const Ids three_wrong{{2}, {3, 5}, {0}};
 
 double summed(const at::Tensor& logits, std::int64_t b, std::int64_t p, const std::vector<std::int64_t>& ids) {
   double sum = 0;
@@ -17,35 +17,35 @@ double summed(const at::Tensor& logits, std::int64_t b, std::int64_t p, const st
   return sum;
 }
 
-double item(const at::Tensor& t, std::int64_t i) { return t[i].item<double>(); }
+double value_of(const at::Tensor& t, std::int64_t i) { return t[i].item<double>(); }
 
 }  // namespace
 
 TEST_CASE("probabilities of ragged answers add up, at each prompt's own position") {
   const auto logits = by_hand::logits();
   const std::vector<Position> positions{Position{3}, Position{0}, Position{2}};
-  const auto p = Probability{right, positions}.per_prompt(logits);
-  const auto log_p = LogProbability{right, positions}.per_prompt(logits);
-  const auto gap = ProbabilityDifference{right, wrong, positions}.per_prompt(logits);
-  const auto log_gap = LogProbabilityDifference{right, wrong, positions}.per_prompt(logits);
+  const auto p = Probability{three_right, positions}.per_prompt(logits);
+  const auto log_p = LogProbability{three_right, positions}.per_prompt(logits);
+  const auto gap = ProbabilityDifference{three_right, three_wrong, positions}.per_prompt(logits);
+  const auto log_gap = LogProbabilityDifference{three_right, three_wrong, positions}.per_prompt(logits);
   for (std::int64_t b = 0; b < 3; ++b) {
     const auto slot = static_cast<std::size_t>(b);
     const auto at = positions[slot].value;
-    const auto yes = summed(logits, b, at, right[slot]);
-    const auto no = summed(logits, b, at, wrong[slot]);
-    CHECK(std::abs(item(p, b) - yes) < 1e-13);
-    CHECK(std::abs(item(log_p, b) - std::log(yes)) < 1e-13);
-    CHECK(std::abs(item(gap, b) - (yes - no)) < 1e-13);
-    CHECK(std::abs(item(log_gap, b) - (std::log(yes) - std::log(no))) < 1e-13);
+    const auto yes = summed(logits, b, at, three_right[slot]);
+    const auto no = summed(logits, b, at, three_wrong[slot]);
+    CHECK(std::abs(value_of(p, b) - yes) < 1e-13);
+    CHECK(std::abs(value_of(log_p, b) - std::log(yes)) < 1e-13);
+    CHECK(std::abs(value_of(gap, b) - (yes - no)) < 1e-13);
+    CHECK(std::abs(value_of(log_gap, b) - (std::log(yes) - std::log(no))) < 1e-13);
   }
 }
 
 TEST_CASE("probabilities and their differences have the gradient that central differences have") {
-  CHECK(by_hand::gradient_gap(Probability{right}) < 1e-8);
-  CHECK(by_hand::gradient_gap(LogProbability{right}) < 1e-8);
-  CHECK(by_hand::gradient_gap(ProbabilityDifference{right, wrong}) < 1e-8);
-  CHECK(by_hand::gradient_gap(LogProbabilityDifference{right, wrong}) < 1e-8);
-  CHECK(by_hand::gradient_gap(LogitDifference{right, wrong}) < 1e-8);
+  CHECK(by_hand::gradient_gap(Probability{three_right}) < 1e-8);
+  CHECK(by_hand::gradient_gap(LogProbability{three_right}) < 1e-8);
+  CHECK(by_hand::gradient_gap(ProbabilityDifference{three_right, three_wrong}) < 1e-8);
+  CHECK(by_hand::gradient_gap(LogProbabilityDifference{three_right, three_wrong}) < 1e-8);
+  CHECK(by_hand::gradient_gap(LogitDifference{three_right, three_wrong}) < 1e-8);
 }
 
 TEST_CASE("with one answer of each kind the log-probability difference is the logit difference") {
@@ -58,8 +58,8 @@ TEST_CASE("with one answer of each kind the log-probability difference is the lo
 
 TEST_CASE("logits that softmax would overflow keep finite probabilities") {
   const auto logits = by_hand::logits().mul(1e4);
-  CHECK(LogProbability{right}.per_prompt(logits).isfinite().all().item<bool>());
-  CHECK(Probability{right}.per_prompt(logits).isfinite().all().item<bool>());
+  CHECK(LogProbability{three_right}.per_prompt(logits).isfinite().all().item<bool>());
+  CHECK(Probability{three_right}.per_prompt(logits).isfinite().all().item<bool>());
 }
 
 TEST_CASE("answers that no logits have, and answers at all positions, are refused") {
@@ -68,6 +68,6 @@ TEST_CASE("answers that no logits have, and answers at all positions, are refuse
   CHECK_THROWS_AS((Probability{Ids{{1}}}.per_prompt(by_hand::logits())), ShapeError);
   CHECK_THROWS_AS((Probability{Ids{{1}, {}}}), ValueError);
   CHECK_THROWS_AS((Probability{Ids{}}), ValueError);
-  CHECK_THROWS_AS((Probability{right, Reading::every()}), ValueError);
-  CHECK_THROWS_AS((ProbabilityDifference{right, Ids{{1}}}), ValueError);
+  CHECK_THROWS_AS((Probability{three_right, Reading::every()}), ValueError);
+  CHECK_THROWS_AS((ProbabilityDifference{three_right, Ids{{1}}}), ValueError);
 }

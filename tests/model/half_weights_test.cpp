@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const fs::path data = fs::path{CIRCUIT_TEST_DATA};
+const fs::path test_data = fs::path{CIRCUIT_TEST_DATA};
 const LoadOptions stays{.half = HalfPrecision::mapped};
 const LoadOptions widens{.processing = weights::unprocessed};
 
@@ -25,13 +25,13 @@ struct Stored {
   std::map<std::string, at::Tensor> tensors;
 
   explicit Stored(at::ScalarType dtype) {
-    const auto file = open_safetensors(data / "architectures/gpt2/model.safetensors");
+    const auto file = open_safetensors(test_data / "architectures/gpt2/model.safetensors");
     for (const auto& view : file.tensors()) {
       const auto tensor = to_tensor(view);
       tensors[view.name] = tensor.is_floating_point() ? tensor.to(dtype) : tensor;
     }
     write();
-    fs::copy_file(data / "architectures/gpt2/config.json", folder.path / "config.json");
+    fs::copy_file(test_data / "architectures/gpt2/config.json", folder.path / "config.json");
   }
   void write() const {
     std::vector<TensorView> views;
@@ -48,7 +48,7 @@ at::Tensor gradient_at_embedding(const auto& model, const at::Tensor& tokens) {
 }
 
 /// Both computed with, value and gradient.
-void check_same(const auto& half, const auto& widened) {
+void check_as_widened(const auto& half, const auto& widened) {
   CHECK(is_half(half.weights().W_E));
   CHECK(is_half(half.weights().blocks[0].attn.W_Q));
   CHECK_FALSE(is_half(widened.weights().W_E));
@@ -64,14 +64,14 @@ void check_same(const auto& half, const auto& widened) {
 TEST_CASE("matrices of half precision stay as they are in a file, and compute what they compute widened") {
   for (const auto dtype : {at::kHalf, at::kBFloat16}) {
     const Stored stored{dtype};
-    check_same(load_model<Gpt2>(stored.folder.path, stays), load_model<Gpt2>(stored.folder.path, widens));
+    check_as_widened(load_model<Gpt2>(stored.folder.path, stays), load_model<Gpt2>(stored.folder.path, widens));
   }
 }
 
 TEST_CASE("so do those of a GGUF file") {
   const auto compare = [&]<class A>(std::type_identity<A>, const char* name) {
-    const auto file = data / "gguf_models" / name;
-    check_same(load_gguf<A>(file, stays), load_gguf<A>(file, widens));
+    const auto file = test_data / "gguf_models" / name;
+    check_as_widened(load_gguf<A>(file, stays), load_gguf<A>(file, widens));
   };
   compare(std::type_identity<Llama>{}, "llama3_f16.gguf");
   compare(std::type_identity<Llama>{}, "qwen2_bf16.gguf");
@@ -89,7 +89,7 @@ TEST_CASE("a mapped matrix is the file's bytes, and no copy of them") {
 }
 
 TEST_CASE("queries and keys that a GGUF file keeps in neighbouring pairs are views of it in the architecture's order") {
-  const auto file = open_gguf(data / "gguf_models/llama3_f16.gguf");
+  const auto file = open_gguf(test_data / "gguf_models/llama3_f16.gguf");
   const auto half = load_gguf<Llama>(file, stays);
   const auto widened = load_gguf<Llama>(file, widens);
   for (std::int32_t l = 0; l < half.config().n_layers; ++l) {
@@ -110,7 +110,7 @@ TEST_CASE("queries and keys that a GGUF file keeps in neighbouring pairs are vie
 }
 
 TEST_CASE("runs that split head inputs read views of a file too") {
-  const auto file = data / "gguf_models/llama3_f16.gguf";
+  const auto file = test_data / "gguf_models/llama3_f16.gguf";
   const auto half = load_gguf<Llama>(file, stays);
   const auto tokens = random_model::Source{3}.tokens(2, 5, half.config().d_vocab);
   const auto with = [&](const auto& model) { return model.run(tokens, record<hook::q_input>()).logits; };

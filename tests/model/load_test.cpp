@@ -42,7 +42,7 @@ const std::string gain = "transformer.h.1.ln_1.weight";
 const std::string readers = "transformer.h.1.attn.c_attn.weight";
 
 template <class E>
-std::string refused(const std::function<void(ModelFolder&)>& change) {
+std::string folder_refused(const std::function<void(ModelFolder&)>& change) {
   ModelFolder model;
   change(model);
   return said<E>([&] { (void)model.load(); });
@@ -97,7 +97,7 @@ TEST_CASE("folders and files that are missing or cut off are refused") {
 
 TEST_CASE("configurations of other models, and keys that are missing, mistyped or contradictory, are refused by name") {
   const auto config = [](const std::string& key, const nlohmann::json& value) {
-    return refused<ConfigError>([&](ModelFolder& m) { m.config[key] = value; });
+    return folder_refused<ConfigError>([&](ModelFolder& m) { m.config[key] = value; });
   };
   REQUIRE_THAT(config("model_type", "llama"), ContainsSubstring("got llama"));
   REQUIRE_THAT(config("activation_function", "relu"), ContainsSubstring("got relu"));
@@ -107,26 +107,27 @@ TEST_CASE("configurations of other models, and keys that are missing, mistyped o
   REQUIRE_THAT(config("n_layer", 0), ContainsSubstring("n_layer"));
   REQUIRE_THAT(config("scale_attn_by_inverse_layer_idx", true), ContainsSubstring("scale_attn_by_inverse_layer_idx"));
   for (const std::string key : {"n_layer", "n_embd", "n_head", "vocab_size"}) {
-    REQUIRE_THAT(refused<ConfigError>([&](ModelFolder& m) { m.config.erase(key); }), ContainsSubstring(key));
+    REQUIRE_THAT(folder_refused<ConfigError>([&](ModelFolder& m) { m.config.erase(key); }), ContainsSubstring(key));
   }
-  REQUIRE_THAT(refused<ConfigError>([](ModelFolder& m) { m.config = nlohmann::json::array(); }),
+  REQUIRE_THAT(folder_refused<ConfigError>([](ModelFolder& m) { m.config = nlohmann::json::array(); }),
                ContainsSubstring("config.json"));
 }
 
 TEST_CASE("tensors that are missing or of a wrong shape, dtype or value are refused by name and file") {
-  REQUIRE_THAT(refused<NameError>([](ModelFolder& m) { m.tensors.erase(gain); }), ContainsSubstring(gain));
-  REQUIRE_THAT(refused<NameError>([](ModelFolder& m) { m.config["n_layer"] = 4; }), ContainsSubstring("h.3."));
-  const auto transposed = refused<ShapeError>([](ModelFolder& m) { m.tensors[readers] = m.tensors[readers].t(); });
+  REQUIRE_THAT(folder_refused<NameError>([](ModelFolder& m) { m.tensors.erase(gain); }), ContainsSubstring(gain));
+  REQUIRE_THAT(folder_refused<NameError>([](ModelFolder& m) { m.config["n_layer"] = 4; }), ContainsSubstring("h.3."));
+  const auto transposed =
+      folder_refused<ShapeError>([](ModelFolder& m) { m.tensors[readers] = m.tensors[readers].t(); });
   REQUIRE_THAT(transposed,
                ContainsSubstring("expected [32, 96], got [96, 32]") && ContainsSubstring("model.safetensors"));
-  REQUIRE_THAT(refused<ShapeError>([](ModelFolder& m) { m.config["vocab_size"] = 100; }),
+  REQUIRE_THAT(folder_refused<ShapeError>([](ModelFolder& m) { m.config["vocab_size"] = 100; }),
                ContainsSubstring("wte.weight"));
-  REQUIRE_THAT(refused<ShapeError>([](ModelFolder& m) { m.config["n_positions"] = 33; }),
+  REQUIRE_THAT(folder_refused<ShapeError>([](ModelFolder& m) { m.config["n_positions"] = 33; }),
                ContainsSubstring("wpe.weight"));
-  REQUIRE_THAT(refused<DTypeError>([](ModelFolder& m) { m.tensors[gain] = m.tensors[gain].to(at::kInt); }),
+  REQUIRE_THAT(folder_refused<DTypeError>([](ModelFolder& m) { m.tensors[gain] = m.tensors[gain].to(at::kInt); }),
                ContainsSubstring(gain));
   for (const auto bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    const auto said_of_value = refused<ValueError>([&](ModelFolder& m) {
+    const auto said_of_value = folder_refused<ValueError>([&](ModelFolder& m) {
       m.tensors[readers] = m.tensors[readers].clone();
       m.tensors[readers][31][95].fill_(bad);
     });

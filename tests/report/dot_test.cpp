@@ -7,19 +7,10 @@
 
 #include "../graph/made_up.hpp"
 #include "catch.hpp"
+#include "report/count.hpp"
 
 using namespace circuit;
 namespace in = made_up;
-
-namespace {
-
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
-
-}  // namespace
 
 TEST_CASE("DOT has every node once, every edge once, and layers upward") {
   const auto text = dot(in::circuit());
@@ -59,7 +50,8 @@ TEST_CASE("GraphML is well formed and holds every value exactly") {
     }
     if (tag != "edge") continue;
     auto& ref = edges.emplace_back(EdgeRef{parse_node(item.get<std::string>("<xmlattr>.source")),
-                                           parse_node(item.get<std::string>("<xmlattr>.target")), {}});
+                                           parse_node(item.get<std::string>("<xmlattr>.target")),
+                                           {}});
     for (const auto& [part, data] : item) {
       if (part != "data") continue;
       const auto key = data.get<std::string>("<xmlattr>.key");

@@ -7,17 +7,12 @@
 
 #include "../graph/made_up.hpp"
 #include "catch.hpp"
+#include "report/count.hpp"
 
 using namespace circuit;
 namespace in = made_up;
 
 namespace {
-
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 /// The data of a page, found as a browser finds it: from the element's start to the first end tag.
 nlohmann::json data_of(const std::string& page) {
@@ -78,8 +73,8 @@ TEST_CASE("position 0 and errors are hidden at first unless asked for") {
   CHECK(plain["first"] == false);
   CHECK(plain["errors"] == false);
   CHECK(plain["shown"] == "em");
-  const auto asked = data_of(graph_page(
-      in::circuit(), {.shown = Attribution::nn, .threshold = 0.25, .position_zero = true, .errors = true}));
+  const auto asked = data_of(
+      graph_page(in::circuit(), {.shown = Attribution::nn, .threshold = 0.25, .position_zero = true, .errors = true}));
   CHECK(asked["first"] == true);
   CHECK(asked["errors"] == true);
   CHECK(asked["shown"] == "nn");

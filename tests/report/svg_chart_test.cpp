@@ -6,16 +6,11 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "report/count.hpp"
 
 using namespace circuit;
 
 namespace {
-
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 /// Values of an attribute in the order in which they stand, from `start` on.
 std::vector<double> attributes(const std::string& svg, const std::string& name, std::size_t start = 0) {
@@ -82,9 +77,11 @@ TEST_CASE("a line chart of many steps stays narrow and writes some of their labe
 }
 
 TEST_CASE("title, axis titles, legend and guide lines are there") {
-  const auto svg = line_chart(abc, {{"first", {1, 2, 3}}, {"second", {2, 2, 2}}},
-                              {.title = "A title", .x_title = "layer", .y_title = "logits", .guides = {{"clean", 2.5}}});
-  for (const auto* words : {">A title<", ">layer<", ">logits<", ">first<", ">second<", ">clean<", ">a<", ">b<", ">c<"}) {
+  const auto svg =
+      line_chart(abc, {{"first", {1, 2, 3}}, {"second", {2, 2, 2}}},
+                 {.title = "A title", .x_title = "layer", .y_title = "logits", .guides = {{"clean", 2.5}}});
+  for (const auto* words :
+       {">A title<", ">layer<", ">logits<", ">first<", ">second<", ">clean<", ">a<", ">b<", ">c<"}) {
     CAPTURE(words);
     CHECK(count(svg, words) >= 1);
   }

@@ -16,7 +16,7 @@ using namespace circuit;
 namespace {
 
 /// What circuit-tracer found; see tests/data/attribution_graph/make.py.
-at::Tensor fact(const std::string& name) {
+at::Tensor graph_fact(const std::string& name) {
   static const auto file =
       open_safetensors(std::filesystem::path{CIRCUIT_TEST_DATA} / "attribution_graph/graph.safetensors");
   return to_tensor(file.get(name));
@@ -25,7 +25,7 @@ at::Tensor fact(const std::string& name) {
 DictionarySet golden_set(const std::string& model, std::int32_t layers) {
   DictionarySet set;
   for (std::int32_t l = 0; l < layers; ++l) {
-    const auto get = [&](const char* name) { return fact(model + '/' + std::to_string(l) + '/' + name); };
+    const auto get = [&](const char* name) { return graph_fact(model + '/' + std::to_string(l) + '/' + name); };
     SparseDictionary<> d;
     d.W_enc = get("W_enc").t().contiguous();
     d.b_enc = get("b_enc");
@@ -41,7 +41,7 @@ DictionarySet golden_set(const std::string& model, std::int32_t layers) {
 /// The nodes of a matrix of circuit-tracer's, by row.
 std::vector<Node> rows_of(const std::string& run, std::int32_t layers, std::int32_t length) {
   std::vector<Node> nodes;
-  const auto features = fact(run + "/features").to(at::kInt);
+  const auto features = graph_fact(run + "/features").to(at::kInt);
   for (std::int64_t i = 0; i < features.size(0); ++i) {
     const auto part = [&](std::int64_t j) { return features[i][j].item<std::int32_t>(); };
     nodes.push_back(Node::mlp_feature(Layer{part(0)}, Position{part(1)}, Feature{part(2)}));
@@ -50,7 +50,7 @@ std::vector<Node> rows_of(const std::string& run, std::int32_t layers, std::int3
     for (std::int32_t p = 0; p < length; ++p) nodes.push_back(Node::mlp_error(Layer{l}, Position{p}));
   }
   for (std::int32_t p = 0; p < length; ++p) nodes.push_back(Node::embedding(Position{p}));
-  const auto logits = fact(run + "/logits").to(at::kInt);
+  const auto logits = graph_fact(run + "/logits").to(at::kInt);
   for (std::int64_t i = 0; i < logits.size(0); ++i) {
     nodes.push_back(Node::logit(Position{length - 1}, logits[i].item<std::int32_t>()));
   }
@@ -65,7 +65,7 @@ struct Golden {
                                              {.processing = weights::unprocessed, .dtype = at::kDouble});
   std::int32_t layers = static_cast<std::int32_t>(model.config().n_layers);
   DictionarySet set = golden_set(name, layers);
-  at::Tensor tokens = fact(name + "/tokens").unsqueeze(0);
+  at::Tensor tokens = graph_fact(name + "/tokens").unsqueeze(0);
 
   /// tokens and positions as two nodes, since the tool knows only the tokens'
   [[nodiscard]] Circuit search(std::size_t budget) const {
@@ -90,7 +90,7 @@ double weight(const Circuit& found, const Node& up, const Node& down) {
 template <class A>
 void require_adjacency(const Golden<A>& g, const Circuit& found, const std::string& run) {
   const auto nodes = g.rows(run);
-  const auto theirs = fact(g.name + '/' + run + "/adjacency");
+  const auto theirs = graph_fact(g.name + '/' + run + "/adjacency");
   int edges = 0;
   for (std::size_t t = 0; t < nodes.size(); ++t) {
     if (!found.contains(nodes[t])) continue;  // nothing of it reaches the logits
@@ -110,11 +110,12 @@ TEST_CASE("every edge of the attribution graph equals circuit-tracer's") {
   const auto check = [](const auto& g) {
     const auto found = g.search(0);
     require_adjacency(g, found, "all");
-    const auto logits = fact(g.name + "/all/logits");
+    const auto logits = graph_fact(g.name + "/all/logits");
     for (std::int64_t i = 0; i < logits.size(0); ++i) {
       const auto& bundle =
           found.bundle(g.rows("all")[g.rows("all").size() - static_cast<std::size_t>(logits.size(0) - i)]);
-      REQUIRE(bundle.nodegrad == Approx(fact(g.name + "/all/probabilities")[i].template item<double>()).epsilon(1e-9));
+      REQUIRE(bundle.nodegrad ==
+              Approx(graph_fact(g.name + "/all/probabilities")[i].template item<double>()).epsilon(1e-9));
     }
   };
   check(Golden<Gpt2>{"gpt2", "golden/model"});
@@ -136,14 +137,14 @@ TEST_CASE("influence, scores and cuts equal circuit-tracer's") {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     INFO(nodes[i]);
     const auto row = static_cast<std::int64_t>(i);
-    const auto theirs = fact("llama/all/influence")[row].item<double>();
+    const auto theirs = graph_fact("llama/all/influence")[row].item<double>();
     REQUIRE(of(values, nodes[i]) == Approx(theirs).epsilon(1e-9).margin(1e-12));
     if (theirs > 0)
-      REQUIRE(of(cumulative, nodes[i]) == Approx(fact("llama/all/cumulative")[row].item<double>()).epsilon(1e-9));
-    REQUIRE(pruned.contains(nodes[i]) == fact("llama/all/kept_nodes")[row].item<bool>());
+      REQUIRE(of(cumulative, nodes[i]) == Approx(graph_fact("llama/all/cumulative")[row].item<double>()).epsilon(1e-9));
+    REQUIRE(pruned.contains(nodes[i]) == graph_fact("llama/all/kept_nodes")[row].item<bool>());
     for (std::size_t j = 0; j < nodes.size(); ++j) {
-      const bool kept = fact("llama/all/kept_edges")[row][static_cast<std::int64_t>(j)].item<bool>() &&
-                        fact("llama/all/adjacency")[row][static_cast<std::int64_t>(j)].item<double>() != 0;
+      const bool kept = graph_fact("llama/all/kept_edges")[row][static_cast<std::int64_t>(j)].item<bool>() &&
+                        graph_fact("llama/all/adjacency")[row][static_cast<std::int64_t>(j)].item<double>() != 0;
       REQUIRE((weight(pruned, nodes[j], nodes[i]) != 0) == kept);
       kept_edges += kept ? 1 : 0;
     }
@@ -151,8 +152,8 @@ TEST_CASE("influence, scores and cuts equal circuit-tracer's") {
   REQUIRE(kept_edges > 40);
   REQUIRE(pruned.edge_count() < found.edge_count());
   const auto scores = graph_scores(found);
-  REQUIRE(scores.replacement == Approx(fact("llama/all/scores")[0].item<double>()).epsilon(1e-9));
-  REQUIRE(scores.completeness == Approx(fact("llama/all/scores")[1].item<double>()).epsilon(1e-9));
+  REQUIRE(scores.replacement == Approx(graph_fact("llama/all/scores")[0].item<double>()).epsilon(1e-9));
+  REQUIRE(scores.completeness == Approx(graph_fact("llama/all/scores")[1].item<double>()).epsilon(1e-9));
 }
 
 TEST_CASE("within a budget the same features become targets as circuit-tracer's") {
@@ -162,7 +163,7 @@ TEST_CASE("within a budget the same features become targets as circuit-tracer's"
   std::size_t features = 0;
   for (const auto& bundle : found.nodes()) features += is_feature(bundle.node.kind) ? 1U : 0U;
   REQUIRE(features == 20);
-  REQUIRE(graph_scores(found).replacement == Approx(fact("llama/budget/scores")[0].item<double>()).epsilon(1e-9));
+  REQUIRE(graph_scores(found).replacement == Approx(graph_fact("llama/budget/scores")[0].item<double>()).epsilon(1e-9));
 }
 
 TEST_CASE("circuit-tracer leaves out what the first position writes") {
@@ -172,7 +173,7 @@ TEST_CASE("circuit-tracer leaves out what the first position writes") {
     return is_output(b.node.kind) || is_embedding(b.node.kind) || b.node.position != Position{0};
   });
   require_adjacency(g, found, "bos");
-  REQUIRE(graph_scores(found).completeness == Approx(fact("llama/bos/scores")[1].item<double>()).epsilon(1e-9));
+  REQUIRE(graph_scores(found).completeness == Approx(graph_fact("llama/bos/scores")[1].item<double>()).epsilon(1e-9));
   REQUIRE(graph_scores(found).completeness != Approx(graph_scores(whole).completeness).epsilon(1e-6));
 }
 
@@ -327,8 +328,8 @@ TEST_CASE("into a logit of a pooled graph goes the mean of the prompts' logits")
   const auto expected = last.sub(last.mean(-1, true)).mean(0);
   const auto probability = last.softmax(-1).mean(0);
   for (const auto token : chosen) {
-    const auto logit = Node::logit(Position{static_cast<std::int32_t>(tokens.size(1)) - 1},
-                                   static_cast<std::int32_t>(token));
+    const auto logit =
+        Node::logit(Position{static_cast<std::int32_t>(tokens.size(1)) - 1}, static_cast<std::int32_t>(token));
     double sum = 0;
     for (const auto& e : pooled.incoming(logit)) sum += e.edge.nn_attrib;
     for (const auto& row : pooled.biases()) {

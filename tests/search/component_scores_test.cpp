@@ -17,7 +17,7 @@ namespace {
 constexpr double tolerance = 1e-10;
 
 template <class A>
-struct Setup {
+struct ScoresSetup {
   HookedTransformer<A> model = random_model::make<A>(7);
   PromptPair prompts{random_model::Source{9}.tokens(2, 5, model.config().d_vocab),
                      random_model::Source{10}.tokens(2, 5, model.config().d_vocab)};
@@ -35,16 +35,16 @@ struct Setup {
 
 TEMPLATE_TEST_CASE("without norms LEAP's edges and nodes, summed over units, are attribution patching's", "", Plain,
                    AttentionOnly) {
-  const Setup<TestType> s;
-  const auto found = Leap{.keep = keep::All{}, .targets = targets::AllActive{}}(s.model, NeuronBasis{s.model},
-                                                                                s.prompts, s.metric);
+  const ScoresSetup<TestType> s;
+  const auto found =
+      Leap{.keep = keep::All{}, .targets = targets::AllActive{}}(s.model, NeuronBasis{s.model}, s.prompts, s.metric);
   const auto scores = s.net(found);
   REQUIRE_CLOSE(scores.edges, Eap{}.scores(s.model, s.prompts, s.metric), tolerance);
   REQUIRE_CLOSE(scores.nodes, AttributionPatching{}.scores(s.model, s.prompts, s.metric), tolerance);
 }
 
 TEMPLATE_TEST_CASE("so are a sparse feature circuit's at one step, with norms too", "", Plain, Gpt2, GptNeox) {
-  const Setup<TestType> s;
+  const ScoresSetup<TestType> s;
   const SparseFeatureCircuit<keep::All> search{.node_threshold = 0, .steps = 1};
   const auto scores = s.net(search(s.model, NeuronBasis{s.model}, s.prompts, s.metric));
   REQUIRE_CLOSE(scores.edges, Eap{}.scores(s.model, s.prompts, s.metric), tolerance);
@@ -52,20 +52,20 @@ TEMPLATE_TEST_CASE("so are a sparse feature circuit's at one step, with norms to
 }
 
 TEST_CASE("an attribution graph's are the same products with what senders write on the clean prompt alone") {
-  const Setup<AttentionOnly> s;
+  const ScoresSetup<AttentionOnly> s;
   const AttributionGraph<keep::All, modules::ReadElseOpaque> search{.budget = 0};
   const auto tokens = s.prompts.clean.narrow(0, 0, 1);
   const auto scores = s.net(search(s.model, NeuronBasis{s.model}, tokens));
   const ExpectedLogit expected{search.logits.choose(s.model.run(tokens).logits[0][-1])};
-  REQUIRE_CLOSE(scores.edges,
-                edge_products(s.components, sender_writes(s.model, tokens),
-                              receiver_gradients(s.model, tokens, expected)),
-                tolerance);
+  REQUIRE_CLOSE(
+      scores.edges,
+      edge_products(s.components, sender_writes(s.model, tokens), receiver_gradients(s.model, tokens, expected)),
+      tolerance);
   REQUIRE_CLOSE(scores.nodes, scores.edges.sum(1), tolerance);
 }
 
 TEST_CASE("what a circuit of components does not hold scores 0, and strangers are refused") {
-  const Setup<Plain> s;
+  const ScoresSetup<Plain> s;
   Circuit circuit;
   const auto head = Node::head(Layer{1}, Head{2});
   circuit.add_node({.node = head, .attribution = -2});

@@ -14,7 +14,7 @@ PromptPair prompts(std::int64_t vocabulary) {
   return {random_model::Source{9}.tokens(3, 5, vocabulary), random_model::Source{10}.tokens(3, 5, vocabulary)};
 }
 
-LogitDifference metric() {
+LogitDifference difference() {
   const std::vector<std::int64_t> right{3, 5, 7};
   const std::vector<std::int64_t> wrong{4, 1, 0};
   return LogitDifference{std::span{right}, std::span{wrong}};
@@ -64,14 +64,14 @@ TEMPLATE_TEST_CASE("edge scores are products with gradients taken in a run that 
   const auto model = random_model::make<TestType>(7);
   const auto pair = prompts(model.config().d_vocab);
   const auto c = Components::of(model);
-  const auto scores = Eap{}.scores(model, pair, metric());
+  const auto scores = Eap{}.scores(model, pair, difference());
   const auto change = sender_writes(model, pair.clean).sub(sender_writes(model, pair.corrupt));
 
   const c10::AutoGradMode gradient{true};
   auto recorder = record<hook::attn::q, hook::attn::k, hook::attn::v, hook::mlp::pre, hook::mlp::pre_linear,
                          hook::resid_pre, hook::resid_mid, hook::resid_post>();
   const StartFrom leaf{};
-  const auto value = mean(metric(), model.forward(pair.clean, leaf, recorder));
+  const auto value = mean(difference(), model.forward(pair.clean, leaf, recorder));
   const auto grads = gradients_at(value, recorder.cache());
   const auto& run = recorder.cache();
   const auto& config = model.config();
@@ -123,18 +123,19 @@ TEMPLATE_TEST_CASE("all that a component sends makes up its attribution as a nod
                    AttentionOnly) {
   const auto model = random_model::make<TestType>(7);
   const auto pair = prompts(model.config().d_vocab);
-  REQUIRE_CLOSE(Eap{}.scores(model, pair, metric()).sum(1), AttributionPatching{}.scores(model, pair, metric()), 1e-11);
+  REQUIRE_CLOSE(Eap{}.scores(model, pair, difference()).sum(1), AttributionPatching{}.scores(model, pair, difference()),
+                1e-11);
 }
 
 TEMPLATE_TEST_CASE("integrated over the inputs, all edges from the input sum to what corruption takes away", "", Gpt2,
                    Llama, GptNeox) {
   const auto model = random_model::make<TestType>(7);
   const auto pair = prompts(model.config().d_vocab);
-  const auto taken = mean(metric(), model.run(pair.clean).logits).template item<double>() -
-                     mean(metric(), model.run(pair.corrupt).logits).template item<double>();
+  const auto taken = mean(difference(), model.run(pair.clean).logits).template item<double>() -
+                     mean(difference(), model.run(pair.corrupt).logits).template item<double>();
   const auto gap = [&](std::int64_t steps) {
     const EapIgInputs search{.path = {.steps = steps, .offset = 0.5}};
-    return std::abs(search.scores(model, pair, metric())[0].sum().template item<double>() - taken);
+    return std::abs(search.scores(model, pair, difference())[0].sum().template item<double>() - taken);
   };
   const auto coarse = gap(100);
   const auto fine = gap(400);
@@ -146,15 +147,15 @@ TEMPLATE_TEST_CASE("integrated over the inputs, all edges from the input sum to 
 TEST_CASE("paths end where they say") {
   const auto model = random_model::make<Gpt2>(7);
   const auto pair = prompts(model.config().d_vocab);
-  const auto at_clean = Eap{}.scores(model, pair, metric());
-  const auto right = EapIgInputs{.path = {.steps = 1, .offset = 1.0}}.scores(model, pair, metric());
+  const auto at_clean = Eap{}.scores(model, pair, difference());
+  const auto right = EapIgInputs{.path = {.steps = 1, .offset = 1.0}}.scores(model, pair, difference());
   REQUIRE_CLOSE(right, at_clean, 1e-12);
-  const auto left = EapIgInputs{.path = {.steps = 1, .offset = 0.0}}.scores(model, pair, metric());
-  const auto both = EdgeAttributionPatching<path::CleanCorrupt>{}.scores(model, pair, metric());
+  const auto left = EapIgInputs{.path = {.steps = 1, .offset = 0.0}}.scores(model, pair, difference());
+  const auto both = EdgeAttributionPatching<path::CleanCorrupt>{}.scores(model, pair, difference());
   REQUIRE_CLOSE(both, left.add(right).div(2), 1e-12);
   // At the clean end nothing is moved, but gradients stop at one module at a time.
   const auto c = Components::of(model);
-  const auto stopped = EapIgActivations{.path = {.steps = 1, .offset = 1.0}}.scores(model, pair, metric());
+  const auto stopped = EapIgActivations{.path = {.steps = 1, .offset = 1.0}}.scores(model, pair, difference());
   REQUIRE_CLOSE(stopped.select(1, c.logits()), at_clean.select(1, c.logits()), 1e-12);
   REQUIRE_FALSE(difference(stopped, at_clean, 1e-3).close);
 }
@@ -164,9 +165,9 @@ TEMPLATE_TEST_CASE("activation patching is what an edit of that output does", ""
   const auto pair = prompts(model.config().d_vocab);
   const auto c = Components::of(model);
   const auto corrupt = model.run(pair.corrupt, record<hook::resid_pre, hook::attn::z, hook::mlp_out>()).cache;
-  const auto value = [&](const at::Tensor& logits) { return mean(metric(), logits).template item<double>(); };
+  const auto value = [&](const at::Tensor& logits) { return mean(difference(), logits).template item<double>(); };
   const auto clean = value(model.run(pair.clean).logits);
-  const auto scores = ActivationPatching{}.scores(model, pair, metric());
+  const auto scores = ActivationPatching{}.scores(model, pair, difference());
   const auto check = [&](std::int64_t sender, auto edit) {
     INFO(sender_node(c, sender));
     REQUIRE(scores[sender].template item<double>() ==
@@ -190,9 +191,9 @@ TEST_CASE("a search keeps what its rule keeps, as a circuit that gives its edges
   const auto model = random_model::make<Llama>(7);
   const auto pair = prompts(model.config().d_vocab);
   const auto c = Components::of(model);
-  const auto scores = Eap{}.scores(model, pair, metric());
+  const auto scores = Eap{}.scores(model, pair, difference());
   const Eap search{.keep = {.threshold = 0.05}};
-  const auto found = search(model, pair, metric());
+  const auto found = search(model, pair, difference());
   const auto mask = edge_mask(c, found);
   REQUIRE(mask.equal(scores.abs().gt(0.05)));
   REQUIRE(found.edge_count() > 10);
@@ -249,8 +250,8 @@ TEST_CASE("prompts and matrices of the wrong shape are refused") {
   const auto model = random_model::make<Gpt2>(7);
   auto pair = prompts(model.config().d_vocab);
   pair.corrupt = pair.corrupt.narrow(1, 0, 4);
-  REQUIRE_THROWS_AS(Eap{}.scores(model, pair, metric()), ShapeError);
-  REQUIRE_THROWS_AS(ActivationPatching{}.scores(model, pair, metric()), ShapeError);
+  REQUIRE_THROWS_AS(Eap{}.scores(model, pair, difference()), ShapeError);
+  REQUIRE_THROWS_AS(ActivationPatching{}.scores(model, pair, difference()), ShapeError);
   const auto c = Components::of(model);
   REQUIRE_THROWS_AS(component_circuit(c, at::zeros({2, 3}, at::kDouble), c.edge_mask()), ShapeError);
   REQUIRE_THROWS_AS(

@@ -11,7 +11,7 @@ using namespace circuit;
 
 namespace {
 
-struct Setup {
+struct PruningSetup {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(57);
   PromptPair prompts{random_model::Source{58}.tokens(2, 4, model.config().d_vocab),
                      random_model::Source{59}.tokens(2, 4, model.config().d_vocab)};
@@ -42,7 +42,7 @@ TEST_CASE("gates are stretched and clamped, and their chance of being open is a 
 }
 
 TEST_CASE("gates of 0 and 1 are edges cut and kept; between them the loss has their gradient") {
-  const Setup s;
+  const PruningSetup s;
   const auto kept = random_model::Source{60}({s.c.senders(), s.c.receivers()}, 1.0).gt(0).logical_and(s.c.edge_mask());
   const auto loss = [&](const at::Tensor& gates) {
     return EdgePruning::divergence(s.model, s.prompts, gates, s.other, s.whole);
@@ -82,7 +82,7 @@ TEST_CASE("on a model whose circuit is known exactly the true edges stay open") 
 }
 
 TEST_CASE("a seed decides the gates' noise") {
-  const Setup s;
+  const PruningSetup s;
   const auto once = EdgePruning{.steps = 2}.scores(s.model, s.prompts);
   REQUIRE(once.equal(EdgePruning{.steps = 2}.scores(s.model, s.prompts)));
   REQUIRE_FALSE(once.equal(EdgePruning{.steps = 2, .seed = 1}.scores(s.model, s.prompts)));
@@ -90,7 +90,7 @@ TEST_CASE("a seed decides the gates' noise") {
 }
 
 TEST_CASE("bad settings of edge pruning are one clear error") {
-  const Setup s;
+  const PruningSetup s;
   REQUIRE_THROWS_AS(EdgePruning{.steps = 0}.scores(s.model, s.prompts), ValueError);
   REQUIRE_THROWS_AS(EdgePruning{}.scores(s.model, {s.prompts.clean, s.prompts.corrupt.narrow(1, 0, 2)}), ShapeError);
   std::stop_source stop;

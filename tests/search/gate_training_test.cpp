@@ -8,7 +8,7 @@ namespace {
 
 const Layer layer{0};
 
-Node neuron(std::int32_t position, std::int32_t feature) {
+Node gated_neuron(std::int32_t position, std::int32_t feature) {
   return Node::mlp_feature(layer, Position{position}, Feature{feature});
 }
 
@@ -20,8 +20,8 @@ detail::NodeGates no_gates() {
   return out;
 }
 
-const std::vector<Node> start{neuron(1, 2), Node::embedding(Position{0}), Node::mlp_error(layer, Position{0}),
-                              neuron(0, 1)};
+const std::vector<Node> start{gated_neuron(1, 2), Node::embedding(Position{0}), Node::mlp_error(layer, Position{0}),
+                              gated_neuron(0, 1)};
 
 }  // namespace
 

@@ -110,7 +110,7 @@ struct Case {
   using Gate = Rule;
 };
 
-const auto everything = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
+const auto every_target = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}};
 
 double sum_into(const Circuit& circuit, const Node& target, EdgeType type, bool em = false) {
   double sum = 0;
@@ -138,7 +138,7 @@ TEMPLATE_TEST_CASE("in the neuron basis every edge gradient equals autograd's, a
   using A = typename TestType::Architecture;
   const typename TestType::Gate rule{};
   const Units<A> s;
-  const auto found = everything(s.model, NeuronBasis{s.model, rule}, {s.tokens, {}}, metric());
+  const auto found = every_target(s.model, NeuronBasis{s.model, rule}, {s.tokens, {}}, metric());
   std::map<EdgeType, int> compared;
   for (const auto& bundle : found.nodes()) {
     const auto& target = bundle.node;
@@ -216,9 +216,8 @@ TEMPLATE_TEST_CASE("in the neuron basis contrast attributions sum to the gradien
     if (found.incoming(target).empty()) continue;
     if (target.kind != NodeKind::metric && (target.feature.value + target.position.value) % 3 != 0) continue;
     const auto stream = [&](const Units<TestType>& of) {
-      return (target.kind == NodeKind::metric
-                  ? of.linear.resid_final()
-                  : of.linear.resid(target.layer, target.kind == NodeKind::mlp_feature))
+      return (target.kind == NodeKind::metric ? of.linear.resid_final()
+                                              : of.linear.resid(target.layer, target.kind == NodeKind::mlp_feature))
           .detach();
     };
     for (const auto type : all_edge_types) {
@@ -233,8 +232,7 @@ TEMPLATE_TEST_CASE("in the neuron basis contrast attributions sum to the gradien
                                                                  : s.linear.attn_pre(target.layer, x, type);
         value = values[target.position.value][target.feature.value];
       }
-      const auto expected =
-          gradient_of(value, {x})[0].mul(x.detach().sub(stream(other))).sum().template item<double>();
+      const auto expected = gradient_of(value, {x})[0].mul(x.detach().sub(stream(other))).sum().template item<double>();
       INFO(target << ' ' << type);
       REQUIRE(sum_into(found, target, type) == Approx(expected).epsilon(1e-8).margin(1e-9));
       ++compared;

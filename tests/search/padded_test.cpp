@@ -14,8 +14,8 @@ using Ids = std::vector<std::vector<std::int64_t>>;
 
 const std::vector<std::int64_t> lengths{6, 4};
 const std::vector<Position> last{Position{5}, Position{3}};
-const Ids right{{3}, {5}};
-const Ids wrong{{4}, {1}};
+const Ids padded_right{{3}, {5}};
+const Ids padded_wrong{{4}, {1}};
 
 /// Two prompts of unequal lengths, the shorter filled up on the right, clean and corrupt with different tokens.
 PromptPair padded() {
@@ -28,9 +28,9 @@ PromptPair alone(std::int64_t b) {
   const auto n = lengths[static_cast<std::size_t>(b)];
   return {padded().clean.narrow(0, b, 1).narrow(1, 0, n), padded().corrupt.narrow(0, b, 1).narrow(1, 0, n)};
 }
-LogitDifference metric_of(std::int64_t b) {
+LogitDifference metric_at(std::int64_t b) {
   const auto slot = static_cast<std::size_t>(b);
-  return {Ids{right[slot]}, Ids{wrong[slot]}};
+  return {Ids{padded_right[slot]}, Ids{padded_wrong[slot]}};
 }
 
 }  // namespace
@@ -38,9 +38,9 @@ LogitDifference metric_of(std::int64_t b) {
 TEMPLATE_TEST_CASE("edge attribution patching of filled-up prompts is the mean of each prompt's own", "", Gpt2, Llama) {
   const auto model = random_model::make<TestType>(11);
   const EdgeAttributionPatching<> search;
-  const auto together = search.scores(model, padded(), LogitDifference{right, wrong, last});
+  const auto together = search.scores(model, padded(), LogitDifference{padded_right, padded_wrong, last});
   const auto mean_alone =
-      search.scores(model, alone(0), metric_of(0)).add(search.scores(model, alone(1), metric_of(1))).div(2);
+      search.scores(model, alone(0), metric_at(0)).add(search.scores(model, alone(1), metric_at(1))).div(2);
   REQUIRE_CLOSE(together, mean_alone, 1e-9);
 }
 
@@ -59,10 +59,10 @@ TEMPLATE_TEST_CASE("LEAP's edges on filled-up prompts are the mean of each promp
     }
     return edges;
   };
-  const auto together = search(padded(), LogitDifference{right, wrong, last});
+  const auto together = search(padded(), LogitDifference{padded_right, padded_wrong, last});
   std::map<Key, double> mean_alone;
   for (const std::int64_t b : {0, 1}) {
-    for (const auto& [key, attribution] : search(alone(b), metric_of(b))) mean_alone[key] += attribution / 2;
+    for (const auto& [key, attribution] : search(alone(b), metric_at(b))) mean_alone[key] += attribution / 2;
   }
   REQUIRE(together.size() > 200);
   double worst = 0;

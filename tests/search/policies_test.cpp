@@ -13,11 +13,11 @@ using namespace circuit;
 
 namespace {
 
-struct Setup {
+struct PoliciesSetup {
   HookedTransformer<Gpt2> model = random_model::make<Gpt2>(7);
   DictionarySet set = random_model::dictionaries(model.config(), 8);
   PromptPair prompts{random_model::Source{9}.tokens(3, 6, model.config().d_vocab),
-                        random_model::Source{10}.tokens(3, 6, model.config().d_vocab)};
+                     random_model::Source{10}.tokens(3, 6, model.config().d_vocab)};
   LogitDifference metric{std::vector<std::vector<std::int64_t>>{{3}, {5}, {7}}, {{4}, {1}, {2}}};
 
   template <class Search>
@@ -28,13 +28,15 @@ struct Setup {
 
 bool subset(const Circuit& small, const Circuit& large) {
   for (const auto& e : small.edges()) {
-    if (!large.contains(e.up) || !large.contains(e.down) || large.find_edge(e.up, e.down, e.edge.type) == nullptr) return false;
+    if (!large.contains(e.up) || !large.contains(e.down) || large.find_edge(e.up, e.down, e.edge.type) == nullptr)
+      return false;
   }
   return true;
 }
 
 EdgeScores scores(std::vector<double> values, std::int64_t rows) {
-  auto mean = at::from_blob(values.data(), {rows, static_cast<std::int64_t>(values.size()) / rows}, at::kDouble).clone();
+  auto mean =
+      at::from_blob(values.data(), {rows, static_cast<std::int64_t>(values.size()) / rows}, at::kDouble).clone();
   return {.type = EdgeType::ov, .mean = mean, .passed = {}, .prompts = 4};
 }
 
@@ -64,8 +66,9 @@ TEST_CASE("keep rules decide as they say") {
 }
 
 TEST_CASE("a rule chosen at run time decides as the rule itself") {
-  const Setup s;
-  const std::vector<keep::AnyRule> rules{keep::Above{.threshold = 0.05}, keep::ShareOfPrompts{.threshold = 0.05, .share = 0.6},
+  const PoliciesSetup s;
+  const std::vector<keep::AnyRule> rules{keep::Above{.threshold = 0.05},
+                                         keep::ShareOfPrompts{.threshold = 0.05, .share = 0.6},
                                          keep::TopPerTarget{.n = 2}};
   REQUIRE(!rules[0].needs_counts());
   REQUIRE(rules[1].needs_counts());
@@ -83,7 +86,7 @@ TEST_CASE("a rule chosen at run time decides as the rule itself") {
 }
 
 TEST_CASE("a higher threshold keeps a part of what a lower one keeps, and a kept edge is over it") {
-  const Setup s;
+  const PoliciesSetup s;
   const auto low = s(Leap{.keep = keep::Above{.threshold = 0.02}});
   const auto high = s(Leap{.keep = keep::Above{.threshold = 0.1}});
   REQUIRE(high.edge_count() > 20);
@@ -93,7 +96,7 @@ TEST_CASE("a higher threshold keeps a part of what a lower one keeps, and a kept
 }
 
 TEST_CASE("only features that a kept edge leaves become targets") {
-  const Setup s;
+  const PoliciesSetup s;
   const auto found = s(Leap{.keep = keep::Above{.threshold = 0.1}});
   const auto all = s(Leap{.keep = keep::Above{.threshold = 0.1}, .targets = targets::AllActive{}});
   REQUIRE(subset(found, all));
@@ -104,7 +107,7 @@ TEST_CASE("only features that a kept edge leaves become targets") {
 }
 
 TEST_CASE("any prompt keeps at least what the mean keeps over the same threshold, and counts prompts") {
-  const Setup s;
+  const PoliciesSetup s;
   const auto mean = s(Leap{.keep = keep::Above{.threshold = 0.1}, .targets = targets::AllActive{}});
   const auto any = s(Leap{.keep = keep::AnyPrompt{.threshold = 0.1}, .targets = targets::AllActive{}});
   REQUIRE(subset(mean, any));
@@ -112,7 +115,7 @@ TEST_CASE("any prompt keeps at least what the mean keeps over the same threshold
 }
 
 TEST_CASE("leaving out errors, embeddings or queries and keys leaves out exactly those edges") {
-  const Setup s;
+  const PoliciesSetup s;
   auto search = Leap{.keep = keep::Above{.threshold = 0.02}, .targets = targets::AllActive{}};
   const auto all = s(search);
   search.sources = {.errors = false, .embeddings = false};
@@ -128,7 +131,7 @@ TEST_CASE("leaving out errors, embeddings or queries and keys leaves out exactly
 }
 
 TEST_CASE("split embeddings sum to the joined one") {
-  const Setup s;
+  const PoliciesSetup s;
   auto search = Leap{.keep = keep::All{}, .contrast = contrast::None{}};
   const auto joined = s(search);
   search.sources.split_embedding = true;
@@ -147,7 +150,7 @@ TEST_CASE("split embeddings sum to the joined one") {
 }
 
 TEST_CASE("a layer without a dictionary is one node without readers, and sums stay complete") {
-  Setup s;
+  PoliciesSetup s;
   DictionarySet some;
   some.set_mlp(Layer{1}, SparseDictionary<>{*s.set.mlp(Layer{1})});
   s.set = some;
@@ -161,14 +164,15 @@ TEST_CASE("a layer without a dictionary is one node without readers, and sums st
 }
 
 TEST_CASE("averaging first is another number than averaging last, and the same for one prompt") {
-  Setup s;
+  PoliciesSetup s;
   const auto exact = Leap{.keep = keep::All{}, .contrast = contrast::None{}};
   const auto first = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .batching = batching::MeanFirst{}};
   const auto gap = [&](const Circuit& a, const Circuit& b) {
     double largest = 0;
     for (const auto& e : a.edges()) {
       if (!b.contains(e.up) || !b.contains(e.down)) continue;
-      if (const auto* other = b.find_edge(e.up, e.down, e.edge.type)) largest = std::max(largest, std::abs(other->em_attrib - e.edge.em_attrib));
+      if (const auto* other = b.find_edge(e.up, e.down, e.edge.type))
+        largest = std::max(largest, std::abs(other->em_attrib - e.edge.em_attrib));
     }
     return largest;
   };
@@ -181,7 +185,7 @@ TEST_CASE("averaging first is another number than averaging last, and the same f
 }
 
 TEST_CASE("the seed's bundle keeps positive, clipped edges") {
-  const Setup s;
+  const PoliciesSetup s;
   const auto found = s(seed_policies(0.01));
   REQUIRE(found.edge_count() > 10);
   for (const auto& e : found.edges()) {
@@ -194,7 +198,7 @@ TEST_CASE("the seed's bundle keeps positive, clipped edges") {
 }
 
 TEST_CASE("two threads find bitwise what one does") {
-  const Setup s;
+  const PoliciesSetup s;
   const auto search = Leap{.keep = keep::Above{.threshold = 0.02}};
   const auto serial = s(search);
   Circuit a;
@@ -208,23 +212,25 @@ TEST_CASE("two threads find bitwise what one does") {
 }
 
 TEST_CASE("observers are told of every layer and stage, and a search can be stopped") {
-  const Setup s;
+  const PoliciesSetup s;
   std::vector<std::int32_t> layers;
   std::set<std::string> stages;
   const Leap search{.keep = keep::Above{.threshold = 0.02}};
-  const auto found = search(s.model, s.set, s.prompts, s.metric, [&](const LayerDone& e) { layers.push_back(e.layer.value); },
-                            [&](const StageDone& e) { stages.insert(std::string{e.stage}); });
+  const auto found = search(
+      s.model, s.set, s.prompts, s.metric, [&](const LayerDone& e) { layers.push_back(e.layer.value); },
+      [&](const StageDone& e) { stages.insert(std::string{e.stage}); });
   REQUIRE(layers == std::vector{1, 0});
   REQUIRE(stages.size() == 4);
 
   std::stop_source source;
   auto stopped = search;
   stopped.stop = source.get_token();
-  REQUIRE_THROWS_AS(stopped(s.model, s.set, s.prompts, s.metric, [&](const LayerDone&) { source.request_stop(); }), Cancelled);
+  REQUIRE_THROWS_AS(stopped(s.model, s.set, s.prompts, s.metric, [&](const LayerDone&) { source.request_stop(); }),
+                    Cancelled);
 }
 
 TEST_CASE("bad input to a search ends in one clear exception") {
-  const Setup s;
+  const PoliciesSetup s;
   const Leap search{.keep = keep::Above{.threshold = 0.02}};
   const auto with = [&](PromptPair prompts) { return search(s.model, s.set, prompts, s.metric); };
   REQUIRE_THROWS_AS(with({s.prompts.clean, {}}), ValueError);
@@ -232,9 +238,16 @@ TEST_CASE("bad input to a search ends in one clear exception") {
   REQUIRE_THROWS_AS(with({s.prompts.clean.narrow(0, 0, 0), s.prompts.corrupt.narrow(0, 0, 0)}), ValueError);
   REQUIRE_THROWS_AS(with({s.prompts.clean.add(1000), s.prompts.corrupt}), IndexError);
 
-  auto wrong_size = random_model::dictionaries([] { auto c = random_model::small_config(); c.d_model = 12; return c; }(), 8);
+  auto wrong_size = random_model::dictionaries(
+      [] {
+        auto c = random_model::small_config();
+        c.d_model = 12;
+        return c;
+      }(),
+      8);
   REQUIRE_THROWS_AS(search(s.model, wrong_size, s.prompts, s.metric), ShapeError);
-  REQUIRE_THROWS_AS(search(s.model, random_model::dictionaries(s.model.config(), 8, at::kFloat), s.prompts, s.metric), DTypeError);
+  REQUIRE_THROWS_AS(search(s.model, random_model::dictionaries(s.model.config(), 8, at::kFloat), s.prompts, s.metric),
+                    DTypeError);
   auto expecting = s.set;
   expecting.expect(weights::folded_and_centered);
   REQUIRE_THROWS_AS(search(s.model, expecting, s.prompts, s.metric), ConfigError);

@@ -7,7 +7,7 @@ using namespace circuit;
 
 namespace {
 
-Node neuron(std::int32_t position, std::int32_t feature) {
+Node neuron_in_layer_2(std::int32_t position, std::int32_t feature) {
   return Node::mlp_feature(Layer{2}, Position{position}, Feature{feature});
 }
 
@@ -26,13 +26,15 @@ StepTargets take(TargetSet& set) { return set.take(NodeKind::mlp_feature, Layer{
 
 TEST_CASE("waiting features are taken once, the last position first, with their state on every prompt") {
   TargetSet set;
-  for (const auto& node : {neuron(0, 3), neuron(1, 9), neuron(1, 3), neuron(0, 3), neuron(0, 7)}) set.insert(node);
+  for (const auto& node : {neuron_in_layer_2(0, 3), neuron_in_layer_2(1, 9), neuron_in_layer_2(1, 3),
+                           neuron_in_layer_2(0, 3), neuron_in_layer_2(0, 7)})
+    set.insert(node);
   set.insert(Node::attn_feature(Layer{2}, Position{0}, Feature{3}));
   const auto taken = take(set);
   REQUIRE(taken.size() == 3);  // feature 7 is active nowhere
-  CHECK(taken.node(0) == neuron(1, 3));
-  CHECK(taken.node(1) == neuron(1, 9));
-  CHECK(taken.node(2) == neuron(0, 3));
+  CHECK(taken.node(0) == neuron_in_layer_2(1, 3));
+  CHECK(taken.node(1) == neuron_in_layer_2(1, 9));
+  CHECK(taken.node(2) == neuron_in_layer_2(0, 3));
   CHECK(taken.at(Prompt{0}, 0).activation == 0);
   CHECK(taken.at(Prompt{1}, 0).activation == 4);
   CHECK(taken.at(Prompt{1}, 1).slope == 15);
@@ -45,7 +47,7 @@ TEST_CASE("rules say which features wait") {
   const auto waiting = [](const auto& rule) {
     TargetSet set;
     rule.add(set, NodeKind::mlp_feature, Layer{2}, features(), 2);
-    rule.reached(set, neuron(1, 9));
+    rule.reached(set, neuron_in_layer_2(1, 9));
     return take(set).size();
   };
   CHECK(waiting(targets::FromKept{}) == 1);

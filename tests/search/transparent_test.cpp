@@ -13,7 +13,7 @@ using namespace circuit;
 namespace {
 
 template <class A>
-struct Setup {
+struct TransparentSetup {
   HookedTransformer<A> model = random_model::make<A>(7);
   DictionarySet set = random_model::dictionaries(model.config(), 8);
   at::Tensor clean = random_model::Source{9}.tokens(1, 6, model.config().d_vocab);
@@ -23,10 +23,10 @@ struct Setup {
 };
 
 /// Attribution graphs' choice: gradients pass through all attention.
-const auto everything = Leap{.keep = keep::All{},
-                             .contrast = contrast::None{},
-                             .targets = targets::AllActive{},
-                             .modules = modules::TransparentAttention{}};
+const auto every_target = Leap{.keep = keep::All{},
+                               .contrast = contrast::None{},
+                               .targets = targets::AllActive{},
+                               .modules = modules::TransparentAttention{}};
 
 /// What a target reads, as a function of the replacement model's leaves; or of a stream given to it.
 template <class A>
@@ -39,7 +39,7 @@ at::Tensor described(const Replacement<A>& r, const Node& target, const at::Tens
   return r.mlp_pre(target.layer, x)[target.position.value][target.feature.value];
 }
 
-BiasRow bias_of(const Circuit& circuit, const Node& target) {
+BiasRow bias_row_of(const Circuit& circuit, const Node& target) {
   for (const auto& row : circuit.biases()) {
     if (row.target == target) return row;
   }
@@ -64,8 +64,8 @@ std::vector<Node> targets_in(const Circuit& circuit) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("through transparent attention every edge gradient equals autograd's", "", Gpt2, Llama) {
-  const Setup<TestType> s;
-  const auto found = everything(s.model, s.set, {s.clean, {}}, s.metric);
+  const TransparentSetup<TestType> s;
+  const auto found = every_target(s.model, s.set, {s.clean, {}}, s.metric);
   int moved = 0;
   for (const auto& target : targets_in(found)) {
     const auto grads = gradient_of(described(s.replacement, target), s.replacement.leaves());
@@ -81,11 +81,11 @@ TEMPLATE_TEST_CASE("through transparent attention every edge gradient equals aut
 
 TEMPLATE_TEST_CASE("through transparent attention attributions and constants sum to what each target reads", "", Gpt2,
                    Llama) {
-  const Setup<TestType> s;
-  const auto found = everything(s.model, s.set, {s.clean, {}}, s.metric);
+  const TransparentSetup<TestType> s;
+  const auto found = every_target(s.model, s.set, {s.clean, {}}, s.metric);
   for (const auto& target : targets_in(found)) {
     INFO(target);
-    const auto bias = bias_of(found, target);
+    const auto bias = bias_row_of(found, target);
     REQUIRE(incoming_sum(found, target) + bias.nn_attrib ==
             Approx(described(s.replacement, target).template item<double>()).epsilon(1e-9).margin(1e-10));
     REQUIRE(bias.nn_map == 0);
@@ -95,19 +95,22 @@ TEMPLATE_TEST_CASE("through transparent attention attributions and constants sum
 }
 
 TEMPLATE_TEST_CASE("with contrast the map row makes up for patterns and scales that differ", "", Gpt2, Llama) {
-  const Setup<TestType> s;
-  const auto search = Leap{.keep = keep::All{}, .targets = targets::AllActive{}, .modules = modules::TransparentAttention{}};
+  const TransparentSetup<TestType> s;
+  const auto search =
+      Leap{.keep = keep::All{}, .targets = targets::AllActive{}, .modules = modules::TransparentAttention{}};
   const auto found = search(s.model, s.set, {s.clean, s.corrupt}, s.metric);
   const Replacement<TestType> other{s.model, s.set, s.corrupt, /*transparent=*/true};
   double largest = 0;
   for (const auto& target : targets_in(found)) {
     const bool metric = target.kind == NodeKind::metric;
-    const auto stream = [&](const auto& r) { return (metric ? r.resid_final() : r.resid(target.layer, true)).detach(); };
+    const auto stream = [&](const auto& r) {
+      return (metric ? r.resid_final() : r.resid(target.layer, true)).detach();
+    };
     const c10::AutoGradMode with_gradient{true};
     const auto x = stream(s.replacement).requires_grad_(true);
     const auto g = gradient_of(described(s.replacement, target, x), {x})[0];
     const double expected = g.mul(x.detach().sub(stream(other))).sum().template item<double>();
-    const auto bias = bias_of(found, target);
+    const auto bias = bias_row_of(found, target);
     INFO(target);
     REQUIRE(bias.nn_attrib == 0);
     REQUIRE(incoming_sum(found, target) + bias.nn_map == Approx(expected).epsilon(1e-8).margin(1e-10));
@@ -117,7 +120,7 @@ TEMPLATE_TEST_CASE("with contrast the map row makes up for patterns and scales t
 }
 
 TEMPLATE_TEST_CASE("path sums over all edges equal one backward pass with attention transparent", "", Gpt2, Llama) {
-  const Setup<TestType> s;
+  const TransparentSetup<TestType> s;
   const auto by_edges = Leap{.keep = keep::All{},
                              .chain = chain::GraphPath{},
                              .contrast = contrast::None{},
@@ -161,8 +164,9 @@ struct TransparentMlp {
 }  // namespace
 
 TEST_CASE("a rule may mix roles; an opaque module is one node, whatever its dictionary") {
-  const Setup<Gpt2> s;
-  const auto search = Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}, .modules = Mixed{}};
+  const TransparentSetup<Gpt2> s;
+  const auto search =
+      Leap{.keep = keep::All{}, .contrast = contrast::None{}, .targets = targets::AllActive{}, .modules = Mixed{}};
   const auto found = search(s.model, s.set, {s.clean, {}}, s.metric);
   bool opaque = false;
   for (const auto& bundle : found.nodes()) {
@@ -171,12 +175,12 @@ TEST_CASE("a rule may mix roles; an opaque module is one node, whatever its dict
     if (is_attention(bundle.node.kind)) REQUIRE(bundle.node.layer == Layer{1});
   }
   REQUIRE(opaque);
-  REQUIRE(incoming_sum(found, Node::metric()) + bias_of(found, Node::metric()).nn_attrib ==
+  REQUIRE(incoming_sum(found, Node::metric()) + bias_row_of(found, Node::metric()).nn_attrib ==
           Approx(s.metric.per_prompt(s.model.run(s.clean).logits).item<double>()).epsilon(1e-9));
 }
 
 TEST_CASE("an MLP cannot be transparent") {
-  const Setup<Gpt2> s;
+  const TransparentSetup<Gpt2> s;
   const auto search = Leap{.modules = TransparentMlp{}};
   REQUIRE_THROWS_AS(search(s.model, s.set, {s.clean, s.corrupt}, s.metric), ConfigError);
 }

@@ -16,7 +16,7 @@ using Ids = std::vector<std::int32_t>;
 
 namespace {
 
-BpeVocabulary bytes() {
+BpeVocabulary byte_vocabulary() {
   BpeVocabulary vocabulary;
   for (int byte = 0; byte < 256; ++byte) vocabulary.tokens.push_back(std::string(1, static_cast<char>(byte)));
   return vocabulary;
@@ -56,7 +56,7 @@ Ids by_definition(const BpeVocabulary& vocabulary, const std::string& word) {
 }  // namespace
 
 TEST_CASE("bpe: the first merge in the list is made first, wherever it stands") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   vocabulary.tokens.insert(vocabulary.tokens.end(), {"bc", "ab", "abc"});
   vocabulary.merges = {{'b', 'c'}, {'a', 'b'}};
   CHECK(encode(Bpe{vocabulary}, "abc") == Ids{'a', 256});
@@ -67,7 +67,7 @@ TEST_CASE("bpe: the first merge in the list is made first, wherever it stands") 
 }
 
 TEST_CASE("bpe: repeated letters are joined from the left") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   vocabulary.tokens.push_back("aa");
   vocabulary.merges = {{'a', 'a'}};
   CHECK(encode(Bpe{vocabulary}, "aaaaa") == Ids{256, 256, 'a'});
@@ -78,7 +78,7 @@ TEST_CASE("bpe: any list of merges gives what the definition gives") {
   std::mt19937 random{7};
   const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
   for (int trial = 0; trial < 60; ++trial) {
-    auto vocabulary = bytes();
+    auto vocabulary = byte_vocabulary();
     std::vector<std::int32_t> parts{'a', 'b', 'c'};
     for (int merge = 0; merge < 25; ++merge) {
       const std::pair pair{parts[below(parts.size())], parts[below(parts.size())]};
@@ -103,7 +103,7 @@ TEST_CASE("bpe: any list of merges gives what the definition gives") {
 }
 
 TEST_CASE("bpe: a long word costs little more than its length") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   std::int32_t last = 'a';
   for (int doubling = 0; doubling < 16; ++doubling) {  // aa, aaaa, ...: every merge is followed by another one
     vocabulary.merges.push_back({last, last});
@@ -115,7 +115,7 @@ TEST_CASE("bpe: a long word costs little more than its length") {
 }
 
 TEST_CASE("bpe: a word that is a token is taken whole where the vocabulary says so") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   vocabulary.tokens.push_back("xyz");
   CHECK(encode(Bpe{vocabulary}, "xyz") == Ids{'x', 'y', 'z'});
   vocabulary.whole_words_first = true;
@@ -123,7 +123,7 @@ TEST_CASE("bpe: a word that is a token is taken whole where the vocabulary says 
 }
 
 TEST_CASE("bpe: vocabularies and merges that contradict each other are refused") {
-  auto lacking = bytes();
+  auto lacking = byte_vocabulary();
   lacking.tokens['A'] = "";
   CHECK_THROWS_AS(Bpe{lacking}, ConfigError);
   lacking.tokens['A'] = "A";
@@ -132,22 +132,22 @@ TEST_CASE("bpe: vocabularies and merges that contradict each other are refused")
   CHECK(encode(Bpe{lacking},
                "A\x04"
                "B") == Ids{'A', 'B'});
-  auto doubled = bytes();
+  auto doubled = byte_vocabulary();
   doubled.tokens.push_back("a");
   CHECK_THROWS_AS(Bpe{doubled}, FormatError);
   for (const auto& merge : {std::pair<std::int32_t, std::int32_t>{-1, 0}, {0, 300}, {'a', 'b'}}) {
-    auto wrong = bytes();
+    auto wrong = byte_vocabulary();
     wrong.merges = {merge};
     CHECK_THROWS_AS(Bpe{wrong}, FormatError);
   }
-  auto twice = bytes();
+  auto twice = byte_vocabulary();
   twice.tokens.push_back("ab");
   twice.merges = {{'a', 'b'}, {'a', 'b'}};
   CHECK_THROWS_AS(Bpe{twice}, FormatError);
 }
 
 TEST_CASE("bpe: merging may begin with characters, and with bytes for those that are no token") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   for (std::int32_t byte = 0; byte < 256; ++byte) vocabulary.byte_tokens.push_back(byte);
   vocabulary.tokens.insert(vocabulary.tokens.end(), {"a", "\xC3\xA9", "a\xC3\xA9"});
   vocabulary.merges = {{256, 257}};
@@ -169,7 +169,7 @@ TEST_CASE("bpe: merging may begin with characters, and with bytes for those that
 }
 
 TEST_CASE("bpe: with scores, the neighbours that make the best token merge first") {
-  auto vocabulary = bytes();
+  auto vocabulary = byte_vocabulary();
   vocabulary.tokens.insert(vocabulary.tokens.end(), {"ab", "bc", "abc", "cd"});
   vocabulary.scores.assign(vocabulary.tokens.size(), -100);
   const auto with = [&](float ab, float bc, float abc, float cd) {

@@ -17,12 +17,12 @@ using Json = nlohmann::json;
 
 namespace {
 
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer" / "gpt2";
+const std::filesystem::path gpt2_data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer" / "gpt2";
 
 /// The stored tokenizer.json with one thing changed, read back.
 template <class Change>
 Tokenizer changed(Change&& change) {
-  auto root = read_json(data / "tokenizer.json");
+  auto root = read_json(gpt2_data / "tokenizer.json");
   change(root);
   const Folder folder;
   return load_tokenizer(folder.file("tokenizer.json", root.dump()));
@@ -36,16 +36,16 @@ std::string error(Change&& change) {
 }  // namespace
 
 TEST_CASE("load_tokenizer: GPT-2's end of text is the BOS unless the folder or the caller says otherwise") {
-  CHECK(load_tokenizer(data).bos_id() == load_tokenizer(data).id_of("<|endoftext|>"));
-  CHECK(load_tokenizer(data, {.bos = "<mask>"}).bos_id() == load_tokenizer(data).id_of("<mask>"));
-  CHECK_FALSE(load_tokenizer(data, {.bos = ""}).bos_id().has_value());
+  CHECK(load_tokenizer(gpt2_data).bos_id() == load_tokenizer(gpt2_data).id_of("<|endoftext|>"));
+  CHECK(load_tokenizer(gpt2_data, {.bos = "<mask>"}).bos_id() == load_tokenizer(gpt2_data).id_of("<mask>"));
+  CHECK_FALSE(load_tokenizer(gpt2_data, {.bos = ""}).bos_id().has_value());
 
   const Folder folder;
-  (void)folder.file("tokenizer.json", bytes_of(data / "tokenizer.json"));
+  (void)folder.file("tokenizer.json", bytes_of(gpt2_data / "tokenizer.json"));
   (void)folder.file("special_tokens_map.json", R"({"bos_token":"!"})");
-  CHECK(load_tokenizer(folder.path).bos_id() == load_tokenizer(data).id_of("!"));
+  CHECK(load_tokenizer(folder.path).bos_id() == load_tokenizer(gpt2_data).id_of("!"));
   (void)folder.file("tokenizer_config.json", R"({"bos_token":{"content":"<mask>"}})");
-  CHECK(load_tokenizer(folder.path).bos_id() == load_tokenizer(data).id_of("<mask>"));
+  CHECK(load_tokenizer(folder.path).bos_id() == load_tokenizer(gpt2_data).id_of("<mask>"));
 }
 
 TEST_CASE("load_tokenizer: merges may be strings or pairs") {
@@ -63,12 +63,12 @@ TEST_CASE("load_tokenizer: merges may be strings or pairs") {
     }
   });
   const std::string text = "latin small letter isn't LATIN";
-  CHECK(tokenizer.encode(text) == load_tokenizer(data).encode(text));
-  CHECK(pairs.encode(text) == load_tokenizer(data).encode(text));
+  CHECK(tokenizer.encode(text) == load_tokenizer(gpt2_data).encode(text));
+  CHECK(pairs.encode(text) == load_tokenizer(gpt2_data).encode(text));
 }
 
 TEST_CASE("load_tokenizer: GPT-2's vocab.json and merges.txt give the same tokens") {
-  const auto root = read_json(data / "tokenizer.json");
+  const auto root = read_json(gpt2_data / "tokenizer.json");
   auto vocabulary = root.at("model").at("vocab");
   for (const auto& token : root.at("added_tokens")) {
     if (token.at("content") == "<|endoftext|>") vocabulary["<|endoftext|>"] = token.at("id");
@@ -83,13 +83,13 @@ TEST_CASE("load_tokenizer: GPT-2's vocab.json and merges.txt give the same token
   (void)folder.file("vocab.json", vocabulary.dump());
   (void)folder.file("merges.txt", merges);
   const auto tokenizer = load_tokenizer(folder.path);
-  const auto whole = load_tokenizer(data);
-  for (const auto& line : read_json(data.parent_path() / "lines.json")) {
+  const auto whole = load_tokenizer(gpt2_data);
+  for (const auto& line : read_json(gpt2_data.parent_path() / "lines.json")) {
     const auto text = line.get<std::string>();
     if (text.find("<mask>") != text.npos) continue;  // the two files know no other added tokens
     CHECK(tokenizer.encode(text) == whole.encode(text));
   }
-  CHECK(tokenizer.bos_id() == load_tokenizer(data).bos_id());
+  CHECK(tokenizer.bos_id() == load_tokenizer(gpt2_data).bos_id());
 
   (void)folder.file("merges.txt", "a b c\n");
   CHECK_THAT(said<FormatError>([&] { (void)load_tokenizer(folder.path); }), ContainsSubstring("merges.txt"));
@@ -107,7 +107,7 @@ TEST_CASE("load_tokenizer: a folder without a tokenizer and a missing file say s
 
 TEST_CASE(
     "load_tokenizer: the BOS a post-processor puts first is the family's default, unless the folder says otherwise") {
-  const auto families = data.parent_path();
+  const auto families = gpt2_data.parent_path();
   for (const auto* const family : {"llama3", "llama2", "mistral", "gemma"}) {
     INFO(family);
     CHECK(load_tokenizer(families / family).default_bos() == Bos::prepend);
@@ -159,9 +159,13 @@ TEST_CASE("load_tokenizer: steps before the model are those of the file") {
 }
 
 TEST_CASE("load_tokenizer: settings that would change the tokens are refused by name") {
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "NFKD"}}; }),
+  CHECK_THAT(error<ConfigError>([](Json& r) {
+               r["normalizer"] = {{"type", "NFKD"}};
+             }),
              ContainsSubstring("normalizer") && ContainsSubstring("NFKD"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["normalizer"] = {{"type", "Prepend"}, {"prepend", "x"}}; }),
+  CHECK_THAT(error<ConfigError>([](Json& r) {
+               r["normalizer"] = {{"type", "Prepend"}, {"prepend", "x"}};
+             }),
              ContainsSubstring("normalizer"));
   const auto step = [](const char* text) {
     return error<ConfigError>([&](Json& r) { r["pre_tokenizer"] = Json::parse(text); });
@@ -187,7 +191,9 @@ TEST_CASE("load_tokenizer: settings that would change the tokens are refused by 
   CHECK_THAT(step(R"({"type":"Metaspace","replacement":"_"})"), ContainsSubstring("U+2581"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["byte_fallback"] = true; }),
              ContainsSubstring("byte_fallback"));
-  CHECK_THAT(error<ConfigError>([](Json& r) { r["decoder"] = {{"type", "WordPiece"}}; }),
+  CHECK_THAT(error<ConfigError>([](Json& r) {
+               r["decoder"] = {{"type", "WordPiece"}};
+             }),
              ContainsSubstring("WordPiece"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["type"] = "Unigram"; }), ContainsSubstring("Unigram"));
   CHECK_THAT(error<ConfigError>([](Json& r) { r["model"]["dropout"] = 0.1; }), ContainsSubstring("dropout"));
@@ -224,7 +230,7 @@ TEST_CASE("load_tokenizer: malformed vocabularies and merges are refused") {
 
 TEST_CASE("load_tokenizer: byte tokens must all be there, and each be its byte") {
   const auto with = [](auto&& change) {
-    auto root = read_json(data.parent_path() / "llama2" / "tokenizer.json");
+    auto root = read_json(gpt2_data.parent_path() / "llama2" / "tokenizer.json");
     change(root);
     const Folder folder;
     const auto file = folder.file("tokenizer.json", root.dump());
@@ -233,7 +239,9 @@ TEST_CASE("load_tokenizer: byte tokens must all be there, and each be its byte")
   CHECK_THAT(with([](Json& r) { r["model"]["vocab"].erase("<0x41>"); }), ContainsSubstring("byte token 65"));
   CHECK_THAT(with([](Json& r) { r["model"]["byte_fallback"] = false; }), ContainsSubstring("byte_fallback"));
   CHECK_THAT(with([](Json& r) { r["normalizer"] = nullptr; }), ContainsSubstring("pre_tokenizer"));
-  CHECK_THAT(with([](Json& r) { r["normalizer"]["normalizers"].push_back({{"type", "NFC"}}); }),
+  CHECK_THAT(with([](Json& r) {
+               r["normalizer"]["normalizers"].push_back({{"type", "NFC"}});
+             }),
              ContainsSubstring("NFC"));
   CHECK_THAT(with([](Json& r) {
                r["added_tokens"][0]["normalized"] = true;
@@ -245,7 +253,7 @@ TEST_CASE("load_tokenizer: byte tokens must all be there, and each be its byte")
 }
 
 TEST_CASE("load_tokenizer: a truncated file is refused, wherever the cut falls") {
-  const auto whole = bytes_of(data / "tokenizer.json");
+  const auto whole = bytes_of(gpt2_data / "tokenizer.json");
   const Folder folder;
   for (std::size_t size = 0; size + 1 < whole.size(); size += 997) {
     CHECK_THROWS_AS(load_tokenizer(folder.file("tokenizer.json", whole.substr(0, size))), FormatError);

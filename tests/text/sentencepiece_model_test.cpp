@@ -11,14 +11,13 @@
 #include "catch.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/text/load_tokenizer.hpp"
+#include "text/data.hpp"
 
 using namespace circuit;
 using namespace circuit_test;
 using Ids = std::vector<std::int32_t>;
 
 namespace {
-
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
 
 /// Fields of a message; the library's own files hold more, which are passed over.
 std::string number(int field, int value) { return {static_cast<char>(field << 3), static_cast<char>(value)}; }
@@ -44,7 +43,7 @@ std::string model(const std::string& trainer_spec, const std::string& normalizer
 }
 
 template <class E>
-std::string error(const std::string& content) {
+std::string model_error(const std::string& content) {
   const Folder folder;
   const auto path = folder.file("tokenizer.model", content);
   return said<E>([&] { (void)read_sentencepiece_model(path); });
@@ -100,7 +99,7 @@ TEST_CASE("sentencepiece_model: the folder may say that no BOS is prepended") {
 
 TEST_CASE("sentencepiece_model: settings that would change the tokens are refused by name") {
   const auto refused = [](const std::string& trainer_spec, const std::string& normalizer_spec) {
-    return error<ConfigError>(model(trainer_spec, normalizer_spec));
+    return model_error<ConfigError>(model(trainer_spec, normalizer_spec));
   };
   CHECK_THAT(refused(number(3, 3), normalizer), ContainsSubstring("word"));
   CHECK_THAT(refused(number(3, 1) + wide_number(24, 1), normalizer), ContainsSubstring("treat_whitespace_as_suffix"));
@@ -114,13 +113,13 @@ TEST_CASE("sentencepiece_model: settings that would change the tokens are refuse
 
 TEST_CASE("sentencepiece_model: files that are none, or broken, are refused") {
   CHECK_THROWS_AS(read_sentencepiece_model("no/such/tokenizer.model"), FileError);
-  CHECK_THAT(error<FormatError>(""), ContainsSubstring("no pieces"));
-  CHECK_THAT(error<FormatError>("{\"model\":1}"), ContainsSubstring("tokenizer.model"));
-  CHECK_THAT(error<FormatError>("\x0A\x7F<unk>"), ContainsSubstring("longer than the file"));
-  CHECK_THAT(error<FormatError>(std::string(11, '\xFF')), ContainsSubstring("64 bits"));
-  CHECK_THAT(error<FormatError>("\x0B"), ContainsSubstring("unknown kind 3"));
-  CHECK_THAT(error<FormatError>(model(trainer + wide_number(41, 0x7F), normalizer) + bytes(1, bytes(1, "a")) +
-                                bytes(1, bytes(1, "a"))),
+  CHECK_THAT(model_error<FormatError>(""), ContainsSubstring("no pieces"));
+  CHECK_THAT(model_error<FormatError>("{\"model\":1}"), ContainsSubstring("tokenizer.model"));
+  CHECK_THAT(model_error<FormatError>("\x0A\x7F<unk>"), ContainsSubstring("longer than the file"));
+  CHECK_THAT(model_error<FormatError>(std::string(11, '\xFF')), ContainsSubstring("64 bits"));
+  CHECK_THAT(model_error<FormatError>("\x0B"), ContainsSubstring("unknown kind 3"));
+  CHECK_THAT(model_error<FormatError>(model(trainer + wide_number(41, 0x7F), normalizer) + bytes(1, bytes(1, "a")) +
+                                      bytes(1, bytes(1, "a"))),
              ContainsSubstring("two ids"));
   const auto whole = bytes_of(data / "sentencepiece" / "tokenizer.model");
   const Folder folder;

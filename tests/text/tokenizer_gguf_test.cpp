@@ -13,14 +13,13 @@
 #include "catch.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/text/load_tokenizer.hpp"
+#include "text/data.hpp"
 
 using namespace circuit;
 using namespace circuit_test;
 using Ids = std::vector<std::int32_t>;
 
 namespace {
-
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
 
 /// Metadata that own their texts.
 struct Stored {

@@ -11,6 +11,7 @@
 #include "catch.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/text/load_tokenizer.hpp"
+#include "text/data.hpp"
 
 using namespace circuit;
 using circuit_test::ContainsSubstring;
@@ -19,7 +20,6 @@ using Ids = std::vector<std::int32_t>;
 
 namespace {
 
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
 const std::vector<std::string> families{"gpt2", "llama3", "qwen2", "smollm2", "gpt_neox", "llama2", "mistral", "gemma"};
 
 const Tokenizer& stored() {

@@ -5,6 +5,7 @@
 
 #include "circuit/text/load_tokenizer.hpp"
 #include "io/files.hpp"
+#include "text/data.hpp"
 
 using namespace circuit;
 using namespace circuit_test;
@@ -12,7 +13,6 @@ using namespace circuit_test;
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
 
 /// Compared with what `tokenizers` or `sentencepiece` gave, line by line, but for lines that match `skipped`.
 void compare(const char* folder, const char* skipped) {
@@ -37,14 +37,14 @@ void compare(const char* folder, const char* skipped) {
 }
 
 /// "a" -1, "b" -2, "ab" -2.5, "abc" -9; "c" has no token.
-UnigramVocabulary small() {
+UnigramVocabulary small_unigram() {
   return {.tokens = {"<unk>", "a", "b", "ab", "abc"},
           .scores = {0, -1, -2, -2.5, -9},
           .in_text = {false, true, true, true, true},
           .unknown = 0};
 }
 
-Ids encode(const UnigramVocabulary& vocabulary, std::string_view word) {
+Ids encode_word(const UnigramVocabulary& vocabulary, std::string_view word) {
   Ids ids;
   std::vector<std::size_t> ends;
   Unigram::Scratch scratch;
@@ -57,7 +57,7 @@ Ids encode(const UnigramVocabulary& vocabulary, std::string_view word) {
 nlohmann::json json_of(const char* folder) { return read_json(data / folder / "tokenizer.json"); }
 
 template <class E>
-std::string refused(const nlohmann::json& root) {
+std::string unigram_refused(const nlohmann::json& root) {
   const Folder folder;
   const auto file = folder.file("tokenizer.json", root.dump());
   return said<E>([&] { (void)load_tokenizer(file); });
@@ -68,20 +68,20 @@ std::string refused(const nlohmann::json& root) {
 TEST_CASE("unigram: files of the Python packages give those packages' tokens") {
   compare("t5", "$^");
   compare("nmt_nfkc", "\xF0\x90\x9E\x98");  // of a newer Unicode than that package's
-  compare("unigram_bytes", "<0x");       // there a byte token is found by its spelling too
-  compare("unigram", "<s>|</s>|<unk>");  // control tokens are found in text here, not there
+  compare("unigram_bytes", "<0x");          // there a byte token is found by its spelling too
+  compare("unigram", "<s>|</s>|<unk>");     // control tokens are found in text here, not there
 }
 
 TEST_CASE("unigram: the tokens with the best sum of scores are chosen") {
-  CHECK(encode(small(), "ab") == Ids{3});  // -2.5 over -1 - 2
-  CHECK(encode(small(), "aab") == Ids{1, 3});
-  CHECK(encode(small(), "abc") == Ids{4});  // -9 over -2.5 - 19
-  CHECK(encode(small(), "") == Ids{});
+  CHECK(encode_word(small_unigram(), "ab") == Ids{3});  // -2.5 over -1 - 2
+  CHECK(encode_word(small_unigram(), "aab") == Ids{1, 3});
+  CHECK(encode_word(small_unigram(), "abc") == Ids{4});  // -9 over -2.5 - 19
+  CHECK(encode_word(small_unigram(), "") == Ids{});
 }
 
 TEST_CASE("unigram: a stretch without tokens is one unknown token, or its bytes") {
-  CHECK(encode(small(), "accca") == Ids{1, 0, 1});
-  auto bytes = small();
+  CHECK(encode_word(small_unigram(), "accca") == Ids{1, 0, 1});
+  auto bytes = small_unigram();
   bytes.byte_tokens.assign(256, -1);
   for (int byte = 0; byte < 256; ++byte) {
     bytes.byte_tokens[static_cast<std::size_t>(byte)] = static_cast<std::int32_t>(bytes.tokens.size());
@@ -89,12 +89,12 @@ TEST_CASE("unigram: a stretch without tokens is one unknown token, or its bytes"
     bytes.scores.push_back(0);
     bytes.in_text.push_back(false);
   }
-  CHECK(encode(bytes, "a\xC3\xA9") == Ids{1, 5 + 0xC3, 5 + 0xA9});
+  CHECK(encode_word(bytes, "a\xC3\xA9") == Ids{1, 5 + 0xC3, 5 + 0xA9});
 }
 
 TEST_CASE("unigram: a vocabulary that contradicts itself is refused") {
   const auto bad = [](auto&& change) {
-    auto v = small();
+    auto v = small_unigram();
     change(v);
     return v;
   };
@@ -109,19 +109,19 @@ TEST_CASE("unigram: a vocabulary that contradicts itself is refused") {
 TEST_CASE("unigram: a tokenizer.json that cannot be followed is refused by name") {
   auto root = json_of("unigram_bytes");
   root["model"]["unk_id"] = 1 << 28;
-  CHECK_THAT(refused<FormatError>(root), ContainsSubstring("unk_id"));
+  CHECK_THAT(unigram_refused<FormatError>(root), ContainsSubstring("unk_id"));
   root = json_of("unigram_bytes");
   root["model"]["vocab"][5] = {"text", "no score"};
-  CHECK_THAT(refused<FormatError>(root), ContainsSubstring("[token, score]"));
+  CHECK_THAT(unigram_refused<FormatError>(root), ContainsSubstring("[token, score]"));
   root = json_of("unigram_bytes");
   root["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "A*=="}};
-  CHECK_THAT(refused<FormatError>(root), ContainsSubstring("base64"));
+  CHECK_THAT(unigram_refused<FormatError>(root), ContainsSubstring("base64"));
   root["normalizer"] = {{"type", "NFKD"}};
-  CHECK_THAT(refused<ConfigError>(root), ContainsSubstring("NFKD"));
+  CHECK_THAT(unigram_refused<ConfigError>(root), ContainsSubstring("NFKD"));
   const nlohmann::json nmt{{"type", "Nmt"}};
   const nlohmann::json nfkc{{"type", "NFKC"}};
   root["normalizer"] = {{"type", "Sequence"}, {"normalizers", {nfkc, nmt}}};  // another text than the other way round
-  CHECK_THAT(refused<ConfigError>(root), ContainsSubstring("in this order"));
+  CHECK_THAT(unigram_refused<ConfigError>(root), ContainsSubstring("in this order"));
 }
 
 TEST_CASE("unigram: an answer goes on from a prompt, with the space it begins with") {

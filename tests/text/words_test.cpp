@@ -14,7 +14,7 @@ using Words = std::vector<std::string>;
 
 namespace {
 
-Words pieces(const Splitter& splitter, std::string_view text) {
+Words pieces_of(const Splitter& splitter, std::string_view text) {
   Words words;
   splitter.split(text, [&](std::string_view word) { words.emplace_back(word); });
   return words;
@@ -24,17 +24,17 @@ Words pieces(const Splitter& splitter, std::string_view text) {
 
 TEST_CASE("words: each family's own") {
   const std::string text = "I'LL 1234!\n\n  it's";
-  CHECK(pieces(gpt2_words(), text) == Words{"I", "'", "LL", " 1234", "!", "\n\n ", " it", "'s"});
-  CHECK(pieces(llama3_words(), text) == Words{"I", "'LL", " ", "123", "4", "!\n\n", " ", " it", "'s"});
-  CHECK(pieces(qwen2_words(), text) == Words{"I", "'LL", " ", "1", "2", "3", "4", "!\n\n", " ", " it", "'s"});
-  CHECK(pieces(smollm_words(), text) == Words{"I", "'", "LL", " ", "1", "2", "3", "4", "!", "\n\n ", " it", "'s"});
-  CHECK(pieces(llama3_words(), "(word") == Words{"(word"});  // one sign may begin a word
+  CHECK(pieces_of(gpt2_words(), text) == Words{"I", "'", "LL", " 1234", "!", "\n\n ", " it", "'s"});
+  CHECK(pieces_of(llama3_words(), text) == Words{"I", "'LL", " ", "123", "4", "!\n\n", " ", " it", "'s"});
+  CHECK(pieces_of(qwen2_words(), text) == Words{"I", "'LL", " ", "1", "2", "3", "4", "!\n\n", " ", " it", "'s"});
+  CHECK(pieces_of(smollm_words(), text) == Words{"I", "'", "LL", " ", "1", "2", "3", "4", "!", "\n\n ", " it", "'s"});
+  CHECK(pieces_of(llama3_words(), "(word") == Words{"(word"});  // one sign may begin a word
 }
 
 TEST_CASE("words: U+180E is no white space, whatever PCRE2 says") {
-  CHECK(pieces(gpt2_words(),
-               "a\xE1\xA0\x8E"
-               "b") == Words{"a", "\xE1\xA0\x8E", "b"});
+  CHECK(pieces_of(gpt2_words(),
+                  "a\xE1\xA0\x8E"
+                  "b") == Words{"a", "\xE1\xA0\x8E", "b"});
   CHECK_FALSE(tokenizer_pattern(R"(\s)").matches("\xE1\xA0\x8E"));
   CHECK_FALSE(tokenizer_pattern(R"([\s])").matches("\xE1\xA0\x8E"));
   CHECK(tokenizer_pattern(R"(\S)").matches("\xE1\xA0\x8E"));

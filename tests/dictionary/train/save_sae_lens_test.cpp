@@ -10,7 +10,7 @@ using circuit_test::ContainsSubstring;
 
 namespace {
 
-const std::filesystem::path folder{"save_sae_lens_test_files"};
+const std::filesystem::path scratch{"save_sae_lens_test_files"};
 
 struct Parts {
   random_model::Source random{21, at::kFloat};
@@ -33,9 +33,9 @@ struct Parts {
 
 void check_round_trip(const SparseDictionary<>& saved, const DictionaryHooks& hooks, const char* architecture) {
   INFO(architecture);
-  save_sae_lens(folder, saved, {.hooks = hooks, .context_size = 48, .expects = weights::folded_and_centered});
-  CHECK(read_json(folder / "cfg.json").at("architecture") == architecture);
-  const auto loaded = load_sae_lens(folder);
+  save_sae_lens(scratch, saved, {.hooks = hooks, .context_size = 48, .expects = weights::folded_and_centered});
+  CHECK(read_json(scratch / "cfg.json").at("architecture") == architecture);
+  const auto loaded = load_sae_lens(scratch);
   random_model::Source random{22, at::kFloat};
   const auto x = random({5, 6});
   CHECK(loaded.dictionary.encode(x).equal(saved.encode(x)));
@@ -69,22 +69,22 @@ TEST_CASE("what is saved in SAELens' layout is read back with the same numbers")
 TEST_CASE("float16 is rounded once") {
   Parts parts;
   const auto saved = parts.sae({});
-  save_sae_lens(folder, saved, {.hooks = {"blocks.0.hook_resid_pre", "blocks.0.hook_resid_pre"}, .dtype = at::kHalf});
-  CHECK(load_sae_lens(folder).dictionary.W_dec.equal(saved.W_dec.to(at::kHalf).to(at::kFloat)));
+  save_sae_lens(scratch, saved, {.hooks = {"blocks.0.hook_resid_pre", "blocks.0.hook_resid_pre"}, .dtype = at::kHalf});
+  CHECK(load_sae_lens(scratch).dictionary.W_dec.equal(saved.W_dec.to(at::kHalf).to(at::kFloat)));
 }
 
 TEST_CASE("what SAELens has no place for is refused by name") {
   Parts parts;
   const SaeLensMetadata mlp{.hooks = {"blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"}};
   const SaeLensMetadata z{.hooks = {"blocks.1.attn.hook_z", "blocks.1.attn.hook_z"}};
-  CHECK_THROWS_WITH(save_sae_lens(folder, parts.transcoder({activation::TopK{.k = 3}}, false), mlp),
+  CHECK_THROWS_WITH(save_sae_lens(scratch, parts.transcoder({activation::TopK{.k = 3}}, false), mlp),
                     ContainsSubstring("TopK transcoder") && ContainsSubstring("BatchTopK"));
-  CHECK_THROWS_AS(save_sae_lens(folder, parts.sae({activation::GroupMax{.groups = 3}}), z), ConfigError);
-  CHECK_THROWS_AS(save_sae_lens(folder, parts.sae({activation::TopK{.k = 3, .inner = activation::Inner::none}}), z),
+  CHECK_THROWS_AS(save_sae_lens(scratch, parts.sae({activation::GroupMax{.groups = 3}}), z), ConfigError);
+  CHECK_THROWS_AS(save_sae_lens(scratch, parts.sae({activation::TopK{.k = 3, .inner = activation::Inner::none}}), z),
                   ConfigError);
   auto two = parts.sae({});
   two.b_in = parts.random({6});
-  CHECK_THROWS_WITH(save_sae_lens(folder, two, z), ContainsSubstring("b_in is not its b_out"));
-  CHECK_THROWS_AS(save_sae_lens(folder, parts.sae({}), mlp), ConfigError);
+  CHECK_THROWS_WITH(save_sae_lens(scratch, two, z), ContainsSubstring("b_in is not its b_out"));
+  CHECK_THROWS_AS(save_sae_lens(scratch, parts.sae({}), mlp), ConfigError);
   CHECK_THROWS_AS(save_sae_lens("/proc/no/such", parts.sae({}), z), FileError);
 }

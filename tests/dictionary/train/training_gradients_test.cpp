@@ -19,7 +19,7 @@ struct Data {
   at::Tensor y = random({tokens, d_out}, 0.7, -0.2);
 };
 
-train::Options options_of(train::DecoderRows decoder = train::DecoderRows::free) {
+train::Options dictionary_options(train::DecoderRows decoder = train::DecoderRows::free) {
   train::Options options;
   options.features = d_sae;
   options.decoder = decoder;
@@ -34,9 +34,9 @@ struct Seen {
 /// Checks a trainer's written-out gradients against autograd of the same loss, spelt here anew: `activate(pre, own)`
 /// and `price(seen)`, a sum over tokens.
 template <class Trainer>
-void check_gradients(Trainer& trainer, const Data& data, bool sae,
-                     const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& activate,
-                     const std::function<at::Tensor(const Seen&)>& price) {
+void check_dictionary_gradients(Trainer& trainer, const Data& data, bool sae,
+                                const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& activate,
+                                const std::function<at::Tensor(const Seen&)>& price) {
   auto state = tensors_of(trainer);
   for (auto& [name, value] : state) {  // nothing zero
     if (name.starts_with("param.") && name != "param.5") value.add_(data.x.mean() * 0.1);
@@ -73,15 +73,17 @@ at::Tensor free_of_charge(const Seen& seen) { return seen.pre.sum() * 0; }
 
 TEST_CASE("gradients of a ReLU SAE with an L1 price are autograd's") {
   Data data;
-  train::Trainer trainer{data.x, data.x, train::Target::same, options_of(), train::Relu{.price = {.price = 0.07}}};
-  check_gradients(trainer, data, true, relu, [](const Seen& s) { return (s.acts * s.lengths).sum() * 0.07; });
+  train::Trainer trainer{data.x, data.x, train::Target::same, dictionary_options(),
+                         train::Relu{.price = {.price = 0.07}}};
+  check_dictionary_gradients(trainer, data, true, relu,
+                             [](const Seen& s) { return (s.acts * s.lengths).sum() * 0.07; });
 }
 
 TEST_CASE("a token's strongest features pay nothing") {
   Data data;
-  train::Trainer trainer{data.x, data.y, train::Target::other, options_of(),
+  train::Trainer trainer{data.x, data.y, train::Target::other, dictionary_options(),
                          train::Relu{.price = {.price = 0.07}, .free = 3}};
-  check_gradients(trainer, data, false, relu, [](const Seen& s) {
+  check_dictionary_gradients(trainer, data, false, relu, [](const Seen& s) {
     const auto priced = s.acts * s.lengths;
     const auto third = std::get<0>(std::get<0>(priced.detach().topk(3, -1)).min(-1, true));
     return (priced * priced.detach().lt(third)).sum() * 0.07;
@@ -94,10 +96,10 @@ TEST_CASE("gradients of TopK, as an SAE and as a transcoder with a skip path, ar
     const auto third = std::get<0>(std::get<0>(pre.detach().topk(3, -1)).min(-1, true));
     return pre.relu() * pre.detach().ge(third);
   };
-  train::Trainer sae{data.x, data.x, train::Target::same, options_of(), train::TopK{.k = 3}};
-  check_gradients(sae, data, true, top3, free_of_charge);
-  train::Trainer transcoder{data.x, data.y, train::Target::other_with_skip, options_of(), train::TopK{.k = 3}};
-  check_gradients(transcoder, data, false, top3, free_of_charge);
+  train::Trainer sae{data.x, data.x, train::Target::same, dictionary_options(), train::TopK{.k = 3}};
+  check_dictionary_gradients(sae, data, true, top3, free_of_charge);
+  train::Trainer transcoder{data.x, data.y, train::Target::other_with_skip, dictionary_options(), train::TopK{.k = 3}};
+  check_dictionary_gradients(transcoder, data, false, top3, free_of_charge);
 }
 
 TEST_CASE("gradients of BatchTopK are autograd's, and a batch of n tokens keeps n k features") {
@@ -106,8 +108,8 @@ TEST_CASE("gradients of BatchTopK are autograd's, and a batch of n tokens keeps 
     const auto least = std::get<0>(pre.detach().flatten().topk(tokens * 2)).min();
     return pre.relu() * pre.detach().ge(least);
   };
-  train::Trainer trainer{data.x, data.y, train::Target::other, options_of(), train::BatchTopK{.k = 2}};
-  check_gradients(trainer, data, false, top, free_of_charge);
+  train::Trainer trainer{data.x, data.y, train::Target::other, dictionary_options(), train::BatchTopK{.k = 2}};
+  check_dictionary_gradients(trainer, data, false, top, free_of_charge);
   const auto before = trainer.step(data.x, data.y);  // from here on the running mean narrows the search
   REQUIRE(before.active == 2.0);
   REQUIRE(trainer.step(data.x, data.y).active == 2.0);
@@ -117,14 +119,14 @@ TEST_CASE("gradients of JumpReLU are those of its straight-through surrogate") {
   Data data;
   const double width = 0.3;
   const double price = 0.05;
-  train::Trainer trainer{data.x, data.y, train::Target::other, options_of(),
+  train::Trainer trainer{data.x, data.y, train::Target::other, dictionary_options(),
                          train::JumpRelu{.price = {.price = price}, .bandwidth = width, .initial_threshold = 0.2}};
   // A ramp of that width in place of the jump, as far as thresholds go: its value is taken out, its slope stays.
   const auto slope_only = [=](const at::Tensor& pre, const at::Tensor& threshold) {
     const auto ramp = ((pre.detach() - threshold) / width + 0.5).clamp(0, 1);
     return ramp - ramp.detach();
   };
-  check_gradients(
+  check_dictionary_gradients(
       trainer, data, false,
       [&](const at::Tensor& pre, const at::Tensor& own) {
         const auto threshold = own.exp();
@@ -135,7 +137,7 @@ TEST_CASE("gradients of JumpReLU are those of its straight-through surrogate") {
 
 TEST_CASE("with decoder rows of length 1 the gradient has no part along a row") {
   Data data;
-  train::Trainer trainer{data.x, data.x, train::Target::same, options_of(train::DecoderRows::unit),
+  train::Trainer trainer{data.x, data.x, train::Target::same, dictionary_options(train::DecoderRows::unit),
                          train::TopK{.k = 3}};
   const auto W_dec = tensors_of(trainer)["param.2"];
   const auto along = (trainer.gradients(data.x, data.x)[2] * W_dec).sum(-1);
@@ -147,7 +149,7 @@ TEST_CASE("with decoder rows of length 1 the gradient has no part along a row") 
 TEST_CASE("the auxiliary loss of dead features has autograd's gradient") {
   Data data;
   const train::dead::Auxiliary rule{.k = 2, .weight = 0.3, .after = 1};
-  train::Trainer trainer{data.x, data.x, train::Target::same, options_of(), train::TopK{.k = 1}, rule};
+  train::Trainer trainer{data.x, data.x, train::Target::same, dictionary_options(), train::TopK{.k = 1}, rule};
   auto state = tensors_of(trainer);
   state["param.1"].narrow(0, 0, 6).sub_(0.8);  // at times over 0, seldom the largest
   state["unfired"].fill_(1000);                // all but those that fire now

@@ -1,0 +1,6 @@
+#pragma once
+
+#include <filesystem>
+
+/// The golden tokenizers.
+inline const std::filesystem::path data = std::filesystem::path{CIRCUIT_TEST_DATA} / "tokenizer";
