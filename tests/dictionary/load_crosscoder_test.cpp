@@ -140,6 +140,8 @@ TEST_CASE("crosscoders that are none are one clear error") {
   REQUIRE_THROWS_AS(normalized(sines({2, 3}), ones)(), ShapeError);
   REQUIRE_THROWS_AS(normalized(sines({2, 4}), at::full({3}, 1.0, at::kFloat))(), ShapeError);
   REQUIRE_THROWS_AS(normalized(sines({2, 4}), ones.sub(1))(), ValueError);
+  REQUIRE_THROWS_WITH(normalized(at::full({2, 4}, 9.0, at::kFloat), ones.mul(3e38))(),
+                      ContainsSubstring("folded into the weights"));
   REQUIRE_THROWS_AS(load_crosscoder(folder.path), ConfigError);
   REQUIRE_THROWS_AS(load_crosscoder(folder.path / "none.pt", two), FileError);
   auto tensors = learned();

@@ -336,6 +336,11 @@ TEST_CASE("a Llama Scope folder whose norms or sizes cannot be is refused by nam
   REQUIRE_THAT(refused([](auto& c) { c["dataset_average_activation_norm"]["in"] = 0.0; }),
                ContainsSubstring("norm.in"));
   REQUIRE_THAT(refused([](auto& c) { c["dataset_average_activation_norm"].erase("out"); }), ContainsSubstring("out"));
+  for (const double norm : {1e-310, 1e300, -2.0}) {
+    REQUIRE_THAT(refused([&](auto& c) { c["dataset_average_activation_norm"]["out"] = norm; }),
+                 ContainsSubstring("norm.out"));
+  }
+  REQUIRE_THAT(refused([](auto& c) { c["jump_relu_threshold"] = 1e300; }), ContainsSubstring("jump_relu_threshold"));
   REQUIRE_THAT(refused([](auto& c) { c["d_model"] = 4; }), ContainsSubstring("d_model"));
   REQUIRE_THAT(refused([](auto& c) { c.erase("jump_relu_threshold"); }), ContainsSubstring("jump_relu_threshold"));
 }

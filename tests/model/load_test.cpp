@@ -103,6 +103,9 @@ TEST_CASE("configurations of other models, and keys that are missing, mistyped o
   REQUIRE_THAT(config("activation_function", "relu"), ContainsSubstring("got relu"));
   REQUIRE_THAT(config("n_head", 5), ContainsSubstring("a divisor of n_embd = 32"));
   REQUIRE_THAT(config("n_head", 0), ContainsSubstring("n_head"));
+  for (const std::int64_t absurd : {std::int64_t{0}, std::numeric_limits<std::int64_t>::max()}) {
+    REQUIRE_THAT(config("n_embd", absurd), ContainsSubstring("n_embd"));
+  }
   REQUIRE_THAT(config("n_layer", "three"), ContainsSubstring("n_layer"));
   REQUIRE_THAT(config("n_layer", 0), ContainsSubstring("n_layer"));
   REQUIRE_THAT(config("scale_attn_by_inverse_layer_idx", true), ContainsSubstring("scale_attn_by_inverse_layer_idx"));
