@@ -71,7 +71,7 @@ struct Found {
   at::Tensor edges{};  ///< [senders, receivers]
   at::Tensor nodes{};  ///< [senders]
 
-  Found(at::Tensor of_edges) : edges{std::move(of_edges)} {}  // NOLINT(google-explicit-constructor)
+  Found(at::Tensor of_edges) : edges{std::move(of_edges)} {}                    // NOLINT(google-explicit-constructor)
   Found(const ComponentScores& both) : edges{both.edges}, nodes{both.nodes} {}  // NOLINT(google-explicit-constructor)
 };
 struct Search {
@@ -332,11 +332,11 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
   };
   searches.push_back({"leap_pruned", pruned_from(searches.front().ranked)});
   searches.push_back({"pruning", pruned_from(by_mask(ByValue{}))});
-  searches.push_back({"largest_change", [&] {
-                        const auto& searched = prompts.searched;
-                        return ranked_by_change(
-                            NodeEvaluation{model, dictionaries, searched, metric_of(searched)}.changes());
-                      }});
+  searches.push_back(
+      {"largest_change", [&] {
+         const auto& searched = prompts.searched;
+         return ranked_by_change(NodeEvaluation{model, dictionaries, searched, metric_of(searched)}.changes());
+       }});
   searches.push_back({"random", [&] { return drawn_at_random(judge.changes(), options.known.seed); }});
   Json rows = Json::array();
   for (const auto& [name, search] : searches) {
@@ -363,13 +363,12 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
 /// Of a file, or drawn: of "When Alice and Bob got to the store, Bob gave a ring to", no two alike.
 Prompts prompts_for(const Tokenizer& tokenizer, const Options& options) {
   const auto count = options.size + options.judged;
-  const auto file = options.model.empty() && options.prompts.empty() ? CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json"
-                                                                     : options.prompts;
-  const auto all = file.empty()
-                       ? smollm2::draw_contrast(
-                             tokenizer, options.order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba, count,
-                             options.known.seed)
-                       : load_contrast_batch(file, tokenizer, {.size = count});
+  const auto file =
+      options.model.empty() && options.prompts.empty() ? CIRCUIT_EXAMPLE_DATA "/ioi_BABA.json" : options.prompts;
+  const auto all = file.empty() ? smollm2::draw_contrast(
+                                      tokenizer, options.order == "ABBA" ? data::IoiOrder::abba : data::IoiOrder::baba,
+                                      count, options.known.seed)
+                                : load_contrast_batch(file, tokenizer, {.size = count});
   const auto searched = all.slice(0, options.size);
   return {searched, options.judged == 0 ? searched : all.slice(options.size, options.judged)};
 }
@@ -421,7 +420,8 @@ void print(const Json& result) {
   std::cout << std::fixed << std::setprecision(2) << result["task"].get<std::string>() << ": "
             << (result.contains("edges") ? result["edges"] : result["nodes"])
             << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>()
-            << ", without a circuit " << result["empty"].get<double>() << "\n\n| search | AUROC | of nodes | CPR | CMD | ";
+            << ", without a circuit " << result["empty"].get<double>()
+            << "\n\n| search | AUROC | of nodes | CPR | CMD | ";
   for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
   std::string columns;
   for (std::size_t i = 0; i < 7 + mib_shares.size(); ++i) columns += "---|";
@@ -450,7 +450,8 @@ std::string chart_of(const Json& result) {
   }
   std::vector<Series> series;
   for (const auto& row : result["searches"]) {
-    if (!row["cpr"].is_null()) series.push_back({row["name"].get<std::string>(), row["faithfulness"].get<std::vector<double>>()});
+    if (!row["cpr"].is_null())
+      series.push_back({row["name"].get<std::string>(), row["faithfulness"].get<std::vector<double>>()});
   }
   return line_chart(labels, series,
                     {.title = "Faithfulness by size",
@@ -462,9 +463,11 @@ std::string chart_of(const Json& result) {
 int main(int argc, char** argv) try {
   Options options;
   CLI::App app{"Compares searches"};
-  app.add_option("--task", options.task)->check(CLI::IsMember({"induction", "duplicate_token", "repeated_pair", "ioi"}));
+  app.add_option("--task", options.task)
+      ->check(CLI::IsMember({"induction", "duplicate_token", "repeated_pair", "ioi"}));
   app.add_option("--searches", options.searches, "names; all if none is given");
-  app.add_option("--model", options.model, "folder or GGUF file of a GPT-2 or Llama, for ioi; the embedded one if none");
+  app.add_option("--model", options.model,
+                 "folder or GGUF file of a GPT-2 or Llama, for ioi; the embedded one if none");
   app.add_option("--prompts", options.prompts, "contrast prompts, for ioi; drawn if none and a model is given");
   app.add_option("--order", options.order, "of the names in drawn prompts")->check(CLI::IsMember({"ABBA", "BABA"}));
   app.add_option("--size", options.size, "how many of them")->check(CLI::PositiveNumber);
@@ -472,7 +475,8 @@ int main(int argc, char** argv) try {
   app.add_option("--steps", options.steps, "of integrated gradients")->check(CLI::PositiveNumber);
   app.add_option("--threshold", options.threshold, "ACDC's, nats");
   app.add_option("--noise", options.known.noise, "how much distractors write in a known circuit");
-  app.add_option("--distractors", options.known.distractors, "heads in each layer of a known circuit that have no part in it");
+  app.add_option("--distractors", options.known.distractors,
+                 "heads in each layer of a known circuit that have no part in it");
   app.add_option("--seed", options.known.seed, "of a known circuit, drawn prompts and random circuits");
   app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
   app.add_flag("--units", options.units, "ioi over a model's own neurons and head dimensions");
