@@ -21,6 +21,8 @@ inline at::Tensor logits(std::int64_t batch = 3, std::int64_t length = 4, std::i
   return out;
 }
 
+inline double item(const at::Tensor& t, std::int64_t i) { return t[i].item<double>(); }
+
 inline double at(const at::Tensor& t, std::int64_t b, std::int64_t p, std::int64_t v) {
   return t[b][p][v].item<double>();
 }

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 
+#include "by_hand.hpp"
 #include "circuit/model/gradient.hpp"
 #include "golden.hpp"
 #include "tensors.hpp"
@@ -21,7 +22,7 @@ at::Tensor hand_logits() {
       .add(at::arange(4, at::kDouble).view({1, 1, 4}).pow(2));
 }
 
-double item(const at::Tensor& t, std::int64_t i) { return t[i].item<double>(); }
+using by_hand::item;
 
 }  // namespace
 

@@ -17,7 +17,7 @@ double summed(const at::Tensor& logits, std::int64_t b, std::int64_t p, const st
   return sum;
 }
 
-double value_of(const at::Tensor& t, std::int64_t i) { return t[i].item<double>(); }
+using by_hand::item;
 
 }  // namespace
 
@@ -33,10 +33,10 @@ TEST_CASE("probabilities of ragged answers add up, at each prompt's own position
     const auto at = positions[slot].value;
     const auto yes = summed(logits, b, at, three_right[slot]);
     const auto no = summed(logits, b, at, three_wrong[slot]);
-    CHECK(std::abs(value_of(p, b) - yes) < 1e-13);
-    CHECK(std::abs(value_of(log_p, b) - std::log(yes)) < 1e-13);
-    CHECK(std::abs(value_of(gap, b) - (yes - no)) < 1e-13);
-    CHECK(std::abs(value_of(log_gap, b) - (std::log(yes) - std::log(no))) < 1e-13);
+    CHECK(std::abs(item(p, b) - yes) < 1e-13);
+    CHECK(std::abs(item(log_p, b) - std::log(yes)) < 1e-13);
+    CHECK(std::abs(item(gap, b) - (yes - no)) < 1e-13);
+    CHECK(std::abs(item(log_gap, b) - (std::log(yes) - std::log(no))) < 1e-13);
   }
 }
 
