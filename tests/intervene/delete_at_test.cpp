@@ -41,6 +41,18 @@ FeatureId varied(const DeleteSetting& s, Module module, Layer layer, Position po
   return {};
 }
 
+/// Each prompt alone, at its own position, gives what all give together.
+template <class Attach>
+void requires_each(const DeleteSetting& s, const Attach& attach) {
+  const std::vector<Position> of_each{Position{4}, Position{2}, Position{5}};
+  const auto together = s.model.run(s.tokens, attach(on_each(of_each))).logits;
+  REQUIRE_FALSE(difference(together, s.model.run(s.tokens).logits, 1e-4).close);
+  for (std::int64_t b = 0; b < 3; ++b) {
+    const auto alone = s.model.run(s.tokens.narrow(0, b, 1), attach(on(of_each[static_cast<std::size_t>(b)]))).logits;
+    REQUIRE_CLOSE(together.narrow(0, b, 1), alone, 1e-12);
+  }
+}
+
 template <class P>
 void requires_deletion(const DeleteSetting& s, Layer hook_layer, const FeatureId& id, const at::Tensor& vector) {
   const Position position{4};
@@ -111,6 +123,17 @@ TEST_CASE("deleting where the module writes is ablation, of several features of 
                        .logits;
   REQUIRE_CLOSE(both, one, 1e-12);
   REQUIRE_FALSE(difference(both, s.model.run(s.tokens).logits, 1e-4).close);
+}
+
+TEST_CASE("what is deleted or added at a position of each prompt's own is what the prompt alone has") {
+  const DeleteSetting s;
+  const auto a = attn_feature(Layer{0}, Feature{2});
+  const auto m = mlp_feature(Layer{0}, Feature{1});
+  requires_each(s, [&](const On& where) {
+    return delete_at<hook::resid_pre>(Layer{1}, s.model, s.dictionaries, {a, m}, where);
+  });
+  requires_each(
+      s, [&](const On& where) { return add_at<hook::resid_mid>(Layer{0}, s.model, s.dictionaries, m, 2.0, where); });
 }
 
 TEST_CASE("the batch mean's deletion equals the reference's fixed subtraction") {

@@ -86,6 +86,23 @@ TEST_CASE("features are set to a value, scaled, and patched from another run, pe
   }
 }
 
+TEST_CASE("an edit at a position of each prompt's own is what the prompt alone has") {
+  const EditSetting s;
+  const std::vector<Position> of_each{Position{4}, Position{2}, Position{5}};
+  const auto attn = s.busiest(Module::attn, Layer{0}, at_two).first;
+  const auto mlp = s.busiest(Module::mlp, Layer{1}, at_two).first;
+  const auto edits = [&](const On& where, const auto& other) {
+    return ablate(s.dictionaries, {attn}, where).with(patch_from(other, s.dictionaries, {mlp}, where));
+  };
+  const auto together = s.model.run(s.tokens, edits(on_each(of_each), s.cache(s.others))).logits;
+  for (std::int64_t b = 0; b < 3; ++b) {
+    const auto where = on(of_each[static_cast<std::size_t>(b)]);
+    const auto alone = s.model.run(s.tokens.narrow(0, b, 1), edits(where, s.cache(s.others.narrow(0, b, 1)))).logits;
+    REQUIRE_CLOSE(together.narrow(0, b, 1), alone, 1e-12);
+  }
+  REQUIRE_FALSE(difference(together, s.model.run(s.tokens).logits, 1e-4).close);
+}
+
 TEST_CASE("scaling by one changes nothing, and by zero is ablation") {
   const EditSetting s;
   const auto id = s.busiest(Module::mlp, Layer{0}, at_two).first;
@@ -190,6 +207,17 @@ TEST_CASE("features, layers, positions and values that are not there are refused
   REQUIRE_THROWS_AS(ablate(d, {id}, on(at_two)).with(ablate(d, {id}, everywhere)), ValueError);
   REQUIRE_THROWS_AS(ablate(d, {id}, everywhere).with(ablate(d, {id}, on(at_two))), ValueError);
   REQUIRE_NOTHROW(ablate(d, {id}, on(at_two)).with(ablate(d, {id}, on(Position{3}))));
+  const auto each = [&](std::vector<Position> of_each) { return ablate(d, {id}, on_each(std::move(of_each))); };
+  const Position three{3};
+  REQUIRE_THROWS_AS(on_each({}), ValueError);
+  REQUIRE_THROWS_AS(s.model.run(s.tokens, each({at_two, three})), ValueError);
+  REQUIRE_THROWS_AS(s.model.run(s.tokens, each({at_two, three, Position{6}})), IndexError);
+  REQUIRE_THROWS_AS(each({at_two, three, three}).with(ablate(d, {id}, on(three))), ValueError);
+  REQUIRE_THROWS_AS(ablate(d, {id}, on(three)).with(each({at_two, three, three})), ValueError);
+  REQUIRE_THROWS_AS(each({at_two, three, three}).with(each({three, three, at_two})), ValueError);
+  REQUIRE_THROWS_AS(each({at_two, three, three}).with(ablate(d, {id}, everywhere)), ValueError);
+  REQUIRE_NOTHROW(each({at_two, three, three}).with(each({three, at_two, at_two})));
+  REQUIRE_NOTHROW(each({at_two, three, three}).with(ablate(d, {id}, on(Position{1}))));
   REQUIRE_THROWS_AS(set_to(std::numeric_limits<double>::quiet_NaN(), d, {id}, everywhere), ValueError);
   REQUIRE_THROWS_AS(scale_by(std::numeric_limits<double>::infinity(), d, {id}, everywhere), ValueError);
   for (const int position : {6, -1}) {

@@ -54,7 +54,7 @@ template <ModuleCache Cache, class... Kinds, ErrorPolicy Errors = error::Recompu
   for (const auto& id : features) {
     const auto& dictionary = require_feature(dictionaries, id);
     const auto input = input_of(dictionaries, other, id.module, id.layer);
-    const auto acts = encode(dictionaries, id.module, id.layer, detail::rows_on(input, where.positions),
+    const auto acts = encode(dictionaries, id.module, id.layer, detail::rows_on(input, where),
                              detail::feature_index({id.feature}, dictionary));
     edits.push_back({.feature = id, .where = where, .value = acts.squeeze(-1)});
   }

@@ -14,7 +14,7 @@
 #include "circuit/intervene/at_modules.hpp"
 #include "circuit/intervene/edit_features.hpp"
 #include "circuit/intervene/feature.hpp"
-#include "circuit/model/edit.hpp"
+#include "circuit/intervene/replace.hpp"
 #include "circuit/model/hooked_transformer.hpp"
 
 namespace circuit {
@@ -91,14 +91,14 @@ class DeleteAt {
   void grab(Module module, Layer layer, const at::Tensor& input) {
     const auto found = groups_.find({module, layer});
     if (found == groups_.end()) return;
-    found->second.grabbed = encode(modules_.dictionaries(), module, layer, detail::rows_on(input, where_.positions),
-                                   found->second.features);
+    found->second.grabbed =
+        encode(modules_.dictionaries(), module, layer, detail::rows_on(input, where_), found->second.features);
   }
   void remove(at::Tensor& resid) {
     for (auto& [place, group] : groups_) {
       assert(group.grabbed.defined());
       const auto taken = amount_.amount(std::exchange(group.grabbed, {})).matmul(group.write_vectors);
-      resid = detail::add_on(resid, where_.positions, taken.neg());
+      resid = detail::add_on(resid, where_, taken.neg());
     }
   }
 
@@ -133,8 +133,8 @@ template <ResidualPoint P, Architecture A, class... Kinds>
   check_finite(make::full({}, scale, at::kDouble), "scale");
   const auto added =
       write_vectors(model, dictionaries, feature.module, feature.layer, {feature.feature}).squeeze(0).mul(scale);
-  return edit<P>([added](const at::Tensor& resid, Layer) { return resid.add(added); },
-                 {.layers = {layer}, .positions = where.positions});
+  return replace<P>(with::Plus{added},
+                    {.layers = {layer}, .positions = where.positions, .position_of = where.position_of});
 }
 
 }  // namespace circuit
@@ -172,10 +172,11 @@ at::Tensor write_vectors(const HookedTransformer<A>& model, const BasicDictionar
                        .hint = "ablate them instead"}};
   }
   if (dictionary.input_norm.scales_output()) {
-    throw ConfigError{{.file = dictionary.name,
-                       .tensor = "input_norm",
-                       .problem = "what its features write is scaled to their input, so it differs by prompt and position",
-                       .hint = "ablate them instead"}};
+    throw ConfigError{
+        {.file = dictionary.name,
+         .tensor = "input_norm",
+         .problem = "what its features write is scaled to their input, so it differs by prompt and position",
+         .hint = "ablate them instead"}};
   }
   const auto rows = dictionary.decoder_rows(detail::feature_index(features, dictionary));
   if (module != Module::attn || dictionaries.attn_site(layer) == AttentionSite::attn_out) return rows;

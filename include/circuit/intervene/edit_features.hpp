@@ -1,9 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
-#include <set>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -13,6 +14,7 @@
 #include "circuit/core/tensor.hpp"
 #include "circuit/intervene/at_modules.hpp"
 #include "circuit/intervene/feature.hpp"
+#include "circuit/intervene/part.hpp"
 #include "circuit/intervene/splice.hpp"
 #include "circuit/model/edit.hpp"
 
@@ -23,7 +25,7 @@ struct FeatureEdit {
   FeatureId feature{};
   On where{};
   double scale = 0;
-  at::Tensor value{};  ///< undefined for 0; a scalar; or [batch, positions] with the positions of `where`
+  at::Tensor value{};  ///< undefined for 0; a scalar; or [batch, positions] with the positions of `where`, 1 if in each
 };
 
 /// An attachment that edits activations of features, each as it is in the run at hand, and lets the module's output
@@ -44,7 +46,8 @@ class FeatureEdits {
   /// These edits and `other`'s, in one attachment.
   [[nodiscard]] FeatureEdits with(const FeatureEdits& other) const;
 
-  /// throws  IndexError for a position that the run does not have, ShapeError for values of another batch
+  /// throws  IndexError for a position that the run does not have, ShapeError for values of another batch, ValueError for
+  ///         one position in each of another number of prompts
   template <ModulePoint P>
   void visit(P point, Layer layer, at::Tensor& value) {
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
@@ -57,11 +60,11 @@ class FeatureEdits {
   struct Group {
     Module module;
     Layer layer;
-    std::vector<Position> positions;
-    at::Tensor features;      // [n] int64
+    On where;
+    at::Tensor features;                   // [n] int64
     std::vector<at::Tensor> decoder_rows;  // [n, d_out] of the feature's own layer and of those after it
-    at::Tensor scale;         // [n]
-    at::Tensor value;         // [n] or [batch, positions, n]
+    at::Tensor scale;                      // [n]
+    at::Tensor value;                      // [n] or [batch, positions, n]
   };
 
   void check() const;
@@ -88,15 +91,44 @@ template <class... Kinds, ErrorPolicy Errors = error::Recomputed>
 
 namespace circuit::detail {
 
-/// The rows of x at some positions; all of them for none. x [batch, pos, d]
-[[nodiscard]] inline at::Tensor rows_on(const at::Tensor& x, const std::vector<Position>& positions) {
-  return positions.empty() ? x : x.index_select(1, index_tensor(positions, x.size(1), x));
+/// Each prompt's own position as an index of `x` [batch, pos, d] along its positions, [batch, 1, d] int64.
+[[nodiscard]] inline at::Tensor index_of_each(const std::vector<Position>& position_of, const at::Tensor& x) {
+  check_one_per_prompt(position_of, x.size(0));
+  return index_tensor(position_of, x.size(1), x).view({-1, 1, 1}).expand({-1, 1, x.size(2)});
 }
 
-/// x with `change` [batch, positions, d] added at those positions.
-[[nodiscard]] inline at::Tensor add_on(const at::Tensor& x, const std::vector<Position>& positions,
-                                       const at::Tensor& change) {
-  return positions.empty() ? x.add(change) : x.index_add(1, index_tensor(positions, x.size(1), x), change);
+/// The rows of x [batch, pos, d] there, [batch, positions, d].
+[[nodiscard]] inline at::Tensor rows_on(const at::Tensor& x, const On& where) {
+  if (where.everywhere()) return x;
+  if (!where.position_of.empty()) return x.gather(1, index_of_each(where.position_of, x));
+  return x.index_select(1, index_tensor(where.positions, x.size(1), x));
+}
+
+/// x with `change` [batch, positions, d] added there.
+[[nodiscard]] inline at::Tensor add_on(const at::Tensor& x, const On& where, const at::Tensor& change) {
+  if (where.everywhere()) return x.add(change);
+  if (!where.position_of.empty()) return x.scatter_add(1, index_of_each(where.position_of, x), change);
+  return x.index_add(1, index_tensor(where.positions, x.size(1), x), change);
+}
+
+/// Whether both act at one position of one prompt.
+[[nodiscard]] inline bool overlap(const On& a, const On& b) {
+  if (a.everywhere() || b.everywhere()) return true;
+  const auto has = [](const std::vector<Position>& positions, Position p) {
+    return std::ranges::find(positions, p) != positions.end();
+  };
+  const auto any_of = [&](const std::vector<Position>& some, const std::vector<Position>& positions) {
+    return std::ranges::any_of(some, [&](Position p) { return has(positions, p); });
+  };
+  if (a.position_of.empty()) return any_of(a.positions, b.position_of.empty() ? b.positions : b.position_of);
+  if (b.position_of.empty()) return any_of(a.position_of, b.positions);
+  return !std::ranges::equal(a.position_of, b.position_of, std::ranges::not_equal_to{});
+}
+
+/// Whether a list names a position twice.
+[[nodiscard]] inline bool repeats(std::vector<Position> positions) {
+  std::ranges::sort(positions);
+  return std::ranges::adjacent_find(positions) != positions.end();
 }
 
 /// Feature numbers as an index on the dictionary's device.
@@ -126,30 +158,28 @@ FeatureEdits<Set, Errors> FeatureEdits<Set, Errors>::with(const FeatureEdits& ot
 template <class Set, ErrorPolicy Errors>
 void FeatureEdits<Set, Errors>::check() const {
   if (edits_.empty()) throw ValueError{{.tensor = "features", .expected = "at least one", .got = "none"}};
-  std::map<FeatureId, std::set<Position>> seen;
-  const auto twice = [](const FeatureId& id) {
-    throw ValueError{{.tensor = to_string(id), .problem = "is edited twice at one position"}};
-  };
-  for (const auto& edit : edits_) {
-    require_feature(modules_.dictionaries(), edit.feature);
-    const auto [known, first] = seen.try_emplace(edit.feature);
-    if (!first && (known->second.empty() || edit.where.positions.empty())) twice(edit.feature);
-    for (const auto position : edit.where.positions) {
-      if (!known->second.insert(position).second) twice(edit.feature);
+  std::map<FeatureId, std::vector<On>> seen;
+  for (const auto& [id, where, scale, value] : edits_) {
+    require_feature(modules_.dictionaries(), id);
+    auto& earlier = seen[id];
+    const auto meets = [&where = where](const On& other) { return detail::overlap(where, other); };
+    if (detail::repeats(where.positions) || std::ranges::any_of(earlier, meets)) {
+      throw ValueError{{.tensor = to_string(id), .problem = "is edited twice at one position"}};
     }
+    earlier.push_back(where);
   }
 }
 
 template <class Set, ErrorPolicy Errors>
 void FeatureEdits<Set, Errors>::make_groups() {
-  using Key = std::tuple<Module, Layer, std::vector<Position>, std::vector<std::int64_t>>;
+  using Key = std::tuple<Module, Layer, On, std::vector<std::int64_t>>;
   std::map<Key, std::vector<const FeatureEdit*>> alike;
   for (const auto& edit : edits_) {
     const auto shape = edit.value.defined() ? shape_of(edit.value) : std::vector<std::int64_t>{};
-    alike[{edit.feature.module, edit.feature.layer, edit.where.positions, shape}].push_back(&edit);
+    alike[{edit.feature.module, edit.feature.layer, edit.where, shape}].push_back(&edit);
   }
   for (const auto& [key, members] : alike) {
-    const auto& [module, layer, positions, shape] = key;
+    const auto& [module, layer, where, shape] = key;
     const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
     const auto options = dictionary.options();
     std::vector<Feature> features;
@@ -165,8 +195,7 @@ void FeatureEdits<Set, Errors>::make_groups() {
     for (std::int64_t ahead = 0; ahead <= dictionary.later_layers(); ++ahead) {
       rows.push_back(dictionary.decoder_rows(index, ahead));
     }
-    groups_.push_back(
-        {module, layer, positions, index, std::move(rows), make::stack(scales), make::stack(values, -1)});
+    groups_.push_back({module, layer, where, index, std::move(rows), make::stack(scales), make::stack(values, -1)});
   }
 }
 
@@ -176,7 +205,8 @@ at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const a
   at::Tensor result;
   // Reconstruction and recomputed error are the output itself, so nothing but the edited features is encoded.
   if constexpr (!std::same_as<Errors, error::Recomputed>) {
-    result = errors_.complete(module, layer, reconstruct(modules_.dictionaries(), module, layer, input, reconstructed_), output);
+    result = errors_.complete(module, layer, reconstruct(modules_.dictionaries(), module, layer, input, reconstructed_),
+                              output);
   }
   if (module == Module::mlp) {
     const auto earlier = changed_.take(layer);
@@ -185,10 +215,10 @@ at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const a
   for (const auto& group : groups_) {
     if (group.module != module || group.layer != layer) continue;
     const auto more = change(group, input);
-    result = detail::add_on(result.defined() ? result : output, group.positions, more.matmul(group.decoder_rows[0]));
+    result = detail::add_on(result.defined() ? result : output, group.where, more.matmul(group.decoder_rows[0]));
     for (std::size_t ahead = 1; ahead < group.decoder_rows.size(); ++ahead) {
       const auto written = more.matmul(group.decoder_rows[ahead]);
-      changed_.add(layer, static_cast<std::int64_t>(ahead), detail::add_on(output.mul(0), group.positions, written));
+      changed_.add(layer, static_cast<std::int64_t>(ahead), detail::add_on(output.mul(0), group.where, written));
     }
   }
   return result;
@@ -197,7 +227,7 @@ at::Tensor FeatureEdits<Set, Errors>::edited(Module module, Layer layer, const a
 /// How much more of their decoder rows the edited features write than they did, [batch, positions, n].
 template <class Set, ErrorPolicy Errors>
 at::Tensor FeatureEdits<Set, Errors>::change(const Group& group, const at::Tensor& input) const {
-  const auto rows = detail::rows_on(input, group.positions);
+  const auto rows = detail::rows_on(input, group.where);
   const auto acts = encode(modules_.dictionaries(), group.module, group.layer, rows, group.features);
   if (group.value.dim() > 1) {
     check_shape(group.value, shape_of(acts), "values", {},

@@ -31,9 +31,14 @@ struct FeatureId {
   return {Module::stream, layer, feature};
 }
 
-/// The positions at which an intervention acts; none means every position.
+/// The positions at which an intervention acts, the same in all prompts or one in each; none means every position.
 struct On {
   std::vector<Position> positions{};
+  std::vector<Position> position_of{};
+
+  [[nodiscard]] bool everywhere() const noexcept { return positions.empty() && position_of.empty(); }
+
+  friend auto operator<=>(const On&, const On&) = default;
 };
 
 /// `on(Position{10})`, `on(Position{2}, Position{7})`.
@@ -49,6 +54,13 @@ template <std::same_as<Position>... More>
   return {std::move(positions)};
 }
 inline const On everywhere{};
+
+/// In each prompt its own position, such as a role's: `on_each(prompts.positions("S2"))`.
+/// throws  ValueError  for no positions
+[[nodiscard]] inline On on_each(std::vector<Position> position_of) {
+  if (position_of.empty()) throw ValueError{{.tensor = "positions", .expected = "one for each prompt", .got = "none"}};
+  return {.positions = {}, .position_of = std::move(position_of)};
+}
 
 [[nodiscard]] constexpr std::string_view name(Module module) {
   return module == Module::attn ? "attn" : module == Module::mlp ? "mlp" : "resid";

@@ -47,14 +47,18 @@ template <class Tag>
   return mask.view(shape);
 }
 
+/// throws  ValueError  unless there is a position for each prompt
+inline void check_one_per_prompt(const std::vector<Position>& position_of, std::int64_t prompts) {
+  if (static_cast<std::int64_t>(position_of.size()) == prompts) return;
+  throw ValueError{{.tensor = "position of each prompt",
+                    .expected = "one for each of " + std::to_string(prompts) + " prompts",
+                    .got = std::to_string(position_of.size())}};
+}
+
 /// True at each prompt's own position.
 [[nodiscard]] inline at::Tensor position_mask(const std::vector<Position>& position_of, std::int64_t axis,
                                               const at::Tensor& value) {
-  if (static_cast<std::int64_t>(position_of.size()) != value.size(0)) {
-    throw ValueError{{.tensor = "position of each prompt",
-                      .expected = "one for each of " + std::to_string(value.size(0)) + " prompts",
-                      .got = std::to_string(position_of.size())}};
-  }
+  check_one_per_prompt(position_of, value.size(0));
   const auto rows = make::arange(value.size(axis), value.options().dtype(at::kLong));
   const auto chosen = index_tensor(position_of, value.size(axis), value).unsqueeze(1);
   std::vector<std::int64_t> shape(static_cast<std::size_t>(value.dim()), 1);
