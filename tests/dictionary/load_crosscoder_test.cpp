@@ -1,4 +1,3 @@
-#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -11,6 +10,7 @@
 #include "golden.hpp"
 #include "io/files.hpp"
 #include "random_model.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -32,21 +32,7 @@ void compare(const Crosscoder& across, const fs::path& folder) {
   REQUIRE(active.size() == acts.ne(0).sum().item<std::int64_t>());
 }
 
-using CrosscoderTensors = std::map<std::string, at::Tensor>;
-
-void write_tensors(const fs::path& path, const CrosscoderTensors& tensors) {
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-  write_safetensors(path, views);
-}
-
-at::Tensor sines(std::vector<std::int64_t> shape) {
-  std::int64_t size = 1;
-  for (const auto s : shape) size *= s;
-  return at::arange(size, at::kDouble).mul(0.37).sin().view(shape).to(at::kFloat);
-}
-
-CrosscoderTensors learned() {
+Tensors learned() {
   return {{"encoder.weight", sines({2, 4, 5})},
           {"encoder.bias", sines({5})},
           {"decoder.weight", sines({2, 5, 4})},

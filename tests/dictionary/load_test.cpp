@@ -11,6 +11,7 @@
 
 #include "golden.hpp"
 #include "io/files.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -28,25 +29,12 @@ void copy_golden(const fs::path& to, const std::string& extension) {
   }
 }
 
-using Tensors = std::map<std::string, at::Tensor>;
-
 /// A tiny SAE, [3, 5]; numbers differ everywhere.
 Tensors sae_tensors(at::ScalarType dtype = at::kFloat) {
-  const auto counted = [&](std::vector<std::int64_t> shape, double start) {
-    std::int64_t size = 1;
-    for (const auto s : shape) size *= s;
-    return at::arange(size, at::kDouble).mul(0.37).add(start).sin().view(shape).to(dtype);
-  };
-  return {{"W_enc", counted({3, 5}, 0)},
-          {"b_enc", counted({5}, 1)},
-          {"W_dec", counted({5, 3}, 2)},
-          {"b_dec", counted({3}, 3)}};
-}
-
-void write(const fs::path& path, const Tensors& tensors) {
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-  write_safetensors(path, views);
+  return {{"W_enc", sines({3, 5}, 0, dtype)},
+          {"b_enc", sines({5}, 1, dtype)},
+          {"W_dec", sines({5, 3}, 2, dtype)},
+          {"b_dec", sines({3}, 3, dtype)}};
 }
 
 nlohmann::json sae_lens_config() {
@@ -62,7 +50,7 @@ fs::path write_sae_lens(const Folder& folder, const nlohmann::json& config, cons
   const auto path = folder.path / "sae";
   fs::create_directories(path);
   std::ofstream{path / "cfg.json"} << config.dump();
-  write(path / "sae_weights.safetensors", tensors);
+  write_tensors(path / "sae_weights.safetensors", tensors);
   return path;
 }
 
@@ -96,7 +84,7 @@ TEST_CASE("golden dictionaries, .safetensors and .pt, encode and reconstruct as 
 
 TEST_CASE("a dictionary of the dtype asked for stays mapped, and outlives its file") {
   const Folder folder;
-  write(folder.path / "attn.0.safetensors", sae_tensors());
+  write_tensors(folder.path / "attn.0.safetensors", sae_tensors());
   const auto mapped = load_bare(folder.path / "attn.0.safetensors", DictionaryKind::sae).dictionary.W_enc;
   REQUIRE_FALSE(mapped.storage().resizable());  // from_blob's memory is not the allocator's
   const auto widened = load_bare(folder.path / "attn.0.safetensors", DictionaryKind::sae, {.dtype = at::kDouble});
@@ -112,7 +100,7 @@ TEST_CASE("decoder rows read now and then do not keep a mapped decoder in memory
   tensors["W_dec"] = at::arange(4096 * 3, at::kFloat).view({4096, 3});  // 12 pages of 4096 bytes
   tensors["W_enc"] = at::ones({3, 4096}, at::kFloat);
   tensors["b_enc"] = at::ones({4096}, at::kFloat);
-  write(file, tensors);
+  write_tensors(file, tensors);
   const auto mapped = load_bare(file, DictionaryKind::sae).dictionary;
   REQUIRE(mapped.W_dec_pages.hold(mapped.W_dec.data_ptr()));
   const auto features = at::arange(5, at::kLong).mul(1000);
@@ -131,9 +119,8 @@ TEST_CASE("decoder rows read now and then do not keep a mapped decoder in memory
 
 TEST_CASE("half-precision files are widened where that is asked for") {
   const Folder folder;
-  write(folder.path / "attn.0.safetensors", sae_tensors(at::kHalf));
-  const auto d =
-      load_dictionary(folder.path / "attn.0.safetensors", {.half = HalfPrecision::widened}).dictionary;
+  write_tensors(folder.path / "attn.0.safetensors", sae_tensors(at::kHalf));
+  const auto d = load_dictionary(folder.path / "attn.0.safetensors", {.half = HalfPrecision::widened}).dictionary;
   REQUIRE(d.W_dec.scalar_type() == at::kFloat);
   REQUIRE_CLOSE(d.W_dec, sae_tensors().at("W_dec"), 1e-3);
 }
@@ -243,9 +230,8 @@ TEST_CASE("what a SAELens dictionary is folded by is checked first, and what tha
   }
   tensors = sae_tensors();
   tensors["W_enc"].mul_(1e10);
-  REQUIRE_THAT(said<ValueError>([&] {
-                 (void)load_sae_lens(write_sae_lens(folder, config, tensors), {.activation_scale = 1e30});
-               }),
+  REQUIRE_THAT(said<ValueError>(
+                   [&] { (void)load_sae_lens(write_sae_lens(folder, config, tensors), {.activation_scale = 1e30}); }),
                ContainsSubstring("W_enc") && ContainsSubstring("sae_weights.safetensors"));
   config = sae_lens_config();
   config["architecture"] = "gated";
@@ -262,9 +248,8 @@ TEST_CASE("a layer that no model has is refused before it costs memory") {
   for (const std::string hook : {"attn.hook_z", "hook_mlp_out"}) {
     config["metadata"]["hook_name"] = "blocks.2147483646." + hook;
     const auto path = write_sae_lens(folder, config, sae_tensors());
-    const auto told = said<ConfigError>([&] {
-      (void)(hook == "hook_mlp_out" ? load_dictionaries({}, path) : load_dictionaries(path, {}));
-    });
+    const auto told = said<ConfigError>(
+        [&] { (void)(hook == "hook_mlp_out" ? load_dictionaries({}, path) : load_dictionaries(path, {})); });
     REQUIRE_THAT(told, ContainsSubstring("got blocks.2147483646") && ContainsSubstring(path.string()));
   }
 }
@@ -323,7 +308,7 @@ TEST_CASE("folders that are missing, empty or hold one layer twice are refused")
   const Folder folder;
   REQUIRE_THROWS_AS(load_dictionaries(folder.path / "none", {}), FileError);
   REQUIRE_THROWS_AS(load_dictionaries(folder.path, {}), ConfigError);
-  write(folder.path / "attn.0.safetensors", sae_tensors());
+  write_tensors(folder.path / "attn.0.safetensors", sae_tensors());
   REQUIRE_NOTHROW(load_dictionaries(folder.path, {}));
   REQUIRE_THROWS_AS(load_dictionaries({}, folder.path), ConfigError);  // no transcoder
   fs::copy_file(golden_file("attn.0.pt"), folder.path / "attn.0.pt");
@@ -377,7 +362,7 @@ TEST_CASE("tensors that are missing or of a wrong shape, dtype or value are refu
   const auto load = [&](const std::function<void(Tensors&)>& change) {
     auto tensors = sae_tensors();
     change(tensors);
-    write(path, tensors);
+    write_tensors(path, tensors);
     (void)load_bare(path, DictionaryKind::sae);
   };
   for (const std::string name : {"W_enc", "b_enc", "W_dec", "b_dec"}) {

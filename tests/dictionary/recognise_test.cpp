@@ -13,6 +13,7 @@
 
 #include "io/files.hpp"
 #include "random_model.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -21,20 +22,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using FileTensors = std::map<std::string, at::Tensor>;
-
-at::Tensor sines_from(std::vector<std::int64_t> shape, double start) {
-  std::int64_t size = 1;
-  for (const auto s : shape) size *= s;
-  return at::arange(size, at::kFloat).mul(0.37).add(start).sin().view(shape);
-}
-
-void write_with_folder(const fs::path& path, const FileTensors& tensors) {
-  fs::create_directories(path.parent_path());
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-  write_safetensors(path, views);
-}
 void write_text(const fs::path& path, const std::string& text) {
   fs::create_directories(path.parent_path());
   std::ofstream{path} << text;
@@ -43,24 +30,21 @@ void write_text(const fs::path& path, const std::string& text) {
 /// A sparsify folder, [3, 6].
 struct Sparsify {
   nlohmann::json config{{"activation", "topk"}, {"k", 2}, {"d_in", 3}, {"num_latents", 6}, {"transcode", false}};
-  FileTensors tensors{{"encoder.weight", sines_from({6, 3}, 0)},
-                      {"encoder.bias", sines_from({6}, 1)},
-                      {"W_dec", sines_from({6, 3}, 2)},
-                      {"b_dec", sines_from({3}, 3)}};
+  Tensors tensors{{"encoder.weight", sines({6, 3}, 0)},
+                  {"encoder.bias", sines({6}, 1)},
+                  {"W_dec", sines({6, 3}, 2)},
+                  {"b_dec", sines({3}, 3)}};
 
   fs::path write_to(const fs::path& folder) const {
     write_text(folder / "cfg.json", config.dump());
-    write_with_folder(folder / "sae.safetensors", tensors);
+    write_tensors(folder / "sae.safetensors", tensors);
     return folder;
   }
 };
 
 /// A circuit-tracer transcoder, [3, 6].
-FileTensors tracer_tensors() {
-  return {{"W_enc", sines_from({6, 3}, 0)},
-          {"b_enc", sines_from({6}, 1)},
-          {"W_dec", sines_from({6, 3}, 2)},
-          {"b_dec", sines_from({3}, 3)}};
+Tensors tracer_tensors() {
+  return {{"W_enc", sines({6, 3}, 0)}, {"b_enc", sines({6}, 1)}, {"W_dec", sines({6, 3}, 2)}, {"b_dec", sines({3}, 3)}};
 }
 const std::string tracer_config =
     "model_name: tiny\nmodel_kind: transcoder_set\nfeature_input_hook: ln2.hook_normalized\n"
@@ -74,7 +58,7 @@ TEST_CASE("a transcoder of sparsify subtracts b_dec from its input only where it
   s.config["transcode"] = true;
   s.config["num_latents"] = 0;
   const auto path = s.write_to(folder.path / "layers.0.mlp");
-  const auto x = sines_from({4, 3}, 5);
+  const auto x = sines({4, 3}, 5);
   const auto encoded = [&](const at::Tensor& read) {
     const auto pre = read.matmul(s.tensors.at("encoder.weight").t()).add(s.tensors.at("encoder.bias"));
     return activation::TopK{.k = 2}.apply(pre);
@@ -107,7 +91,7 @@ TEST_CASE("sparsify folders that are not read are refused by name") {
   REQUIRE_THAT(refused([](auto& s) { s.config["num_latents"] = 12; }), ContainsSubstring("num_latents"));
   REQUIRE_THAT(refused([](auto& s) { s.config["skip_connection"] = true; }), ContainsSubstring("W_skip"));
   REQUIRE_THAT(refused([](auto& s) { s.tensors.erase("encoder.bias"); }), ContainsSubstring("encoder.bias"));
-  REQUIRE_THAT(refused([](auto& s) { s.tensors["W_dec"] = sines_from({5, 3}, 0); }), ContainsSubstring("W_dec"));
+  REQUIRE_THAT(refused([](auto& s) { s.tensors["W_dec"] = sines({5, 3}, 0); }), ContainsSubstring("W_dec"));
   REQUIRE_THAT(refused([](auto& s) { s.tensors["b_dec"][1] = std::nan(""); }), ContainsSubstring("b_dec"));
   REQUIRE_THAT(refused([](auto& s) { s.tensors["b_dec"] = at::ones({3}, at::kInt); }), ContainsSubstring("b_dec"));
 }
@@ -116,7 +100,7 @@ TEST_CASE("a set of circuit-tracer's is every layer beside its configuration, or
   const Folder folder;
   const auto set = folder.path / "set";
   for (const int layer : {0, 2})
-    write_with_folder(set / ("layer_" + std::to_string(layer) + ".safetensors"), tracer_tensors());
+    write_tensors(set / ("layer_" + std::to_string(layer) + ".safetensors"), tracer_tensors());
   write_text(set / "config.yaml", tracer_config);
   REQUIRE(dictionary::recognise(set).format == dictionary::Format::circuit_tracer_set);
   const auto all = load_circuit_tracer_set(set);
@@ -135,18 +119,18 @@ TEST_CASE("a set of circuit-tracer's is every layer beside its configuration, or
 TEST_CASE("for a model, transcoders of the MLP's input have a place, its gain taken over") {
   const auto model = random_model::make<Llama>(3, at::kFloat);
   const Folder folder;
-  const FileTensors tensors{{"W_enc", sines_from({20, 16}, 0)},
-                            {"b_enc", sines_from({20}, 1)},
-                            {"W_dec", sines_from({20, 16}, 2)},
-                            {"b_dec", sines_from({16}, 3)}};
+  const Tensors tensors{{"W_enc", sines({20, 16}, 0)},
+                        {"b_enc", sines({20}, 1)},
+                        {"W_dec", sines({20, 16}, 2)},
+                        {"b_dec", sines({16}, 3)}};
   for (const int layer : {0, 1})
-    write_with_folder(folder.path / ("layer_" + std::to_string(layer) + ".safetensors"), tensors);
+    write_tensors(folder.path / ("layer_" + std::to_string(layer) + ".safetensors"), tensors);
   write_text(folder.path / "config.yaml",
              "model_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\nfeature_output_hook: mlp.hook_out\n");
   REQUIRE_THROWS_AS(dictionary::load_set({folder.path}), ConfigError);
   const auto set = dictionary::load_set({folder.path}, model);
   set.check(model.config(), model.processing(), at::kFloat);
-  const auto x = sines_from({1, 4, 16}, 5);
+  const auto x = sines({1, 4, 16}, 5);
   const auto read = x.mul(model.weights().blocks[1].ln2.gain);
   REQUIRE_CLOSE(set.encode_mlp(Layer{1}, x), read.matmul(tensors.at("W_enc").t()).add(tensors.at("b_enc")).relu(),
                 1e-5);
@@ -158,13 +142,12 @@ namespace {
 fs::path write_cross_layers(const Folder& folder, int wrong_layer = -1) {
   for (int l = 0; l < 3; ++l) {
     const auto n = std::to_string(l);
-    FileTensors encoder{{"W_enc_" + n, sines_from({6, 3}, l)},
-                        {"b_enc_" + n, sines_from({6}, 10 + l)},
-                        {"b_dec_" + n, sines_from({3}, 20 + l)}};
+    Tensors encoder{
+        {"W_enc_" + n, sines({6, 3}, l)}, {"b_enc_" + n, sines({6}, 10 + l)}, {"b_dec_" + n, sines({3}, 20 + l)}};
     if (l == 1) encoder["threshold_1"] = at::full({6}, 0.2, at::kFloat);
-    write_with_folder(folder.path / ("W_enc_" + n + ".safetensors"), encoder);
-    write_with_folder(folder.path / ("W_dec_" + n + ".safetensors"),
-                      {{"W_dec_" + n, sines_from({6, 3 - l + (l == wrong_layer ? 1 : 0), 3}, 30 + l)}});
+    write_tensors(folder.path / ("W_enc_" + n + ".safetensors"), encoder);
+    write_tensors(folder.path / ("W_dec_" + n + ".safetensors"),
+                  {{"W_dec_" + n, sines({6, 3 - l + (l == wrong_layer ? 1 : 0), 3}, 30 + l)}});
   }
   write_text(folder.path / "config.yaml",
              "model_kind: cross_layer_transcoder\nfeature_input_hook: ln2.hook_normalized\n"
@@ -177,12 +160,12 @@ fs::path write_cross_layers(const Folder& folder, int wrong_layer = -1) {
 TEST_CASE("an SAE of one head describes that head, and leaves the others to the error") {
   const auto model = random_model::make<Gpt2>(3, at::kFloat);
   const auto d_head = model.config().d_head;
-  const FileTensors tensors{{"W_enc", sines_from({d_head, 9}, 0)},
-                            {"b_enc", sines_from({9}, 1)},
-                            {"W_dec", sines_from({9, d_head}, 2)},
-                            {"b_dec", sines_from({d_head}, 3)}};
+  const Tensors tensors{{"W_enc", sines({d_head, 9}, 0)},
+                        {"b_enc", sines({9}, 1)},
+                        {"W_dec", sines({9, d_head}, 2)},
+                        {"b_dec", sines({d_head}, 3)}};
   const Folder folder;
-  write_with_folder(folder.path / "sae_weights.safetensors", tensors);
+  write_tensors(folder.path / "sae_weights.safetensors", tensors);
   const auto config = [&](int head) {
     write_text(folder.path / "cfg.json",
                nlohmann::json{{"architecture", "standard"},
@@ -198,7 +181,7 @@ TEST_CASE("an SAE of one head describes that head, and leaves the others to the 
   REQUIRE_THROWS_AS(dictionary::load_set({folder.path}), ConfigError);
   const auto set = dictionary::load_set({folder.path}, model);
   set.check(model.config(), model.processing(), at::kFloat);
-  const auto z = sines_from({1, 5, model.config().n_heads * d_head}, 5);
+  const auto z = sines({1, 5, model.config().n_heads * d_head}, 5);
   const auto own = z.narrow(-1, 2 * d_head, d_head);
   const auto acts = own.sub(tensors.at("b_dec")).matmul(tensors.at("W_enc")).add(tensors.at("b_enc")).relu();
   REQUIRE_CLOSE(set.encode_attn(Layer{1}, z), acts, 1e-6);
@@ -221,10 +204,10 @@ TEST_CASE("SAEs of several heads of one layer describe a head each") {
   const auto write_head = [&](const std::string& name, int head, int features) {
     const auto path = folder.path / name;
     std::filesystem::create_directories(path);
-    write_with_folder(path / "sae_weights.safetensors", FileTensors{{"W_enc", sines_from({d_head, features}, 0)},
-                                                                    {"b_enc", sines_from({features}, head)},
-                                                                    {"W_dec", sines_from({features, d_head}, 2)},
-                                                                    {"b_dec", sines_from({d_head}, 3)}});
+    write_tensors(path / "sae_weights.safetensors", Tensors{{"W_enc", sines({d_head, features}, 0)},
+                                                            {"b_enc", sines({features}, head)},
+                                                            {"W_dec", sines({features, d_head}, 2)},
+                                                            {"b_dec", sines({d_head}, 3)}});
     write_text(path / "cfg.json",
                nlohmann::json{{"architecture", "standard"},
                               {"d_in", d_head},
@@ -238,7 +221,7 @@ TEST_CASE("SAEs of several heads of one layer describe a head each") {
   const auto paths = std::vector{write_head("a", 2, 9), write_head("b", 0, 7)};
   const auto set = dictionary::load_set(paths, model);
   set.check(model.config(), model.processing(), at::kFloat);
-  const auto z = sines_from({1, 5, model.config().n_heads * d_head}, 5);
+  const auto z = sines({1, 5, model.config().n_heads * d_head}, 5);
   const auto acts = set.encode_attn(Layer{1}, z);
   const auto out = set.attn(Layer{1})->decode(acts);
   REQUIRE(acts.size(-1) == 16);
@@ -284,10 +267,10 @@ TEST_CASE("circuit-tracer files say how many features a TopK keeps, negative val
   const Folder folder;
   auto tensors = tracer_tensors();
   tensors["k"] = at::full({}, 5, at::kLong);
-  write_with_folder(folder.path / "layer_0.safetensors", tensors);
+  write_tensors(folder.path / "layer_0.safetensors", tensors);
   write_text(folder.path / "config.yaml", tracer_config);
   const auto d = dictionary::load(folder.path / "layer_0.safetensors").dictionary;
-  const auto acts = d.encode(sines_from({4, 3}, 5));
+  const auto acts = d.encode(sines({4, 3}, 5));
   REQUIRE(acts.ne(0).sum().item<std::int64_t>() == 4 * 5);
   REQUIRE(acts.lt(0).any().item<bool>());
 }
@@ -295,7 +278,7 @@ TEST_CASE("circuit-tracer files say how many features a TopK keeps, negative val
 TEST_CASE("circuit-tracer configurations that are not read are refused by name") {
   const Folder folder;
   const auto file = folder.path / "layer_0.safetensors";
-  write_with_folder(file, tracer_tensors());
+  write_tensors(file, tracer_tensors());
   const auto refused = [&](const std::string& config) {
     write_text(folder.path / "config.yaml", config);
     return said<Error>([&] { (void)load_circuit_tracer_set(folder.path); });
@@ -314,11 +297,11 @@ TEST_CASE("circuit-tracer configurations that are not read are refused by name")
 
 TEST_CASE("a Llama Scope folder whose norms or sizes cannot be is refused by name") {
   const Folder folder;
-  const FileTensors tensors{{"encoder.weight", sines_from({6, 3}, 0)},
-                            {"encoder.bias", sines_from({6}, 1)},
-                            {"decoder.weight", sines_from({3, 6}, 2)},
-                            {"decoder.bias", sines_from({3}, 3)}};
-  write_with_folder(folder.path / "checkpoints" / "final.safetensors", tensors);
+  const Tensors tensors{{"encoder.weight", sines({6, 3}, 0)},
+                        {"encoder.bias", sines({6}, 1)},
+                        {"decoder.weight", sines({3, 6}, 2)},
+                        {"decoder.bias", sines({3}, 3)}};
+  write_tensors(folder.path / "checkpoints" / "final.safetensors", tensors);
   const nlohmann::json good{{"d_model", 3},
                             {"hook_point_in", "blocks.0.hook_resid_post"},
                             {"jump_relu_threshold", 0.5},
@@ -347,14 +330,14 @@ TEST_CASE("a Llama Scope folder whose norms or sizes cannot be is refused by nam
 
 TEST_CASE("a cross-layer transcoder of Gemma Scope 2 is a file per layer, which writes from that layer on") {
   const Folder folder;
-  const FileTensors tensors{{"w_enc", sines_from({3, 6}, 0)},
-                            {"b_enc", sines_from({6}, 1)},
-                            {"w_dec", sines_from({6, 4, 3}, 2)},
-                            {"b_dec", sines_from({3}, 3)},
-                            {"affine_skip_connection", sines_from({3, 3}, 4)},
-                            {"threshold", at::full({6}, 0.1, at::kFloat)}};
+  const Tensors tensors{{"w_enc", sines({3, 6}, 0)},
+                        {"b_enc", sines({6}, 1)},
+                        {"w_dec", sines({6, 4, 3}, 2)},
+                        {"b_dec", sines({3}, 3)},
+                        {"affine_skip_connection", sines({3, 3}, 4)},
+                        {"threshold", at::full({6}, 0.1, at::kFloat)}};
   const auto file = folder.path / "clt" / "width_1k" / "params_layer_1.safetensors";
-  write_with_folder(file, tensors);
+  write_tensors(file, tensors);
   REQUIRE(dictionary::recognise(file).format == dictionary::Format::gemma_scope);
   const auto loaded = dictionary::load(file);
   REQUIRE(loaded.hooks.in == "blocks.1.ln2.hook_normalized");
@@ -383,18 +366,18 @@ TEST_CASE("a cross-layer transcoder of circuit-tracer gives every layer what its
   std::vector<at::Tensor> acts;
   std::vector<at::Tensor> inputs;
   for (int l = 0; l < 3; ++l) {
-    inputs.push_back(sines_from({1, 5, 3}, 40 + l));
-    const auto pre = inputs.back().matmul(sines_from({6, 3}, l).t()).add(sines_from({6}, 10 + l));
+    inputs.push_back(sines({1, 5, 3}, 40 + l));
+    const auto pre = inputs.back().matmul(sines({6, 3}, l).t()).add(sines({6}, 10 + l));
     acts.push_back(l == 1 ? pre.mul(pre.gt(0.2).to(at::kFloat)) : pre.relu());
   }
   for (std::int32_t m = 0; m < 3; ++m) {
     const Layer layer{m};
     REQUIRE_CLOSE(set.encode_mlp(layer, inputs[static_cast<std::size_t>(m)]), acts[static_cast<std::size_t>(m)], 1e-6);
-    auto expected = sines_from({3}, 20.0 + m).expand({5, 3});
+    auto expected = sines({3}, 20.0 + m).expand({5, 3});
     auto got = set.mlp(layer)->b_out.expand({5, 3});
     for (std::int32_t l = 0; l <= m; ++l) {
       expected =
-          expected.add(acts[static_cast<std::size_t>(l)][0].matmul(sines_from({6, 3 - l, 3}, 30 + l).select(1, m - l)));
+          expected.add(acts[static_cast<std::size_t>(l)][0].matmul(sines({6, 3 - l, 3}, 30 + l).select(1, m - l)));
       const auto active = set.active_mlp(Layer{l}, inputs[static_cast<std::size_t>(l)]);
       got = got.add(decode_active(*set.mlp(Layer{l}), active, m - l));
     }
@@ -407,7 +390,7 @@ TEST_CASE("cross-layer transcoders that do not fit together are refused") {
   const auto path = write_cross_layers(folder, /*wrong_layer=*/1);
   REQUIRE_THAT(said<ShapeError>([&] { (void)load_circuit_tracer_set(path); }), ContainsSubstring("W_dec_1"));
   (void)write_cross_layers(folder);
-  write_with_folder(path / "layer_0.safetensors", tracer_tensors());
+  write_tensors(path / "layer_0.safetensors", tracer_tensors());
   REQUIRE_THAT(said<ConfigError>([&] { (void)dictionary::load(path / "layer_0.safetensors"); }),
                ContainsSubstring("read together"));
   fs::remove(path / "W_dec_2.safetensors");

@@ -9,6 +9,7 @@
 #include "circuit/model/record.hpp"
 #include "golden.hpp"
 #include "io/files.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -20,13 +21,14 @@ namespace {
 fs::path folder_of(const std::string& family) { return fs::path{CIRCUIT_TEST_DATA} / "architectures" / family; }
 
 auto every_point() {
-  return record<hook::embed, hook::pos_embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q, hook::attn::k,
-                hook::attn::v, hook::attn::q_norm::scale, hook::attn::q_norm::normalized, hook::attn::k_norm::scale,
-                hook::attn::k_norm::normalized, hook::attn::rot_q, hook::attn::rot_k, hook::attn::attn_scores,
-                hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::ln1_post::normalized, hook::attn_out,
-                hook::resid_mid, hook::ln2::scale, hook::ln2::normalized, hook::mlp::pre, hook::mlp::pre_linear,
-                hook::mlp::post, hook::ln2_post::scale, hook::ln2_post::normalized, hook::mlp_out, hook::resid_post,
-                hook::ln_final::scale, hook::ln_final::normalized>();
+  return record<hook::embed, hook::pos_embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q,
+                hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::q_norm::normalized,
+                hook::attn::k_norm::scale, hook::attn::k_norm::normalized, hook::attn::rot_q, hook::attn::rot_k,
+                hook::attn::attn_scores, hook::attn::pattern, hook::attn::z, hook::ln1_post::scale,
+                hook::ln1_post::normalized, hook::attn_out, hook::resid_mid, hook::ln2::scale, hook::ln2::normalized,
+                hook::mlp::pre, hook::mlp::pre_linear, hook::mlp::post, hook::ln2_post::scale,
+                hook::ln2_post::normalized, hook::mlp_out, hook::resid_post, hook::ln_final::scale,
+                hook::ln_final::normalized>();
 }
 
 /// What the reference calls a point: "0/z", "embed".
@@ -123,17 +125,14 @@ namespace {
 struct Changed {
   Folder folder;
   nlohmann::json config;
-  std::map<std::string, at::Tensor> tensors;
+  Tensors tensors;
 
-  explicit Changed(const std::string& family) : config(read_json(folder_of(family) / "config.json")) {
-    const auto file = open_safetensors(folder_of(family) / "model.safetensors");
-    for (const auto& view : file.tensors()) tensors[view.name] = to_tensor(view);
-  }
+  explicit Changed(const std::string& family)
+      : config(read_json(folder_of(family) / "config.json")),
+        tensors(read_tensors(folder_of(family) / "model.safetensors")) {}
   template <class A>
   [[nodiscard]] HookedTransformer<A> load() const {
-    std::vector<TensorView> views;
-    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-    write_safetensors(folder.path / "model.safetensors", views);
+    write_tensors(folder.path / "model.safetensors", tensors);
     std::ofstream{folder.path / "config.json"} << config.dump();
     return load_model<A>(folder.path, {.processing = weights::unprocessed});
   }
@@ -175,11 +174,13 @@ TEST_CASE("the older spelling of rotary positions, rope_theta beside rope_scalin
   pythia.config["rotary_pct"] = 0.5;
   pythia.config["rotary_emb_base"] = 10000;
   const auto golden = open_safetensors(folder_of("pythia") / "golden.safetensors");
-  REQUIRE_CLOSE(pythia.load<GptNeox>().run(to_tensor(golden.get("tokens"))).logits, to_tensor(golden.get("logits")), 1e-5);
+  REQUIRE_CLOSE(pythia.load<GptNeox>().run(to_tensor(golden.get("tokens"))).logits, to_tensor(golden.get("logits")),
+                1e-5);
 }
 
 TEST_CASE("configurations that mean another model are refused by key") {
-  REQUIRE_THAT(said_of<Llama>("llama3", "model_type", "phi3"), ContainsSubstring("mistral") && ContainsSubstring("phi3"));
+  REQUIRE_THAT(said_of<Llama>("llama3", "model_type", "phi3"),
+               ContainsSubstring("mistral") && ContainsSubstring("phi3"));
   REQUIRE_THAT(said_of<Llama>("llama3", "hidden_act", "gelu"), ContainsSubstring("expected silu, got gelu"));
   REQUIRE_THAT(said_of<Llama>("llama3", "num_key_value_heads", 3), ContainsSubstring("a divisor of n_heads = 4"));
   REQUIRE_THAT(said_of<Llama>("llama3", "num_attention_heads", 0), ContainsSubstring("n_heads"));
@@ -195,9 +196,11 @@ TEST_CASE("configurations that mean another model are refused by key") {
   REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention"}), ContainsSubstring("2 of them, got 1"));
   REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention", "linear_attention"}),
                ContainsSubstring("got linear_attention"));
-  REQUIRE_THAT(said_of<GptNeox>("gpt_neox_sequential", "model_type", "gpt_neox"), ContainsSubstring("SequentialGptNeox"));
+  REQUIRE_THAT(said_of<GptNeox>("gpt_neox_sequential", "model_type", "gpt_neox"),
+               ContainsSubstring("SequentialGptNeox"));
   REQUIRE_THAT(said_of<SequentialGptNeox>("pythia", "model_type", "gpt_neox"), ContainsSubstring("load it as GptNeox"));
-  REQUIRE_THAT(said_of<GptNeox>("pythia", "num_attention_heads", 5), ContainsSubstring("a divisor of hidden_size = 16"));
+  REQUIRE_THAT(said_of<GptNeox>("pythia", "num_attention_heads", 5),
+               ContainsSubstring("a divisor of hidden_size = 16"));
   REQUIRE_THAT(said_of<GptNeox>("pythia", "hidden_act", "gelu_new"), ContainsSubstring("got gelu_new"));
   REQUIRE_THAT(said_of<Plain>("attention_only", "n_ctx", 12), ContainsSubstring("load it as AttentionOnly"));
   REQUIRE_THAT(said_of<AttentionOnly>("plain", "n_ctx", 12), ContainsSubstring("load it as Plain"));
@@ -258,6 +261,7 @@ TEST_CASE("by default a model is processed where that is exact and left as it is
   }
   const auto gemma = open_safetensors(folder_of("gemma2") / "golden.safetensors");
   const weights::Processing folded{.fold_norms = true, .fold_value_biases = true};
-  REQUIRE_CLOSE(load_model<Gemma2>(folder_of("gemma2"), {.processing = folded}).run(to_tensor(gemma.get("tokens"))).logits,
-                to_tensor(gemma.get("logits")), 1e-5);
+  REQUIRE_CLOSE(
+      load_model<Gemma2>(folder_of("gemma2"), {.processing = folded}).run(to_tensor(gemma.get("tokens"))).logits,
+      to_tensor(gemma.get("logits")), 1e-5);
 }

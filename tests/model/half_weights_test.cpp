@@ -8,6 +8,7 @@
 #include "circuit/model/load/llama.hpp"
 #include "io/files.hpp"
 #include "random_model.hpp"
+#include "tensor_files.hpp"
 
 using namespace circuit;
 using namespace circuit_test;
@@ -22,22 +23,16 @@ const LoadOptions widens{.processing = weights::unprocessed};
 /// The golden GPT-2 with its tensors as `dtype`, in a folder of its own.
 struct Stored {
   Folder folder;
-  std::map<std::string, at::Tensor> tensors;
+  Tensors tensors = read_tensors(test_data / "architectures/gpt2/model.safetensors");
 
   explicit Stored(at::ScalarType dtype) {
-    const auto file = open_safetensors(test_data / "architectures/gpt2/model.safetensors");
-    for (const auto& view : file.tensors()) {
-      const auto tensor = to_tensor(view);
-      tensors[view.name] = tensor.is_floating_point() ? tensor.to(dtype) : tensor;
+    for (auto& [name, tensor] : tensors) {
+      if (tensor.is_floating_point()) tensor = tensor.to(dtype);
     }
     write();
     fs::copy_file(test_data / "architectures/gpt2/config.json", folder.path / "config.json");
   }
-  void write() const {
-    std::vector<TensorView> views;
-    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-    write_safetensors(folder.path / "model.safetensors", views);
-  }
+  void write() const { write_tensors(folder.path / "model.safetensors", tensors); }
 };
 
 at::Tensor gradient_at_embedding(const auto& model, const at::Tensor& tokens) {

@@ -6,6 +6,7 @@
 
 #include "golden.hpp"
 #include "io/files.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -14,22 +15,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Tensors = std::map<std::string, at::Tensor>;
-
 /// A copy of the golden model's folder, to be changed.
 struct ModelFolder {
   Folder folder;
   nlohmann::json config = read_json(golden::folder() / "model/config.json");
-  Tensors tensors;
+  Tensors tensors = read_tensors(golden::folder() / "model/model.safetensors");
 
-  ModelFolder() {
-    const auto file = open_safetensors(golden::folder() / "model/model.safetensors");
-    for (const auto& view : file.tensors()) tensors[view.name] = to_tensor(view);
-  }
   void write() const {
-    std::vector<TensorView> views;
-    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-    write_safetensors(folder.path / "model.safetensors", views);
+    write_tensors(folder.path / "model.safetensors", tensors);
     std::ofstream{folder.path / "config.json"} << config.dump();
   }
   [[nodiscard]] HookedTransformer<Gpt2> load(const LoadOptions& options = {.dtype = at::kDouble}) const {

@@ -6,6 +6,7 @@
 #include <typeinfo>
 
 #include "io/files.hpp"
+#include "tensor_files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -29,24 +30,22 @@ constexpr auto look = []<class A>(const HookedTransformer<A>& model) {
 /// A copy of a folder of the architectures' tests, its weights to be written anew.
 struct Copy {
   Folder folder;
-  std::map<std::string, at::Tensor> tensors;
+  Tensors tensors;
 
-  explicit Copy(const std::string& family) {
-    const auto from = data / "architectures" / family;
-    fs::copy_file(from / "config.json", folder.path / "config.json");
-    const auto file = open_safetensors(from / "model.safetensors");
-    for (const auto& view : file.tensors()) tensors[view.name] = to_tensor(view);
+  explicit Copy(const std::string& family)
+      : tensors(read_tensors(data / "architectures" / family / "model.safetensors")) {
+    fs::copy_file(data / "architectures" / family / "config.json", folder.path / "config.json");
   }
   void write_shards() const {
     const std::array<std::string, 2> names{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
-    std::array<std::vector<TensorView>, 2> shards;
+    std::array<Tensors, 2> shards;
     nlohmann::json map;
     std::size_t i = 0;
     for (const auto& [name, tensor] : tensors) {
-      shards[i % 2].push_back(to_view(name, tensor));
+      shards[i % 2][name] = tensor;
       map[name] = names[i++ % 2];
     }
-    for (std::size_t s = 0; s < 2; ++s) write_safetensors(folder.path / names[s], shards[s]);
+    for (std::size_t s = 0; s < 2; ++s) write_tensors(folder.path / names[s], shards[s]);
     std::ofstream{folder.path / "model.safetensors.index.json"} << nlohmann::json{{"weight_map", map}}.dump();
   }
 };
