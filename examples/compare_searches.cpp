@@ -57,6 +57,7 @@ struct Options {
   bool features = false;
   bool units = false;
   NodePruning pruning{.steps = 100};
+  std::string pruned_from = "masks_for";
   double pruned_share = 1;
   std::string attn_saes = CIRCUIT_EXAMPLE_DATA "/attn-saes";
   std::string transcoders = CIRCUIT_EXAMPLE_DATA "/transcoders";
@@ -323,15 +324,15 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
   }();
   searches.push_back({"masks", by_mask(ByMagnitude{})});
   searches.push_back({"masks_for", by_mask(ByValue{})});
-  const auto pruned_from = [&](std::function<std::vector<Node>()> ranking) {
-    return [&, ranking] {
-      auto start = ranking();
-      start.resize(static_cast<std::size_t>(options.pruned_share * static_cast<double>(start.size())));
-      return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of), ByValue{});
-    };
-  };
-  searches.push_back({"leap_pruned", pruned_from(searches.front().ranked)});
-  searches.push_back({"pruning", pruned_from(by_mask(ByValue{}))});
+  const auto from = std::ranges::find(searches, options.pruned_from, &NodeSearch::name);
+  if (from == searches.end()) throw NameError{{.tensor = options.pruned_from, .problem = "ranks no nodes here"}};
+  searches.push_back({"pruning", [&, ranked = from->ranked] {
+                        auto start = ranked();
+                        const auto share = options.pruned_share * static_cast<double>(start.size());
+                        start.resize(static_cast<std::size_t>(share));
+                        return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of),
+                                        ByValue{});
+                      }});
   searches.push_back(
       {"largest_change", [&] {
          const auto& searched = prompts.searched;
@@ -399,7 +400,8 @@ Json compare_task(const Options& options) {
     auto searches = all_searches(task.model, prompts, metric, options);
     const compare_searches::UnitOptions units{.threshold = options.leap_threshold,
                                               .steps = options.steps,
-                                              .totals = options.gross ? Totals::gross : Totals::net};
+                                              .totals = options.gross ? Totals::gross : Totals::net,
+                                              .pruning = options.pruning};
     std::ranges::move(known_searches(task, prompts, metric, units), std::inserter(searches, searches.end() - 2));
     return compare_all(searches, EdgeEvaluation{task.model, prompts, metric}, task.edges, options);
   };
@@ -480,9 +482,10 @@ int main(int argc, char** argv) try {
   app.add_option("--seed", options.known.seed, "of a known circuit, drawn prompts and random circuits");
   app.add_flag("--features", options.features, "ioi over sparse features instead of heads and MLPs");
   app.add_flag("--units", options.units, "ioi over a model's own neurons and head dimensions");
-  app.add_option("--pruning-steps", options.pruning.steps, "with --features or --units")->check(CLI::PositiveNumber);
+  app.add_option("--pruning-steps", options.pruning.steps, "of node pruning")->check(CLI::PositiveNumber);
   app.add_option("--pruning-nodes", options.pruning.nodes, "how many are free; 0: none");
-  app.add_option("--pruning-share", options.pruned_share, "of all nodes, the first by masks, that have a gate")
+  app.add_option("--pruning-from", options.pruned_from, "the search in whose order gates start")->capture_default_str();
+  app.add_option("--pruning-share", options.pruned_share, "of its nodes, the first, that have a gate")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--pruning-price", options.pruning.price, "of all nodes");
   app.add_option("--attn-saes", options.attn_saes, "folder, with --features");

@@ -16,6 +16,7 @@
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/leap.hpp"
 #include "circuit/search/mask_attributions.hpp"
+#include "circuit/search/node_pruning.hpp"
 #include "circuit/search/sparse_feature_circuit.hpp"
 
 /// Searches of features on a model whose circuit of heads and MLPs is known: they search its own units.
@@ -27,11 +28,30 @@ struct UnitSearch {
 };
 
 struct UnitOptions {
-  double threshold = 0.001;      ///< on edges, and on nodes where a search has a threshold on them
-  std::int64_t steps = 10;        ///< of integrated gradients
-  std::int64_t graph_edges = 50;  ///< into each target of an attribution graph, by type
+  double threshold = 0.001;                       ///< on edges, and on nodes where a search has a threshold on them
+  std::int64_t steps = 10;                        ///< of integrated gradients
+  std::int64_t graph_edges = 50;                  ///< into each target of an attribution graph, by type
   circuit::Totals totals = circuit::Totals::net;  ///< how the units of a head or MLP add up
+  circuit::NodePruning pruning{.steps = 100};
 };
+
+/// Prompts without answers or roles.
+[[nodiscard]] inline circuit::ContrastBatch without_answers(const circuit::PromptPair& prompts) {
+  const auto rows = [](const at::Tensor& tokens) {
+    std::vector<std::vector<std::int32_t>> out;
+    for (std::int64_t b = 0; b < tokens.size(0); ++b) {
+      auto& row = out.emplace_back();
+      for (std::int64_t p = 0; p < tokens.size(1); ++p) {
+        row.push_back(static_cast<std::int32_t>(tokens[b][p].item<std::int64_t>()));
+      }
+    }
+    return out;
+  };
+  circuit::ContrastBatch batch;
+  batch.clean = rows(prompts.clean);
+  batch.corrupt = rows(prompts.corrupt);
+  return batch;
+}
 
 /// Mean over prompts of what the units of each head and MLP have in all. Each prompt is searched by itself: a unit is one
 /// at a position, and here a position means nothing in another prompt.
@@ -84,18 +104,33 @@ template <circuit::Architecture A>
     }
     return nodes;
   };
+  // A unit counts 1 where its gate stays open.
+  const auto pruned = [&model, pruning = options.pruning](const auto& basis, const PromptPair& prompts,
+                                                          const LogitDifference& metric) {
+    const auto batch = without_answers(prompts);
+    Circuit nodes;
+    for (const NodeAttribution& gate :
+         pruning(model, basis, std::span{&batch, 1}, [&](const ContrastBatch&) { return metric; })) {
+      nodes.add_node({.node = gate.node, .attribution = gate.attribution > 0 ? 1.0 : 0.0});
+    }
+    return nodes;
+  };
+  const auto nodes_alone = [&](auto find) {
+    return [search = in_units(find)] {
+      auto scores = search();
+      scores.edges.reset();
+      return scores;
+    };
+  };
   const keep::Above above{options.threshold};
   return {{"leap", contrasted(Leap{.keep = above})},
           {"leap_values", contrasted(Leap{.keep = above, .attention = AttentionPaths::values})},
-          {"sparse_feature_circuit",
-           contrasted(SparseFeatureCircuit<>{.node_threshold = options.threshold, .keep = above, .steps = options.steps})},
+          {"sparse_feature_circuit", contrasted(SparseFeatureCircuit<>{
+                                         .node_threshold = options.threshold, .keep = above, .steps = options.steps})},
           {"attribution_graph", graph(AttentionPaths::all)},
           {"attribution_graph_values", graph(AttentionPaths::values)},
-          {"masks", [search = in_units(masks)] {
-             auto scores = search();
-             scores.edges.reset();  // it scores none
-             return scores;
-           }}};
+          {"masks", nodes_alone(masks)},
+          {"pruning", nodes_alone(pruned)}};
 }
 
 }  // namespace compare_searches
