@@ -4,9 +4,11 @@
 #include <ostream>
 
 // The one place the version is written: CMake and the packages read these three lines.
+// NOLINTBEGIN(cppcoreguidelines-macro-usage,modernize-macro-to-enum)
 #define CIRCUIT_VERSION_MAJOR 0
 #define CIRCUIT_VERSION_MINOR 1
 #define CIRCUIT_VERSION_PATCH 0
+// NOLINTEND(cppcoreguidelines-macro-usage,modernize-macro-to-enum)
 
 namespace circuit {
 

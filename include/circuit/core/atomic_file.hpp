@@ -19,8 +19,7 @@ namespace circuit {
 class AtomicFile {
  public:
   /// throws  FileError  when the temporary cannot be opened
-  explicit AtomicFile(std::filesystem::path path)
-      : path_{std::move(path)}, temporary_{path_}, stream_{} {
+  explicit AtomicFile(std::filesystem::path path) : path_{std::move(path)}, temporary_{path_} {
     temporary_ += "." + std::to_string(std::random_device{}()) + ".tmp";
     stream_.open(temporary_, std::ios::binary | std::ios::trunc);
     if (!stream_) {

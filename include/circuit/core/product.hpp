@@ -92,7 +92,7 @@ namespace circuit::detail {
   const auto read = x.view(x.sizes());  // a tensor of its own, whose gradient is this product's alone
   read.register_hook([came_back, W](const at::Tensor&) { return product_by_blocks(*came_back, transposed(W)); });
   // The product depends on what it reads by zeros, so that the hooks are called.
-  const auto out = product_by_blocks(x, W).add(read.narrow(-1, 0, 1).mul(0.0));
+  auto out = product_by_blocks(x, W).add(read.narrow(-1, 0, 1).mul(0.0));
   out.register_hook([came_back](const at::Tensor& gradient) { *came_back = gradient; });
   return out;
 }

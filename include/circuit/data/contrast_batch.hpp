@@ -160,7 +160,7 @@ template <class Read>
   }
   std::map<std::string, Position, std::less<>> roles;
   for (const auto& [name, index] : words.items()) {
-    const auto value = require<std::int32_t>(words, name.c_str(), file);
+    const auto value = require<std::int32_t>(words, name, file);
     if (value < 0 || value > (1 << 24)) {
       throw IndexError{
           {.file = file, .tensor = name, .problem = "the role is no position", .got = std::to_string(value)}};

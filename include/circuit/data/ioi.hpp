@@ -229,7 +229,7 @@ class IoiStory {
     return random_.pick(choices);
   }
 
-  static Filling same(std::string word) { return {word, word, ""}; }
+  static Filling same(const std::string& word) { return {word, word, ""}; }
 
   PromptBuilder::Fillings scenery() {
     return {{"place", same(std::string{random_.pick(words::places)})},

@@ -58,7 +58,7 @@ struct PromptSet {
   /// Each prompt's last position, where its answer is read.
   [[nodiscard]] std::vector<Position> last() const {
     std::vector<Position> out;
-    for (const auto length : lengths()) out.push_back(Position{static_cast<std::int32_t>(length - 1)});
+    for (const auto length : lengths()) out.emplace_back(static_cast<std::int32_t>(length - 1));
     return out;
   }
 
@@ -100,7 +100,7 @@ namespace circuit::detail {
   for (const auto& piece : pieces) {
     end += piece.size();
     while (token + 1 < encoding.ids.size() && encoding.offsets[token].end < end) ++token;
-    out.push_back(Position{static_cast<std::int32_t>(token)});
+    out.emplace_back(static_cast<std::int32_t>(token));
   }
   return out;
 }

@@ -41,15 +41,15 @@ template <SparseActivation A, Architecture Arch>
 SparseDictionary<A> read_before_gain(SparseDictionary<A> dictionary, const HookedTransformer<Arch>& model,
                                      Layer layer) {
   check_index(layer, model.config().n_layers);
-  const auto refuse = [&](std::string problem, std::string hint) {
-    throw ConfigError{{.file = dictionary.name, .problem = std::move(problem), .hint = std::move(hint)}};
+  const auto refuse = [&](const char* problem, const char* hint) {
+    throw ConfigError{{.file = dictionary.name, .problem = problem, .hint = hint}};
   };
-  if (!has_mlp<Arch>) refuse("reads an MLP, and the model has none", {});
+  if (!has_mlp<Arch>) refuse("reads an MLP, and the model has none", "");
   if (model.processing().fold_norms) {
     refuse("reads behind the norm's gain, which this model's weights have taken over", "load the model unprocessed");
   }
   if (dictionary.input_norm.kind != InputNorm::Kind::none) {
-    refuse("normalises what it reads, which a gain cannot be taken out of", {});
+    refuse("normalises what it reads, which a gain cannot be taken out of", "");
   }
   check_shape(dictionary.W_enc, {model.config().d_model, -1}, "W_enc", dictionary.name,
               "this dictionary does not fit the model");

@@ -65,7 +65,8 @@ struct Crosscoder {
 
 /// Those of encode_parts that write into the stream before a layer.
 /// throws  NameError  for a layer that the crosscoder does not describe
-[[nodiscard]] ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts, Layer layer);
+[[nodiscard]] ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts,
+                                          Layer layer);
 
 /// Both for one layer: what writes elsewhere is not encoded.
 [[nodiscard]] ActiveFeatures encode_active(const Crosscoder& crosscoder, const at::Tensor& x, Layer layer);
@@ -134,7 +135,8 @@ namespace circuit::detail {
     }
     all.row_begin.push_back(static_cast<std::int64_t>(from.size()));
   }
-  std::vector<at::Tensor> activation, slope;
+  std::vector<at::Tensor> activation;
+  std::vector<at::Tensor> slope;
   for (const auto& part : parts) {
     activation.push_back(part.activation);
     slope.push_back(part.slope);
@@ -252,7 +254,8 @@ inline std::vector<ActiveFeatures> encode_parts(const Crosscoder& crosscoder, co
   return parts;
 }
 
-inline ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts, Layer layer) {
+inline ActiveFeatures writing_into(const Crosscoder& crosscoder, const std::vector<ActiveFeatures>& parts,
+                                   Layer layer) {
   static_cast<void>(crosscoder.index_of(layer));
   std::vector<ActiveFeatures> writing;
   std::vector<std::int64_t> first_feature;

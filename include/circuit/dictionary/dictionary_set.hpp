@@ -95,7 +95,7 @@ class BasicDictionarySet {
   [[nodiscard]] std::vector<Layer> mlp_layers() const {
     std::vector<Layer> layers;
     for (std::size_t l = 0; l < mlp_.size(); ++l) {
-      if (mlp_[l]) layers.push_back(Layer{static_cast<std::int32_t>(l)});
+      if (mlp_[l]) layers.emplace_back(static_cast<std::int32_t>(l));
     }
     return layers;
   }
@@ -204,7 +204,9 @@ class BasicDictionarySet {
 /// What the dictionary of a layer's MLP reads; behind the norm, if a set does not say.
 template <class Set>
 [[nodiscard]] MlpSite mlp_site(const Set& set, Layer layer) {
-  if constexpr (requires { { set.mlp_site(layer) } -> std::same_as<MlpSite>; }) {
+  if constexpr (requires {
+                  { set.mlp_site(layer) } -> std::same_as<MlpSite>;
+                }) {
     return set.mlp_site(layer);
   } else {
     return MlpSite::normalized;
@@ -299,7 +301,8 @@ void BasicDictionarySet<Kinds...>::check(const ModelConfig& config, const weight
                        .hint = "load the model with the processing they expect"}};
   }
   const auto layers = static_cast<std::int32_t>(std::max(attn_.size(), mlp_.size()));
-  const auto streams = static_cast<std::int32_t>(std::max(stream_.size(), across_.size()));  // one more: behind the last layer
+  const auto streams =
+      static_cast<std::int32_t>(std::max(stream_.size(), across_.size()));  // one more: behind the last layer
   if (layers > config.n_layers || streams > config.n_layers + 1) {
     throw ConfigError{{.tensor = "dictionaries",
                        .expected = "at most " + std::to_string(config.n_layers) + " layers",

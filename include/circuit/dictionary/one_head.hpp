@@ -91,7 +91,10 @@ inline SparseDictionary<> over_all_heads(const std::vector<HeadDictionary>& of_h
   if (of_heads.size() == 1) return over_all_heads(of_heads.front().dictionary, of_heads.front().head, n_heads);
   SparseDictionary<> all;
   std::set<Head> seen;
-  std::vector<at::Tensor> W_enc, b_enc, W_dec, threshold;
+  std::vector<at::Tensor> W_enc;
+  std::vector<at::Tensor> b_enc;
+  std::vector<at::Tensor> W_dec;
+  std::vector<at::Tensor> threshold;
   const auto add = [](at::Tensor& sum, const at::Tensor& part) {
     if (part.defined()) sum = sum.defined() ? sum.add(part) : part;
   };

@@ -125,11 +125,9 @@ EdgeRun<A, Set>::EdgeRun(const HookedTransformer<A>& model, const Set& dictionar
                          EdgeRunOptions options)
     : model_{&model}, dictionaries_{&dictionaries}, options_{options} {
   prompts.check();
-  refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "an edge run",
-                              {.mlp_out = true,
-                               .stream = true,
-                               .resid_mid = !A::Wiring::parallel,
-                               .input_norm = options.norms == Paths::live});
+  refuse_unless_within_layers(
+      dictionaries, static_cast<std::int32_t>(model.config().n_layers), "an edge run",
+      {.mlp_out = true, .stream = true, .resid_mid = !A::Wiring::parallel, .input_norm = options.norms == Paths::live});
   for (std::int32_t l = 0; l <= model.config().n_layers; ++l) {
     detail::check_writes_features(stream_dictionary(dictionaries, Layer{l}));
     if (l == model.config().n_layers) break;
@@ -299,7 +297,7 @@ at::Tensor EdgeRun<A, Set>::logits(std::span<const ReadEdge> edges) const {
     const auto& pre = corrupt_.template get<hook::resid_pre>(layer);
     for (const auto& [target, reads] : attn) {
       if (target.layer != layer) continue;
-      const auto by = [&](EdgeType type) { return stream(pre, reads, type, changes); };
+      const auto by = [&, &from = reads](EdgeType type) { return stream(pre, from, type, changes); };
       found[target] = written(target, attention_input(layer, by(EdgeType::q), by(EdgeType::k), by(EdgeType::ov)));
     }
     if constexpr (!A::Wiring::parallel) changes.merge(std::exchange(found, {}));

@@ -230,16 +230,16 @@ std::vector<FeatureCard> feature_cards(const HookedTransformer<A>& model, const 
                                        const std::vector<std::vector<std::int32_t>>& rows, const CardOptions& options) {
   const c10::AutoGradMode no_gradient{false};
   if (rows.empty()) throw ValueError{{.tensor = "rows", .expected = "at least one", .got = "none"}};
-  const auto& [hooks, dictionary] = placed;
+  const auto& dictionary = placed.dictionary;
   const auto& tokenizer = model.tokenizer();
-  static_cast<void>(train::layer_of(hooks.out, model.config().n_layers));
+  static_cast<void>(train::layer_of(placed.hooks.out, model.config().n_layers));
   std::vector<detail::CardSums> sums(static_cast<std::size_t>(dictionary.d_sae()));
   std::int64_t tokens = 0;
   std::int64_t first_row = 0;
   detail::for_each_run(rows, options.rows_per_run, [&](const auto& some) {
     const auto padded = train::pad_rows(some, options.skip);
     if (padded.real.numel() > 0) {
-      const auto active = encode_active(dictionary, detail::read_at(model, hooks.in, padded).unsqueeze(0));
+      const auto active = encode_active(dictionary, detail::read_at(model, placed.hooks.in, padded).unsqueeze(0));
       const auto acts = active.activation.to(at::kDouble).contiguous();
       const auto width = padded.tokens.size(1);
       for (std::int64_t r = 0; r < active.rows(); ++r) {
@@ -268,7 +268,7 @@ std::vector<FeatureCard> feature_cards(const HookedTransformer<A>& model, const 
   constexpr std::int64_t block = 256;
   for (std::int64_t from = 0; from < dictionary.d_sae(); from += block) {
     const auto count = std::min(block, dictionary.d_sae() - from);
-    detail::write_effects(model, hooks.out, W_dec.narrow(0, from, count), static_cast<std::size_t>(from),
+    detail::write_effects(model, placed.hooks.out, W_dec.narrow(0, from, count), static_cast<std::size_t>(from),
                           options.effects, cards);
     detail::write_like(unit, from, count, options.like, cards);
   }
@@ -302,7 +302,7 @@ namespace circuit::detail {
 
 [[nodiscard]] inline std::string short_number(double value, int decimals) {
   std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
+  std::snprintf(text.data(), text.size(), "%.*f", decimals, value);  // NOLINT(cppcoreguidelines-pro-type-vararg)
   return text.data();
 }
 

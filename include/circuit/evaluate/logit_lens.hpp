@@ -34,6 +34,7 @@ template <Architecture A, Metric M>
   const c10::AutoGradMode no_gradient{false};
   auto resid = run.get<hook::embed>();
   if constexpr (A::Positions::adds_embedding) resid = resid.add(run.get<hook::pos_embed>());
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): copied before anything writes to it
   const auto wanted = at::from_blob(const_cast<std::int64_t*>(answers.data()),
                                     {static_cast<std::int64_t>(answers.size()), 1}, at::kLong)
                           .clone()

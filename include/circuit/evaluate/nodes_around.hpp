@@ -27,11 +27,12 @@ class NodesAround {
  public:
   /// The evaluation is kept by reference.
   NodesAround(const NodeEvaluation<A, Set, M>& judge, std::span<const Node> nodes)
-      : judge_{&judge}, nodes_{nodes.begin(), nodes.end()} {
+      : judge_{&judge},
+        nodes_{nodes.begin(), nodes.end()},
+        layers_{static_cast<std::int32_t>(judge.model().config().n_layers)} {
     auto run = judge.model().run(judge.tokens(nodes), judge.attachment(nodes), record<hook::resid_pre>());
     metric_ = judge.metric().per_prompt(run.logits);
     streams_ = std::move(run.cache);
-    layers_ = static_cast<std::int32_t>(judge.model().config().n_layers);
     for (std::int32_t l = 0; l < layers_; ++l) {
       const auto* mlp = judge.dictionaries().mlp(Layer{l});
       cross_layer_ = cross_layer_ || (mlp != nullptr && mlp->later_layers() > 0);
@@ -49,9 +50,7 @@ class NodesAround {
   [[nodiscard]] double metric_of(std::span<const Node> kept) const {
     return per_prompt(kept).mean().template item<double>();
   }
-  [[nodiscard]] double faithfulness(std::span<const Node> kept) const {
-    return judge_->range().share(metric_of(kept));
-  }
+  [[nodiscard]] double faithfulness(std::span<const Node> kept) const { return judge_->range().share(metric_of(kept)); }
 
   /// The layer at which a set's run begins; beyond n_layers where the set is the first one.
   [[nodiscard]] Layer first_change(std::span<const Node> kept) const {

@@ -30,11 +30,11 @@ enum class NodeKind : std::uint8_t {
   bias,                ///< all constants that a target reads; only in tables, never in a graph
   map,                 ///< what transparent modules' maps differ by in a contrast; only in tables too
   metric,              ///< the number that is explained
-  logit,      ///< one of several logits that are explained, less the mean of all; its token stands for a feature
-  input,      ///< embeddings of all positions, where nodes are whole components
-  head,       ///< a whole attention head, at all positions
-  mlp_block,  ///< a whole MLP, at all positions
-  remainder,  ///< what a module that is not linear does beyond its derivative; only in tables, as bias and map
+  logit,          ///< one of several logits that are explained, less the mean of all; its token stands for a feature
+  input,          ///< embeddings of all positions, where nodes are whole components
+  head,           ///< a whole attention head, at all positions
+  mlp_block,      ///< a whole MLP, at all positions
+  remainder,      ///< what a module that is not linear does beyond its derivative; only in tables, as bias and map
   resid_feature,  ///< feature of a dictionary of the residual stream before a layer (behind the last: layer n_layers)
   resid_error,    ///< what such a dictionary misses
 };
@@ -42,8 +42,8 @@ enum class NodeKind : std::uint8_t {
 namespace detail {
 
 inline constexpr std::array<std::string_view, 18> node_kind_names{
-    "embed", "pos_embed", "attn",   "attn_error", "attn_out", "mlp",  "mlp_error", "mlp_out",
-    "bias",  "map",       "metric", "logit",      "input",    "head", "mlp_block", "remainder", "resid", "resid_error"};
+    "embed", "pos_embed", "attn",  "attn_error", "attn_out", "mlp",       "mlp_error", "mlp_out", "bias",
+    "map",   "metric",    "logit", "input",      "head",     "mlp_block", "remainder", "resid",   "resid_error"};
 
 }  // namespace detail
 
@@ -213,7 +213,7 @@ template <>
 struct std::hash<circuit::Node> {
   [[nodiscard]] std::size_t operator()(const circuit::Node& node) const noexcept {
     using circuit::detail::hash_combine;
-    std::size_t seed = static_cast<std::size_t>(node.kind);
+    auto seed = static_cast<std::size_t>(node.kind);
     seed = hash_combine(seed, static_cast<std::size_t>(node.layer.value));
     seed = hash_combine(seed, static_cast<std::size_t>(node.position.value));
     return hash_combine(seed, static_cast<std::size_t>(node.feature.value));

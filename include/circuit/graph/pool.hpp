@@ -26,7 +26,7 @@ namespace pooling {
 
 /// Mean over all graphs, 0 where it is missing: sums into a target stay sums.
 struct Mean {
-  double pool(std::span<const double> values, std::size_t graphs) const {
+  [[nodiscard]] double pool(std::span<const double> values, std::size_t graphs) const {
     double sum = 0;
     for (const auto v : values) sum += v;
     return sum / static_cast<double>(graphs);
@@ -35,14 +35,14 @@ struct Mean {
 
 /// Mean over the graphs that have it, so that what few prompts use weighs as much as what all use.
 struct MeanWherePresent {
-  double pool(std::span<const double> values, std::size_t /*graphs*/) const {
+  [[nodiscard]] double pool(std::span<const double> values, std::size_t /*graphs*/) const {
     return Mean{}.pool(values, values.size());
   }
 };
 
 /// The one of largest size, with its sign.
 struct Largest {
-  double pool(std::span<const double> values, std::size_t /*graphs*/) const {
+  [[nodiscard]] double pool(std::span<const double> values, std::size_t /*graphs*/) const {
     double largest = 0;
     for (const auto v : values) {
       if (std::abs(v) > std::abs(largest)) largest = v;
@@ -138,8 +138,8 @@ Circuit pool(std::span<const Circuit> graphs, const Rule& rule, double least_sha
       numbers.push_back(e.edge);
       prompts += e.edge.prompts;
     }
-    auto edge = detail::pool_members(numbers, number, &Edge::nn_grad, &Edge::nn_attrib, &Edge::em_grad,
-                                     &Edge::em_attrib);
+    auto edge =
+        detail::pool_members(numbers, number, &Edge::nn_grad, &Edge::nn_attrib, &Edge::em_grad, &Edge::em_attrib);
     edge.prompts = prompts;
     out.add_edge(same.front().up, same.front().down, edge);
   });

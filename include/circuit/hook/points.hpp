@@ -35,6 +35,7 @@ struct OncePoint {
 }  // namespace detail
 
 /// TransformerLens' names, in the order in which a forward pass meets them.
+// NOLINTBEGIN(readability-identifier-naming)
 namespace hook {
 
 struct embed : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
@@ -199,6 +200,7 @@ struct normalized : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
 }  // namespace ln_final
 
 }  // namespace hook
+// NOLINTEND(readability-identifier-naming)
 
 /// The full name as TransformerLens writes it: `blocks.3.attn.hook_z`, or `hook_embed` where a point has no layer.
 template <HookPoint P>

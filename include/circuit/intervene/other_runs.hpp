@@ -68,7 +68,7 @@ template <HookPoint... Points>
 /// throws  ValueError  when there are none to draw from
 [[nodiscard]] inline std::vector<Prompt> draw_prompts(std::size_t count, std::size_t available, data::Random& random) {
   std::vector<Prompt> drawn;
-  for (std::size_t i = 0; i < count; ++i) drawn.push_back(Prompt{static_cast<std::int32_t>(random.below(available))});
+  for (std::size_t i = 0; i < count; ++i) drawn.emplace_back(static_cast<std::int32_t>(random.below(available)));
   return drawn;
 }
 

@@ -165,6 +165,7 @@ template <class T>
   detail::JsonBuilder builder{text, file, limits.depth};
   // What json::sax_parse calls for text; that one also instantiates the readers of five binary formats.
   auto source = nlohmann::detail::input_adapter(text.begin(), text.end());
+  // NOLINTNEXTLINE(performance-move-const-arg): it takes nothing but an rvalue
   nlohmann::detail::parser<nlohmann::json, decltype(source)> parser{std::move(source)};
   static_cast<void>(parser.sax_parse(&builder));
   return builder.take();

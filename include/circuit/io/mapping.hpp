@@ -82,8 +82,8 @@ class Mapping {
   }
 
  private:
-  explicit Mapping(const std::filesystem::path& path) : path_{path} {
-    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  explicit Mapping(const std::filesystem::path& path)
+      : path_{path}, file_{::open(path.c_str(), O_RDONLY | O_CLOEXEC)} {  // NOLINT(cppcoreguidelines-pro-type-vararg)
     if (file_ < 0) throw FileError{{.file = path, .problem = "cannot be read", .got = std::strerror(errno)}};
     if (const auto* const failed = map(file_); failed != nullptr) {
       ::close(file_);

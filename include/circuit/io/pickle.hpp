@@ -287,8 +287,6 @@ inline bool PickleReader::step_scalar(std::uint8_t opcode) {
       push_integer(fixed<std::uint16_t>());
       return true;
     case 'I':
-      push_integer(line_number<std::int64_t>());
-      return true;
     case 'L':
       push_integer(line_number<std::int64_t>());
       return true;

@@ -60,7 +60,7 @@ namespace circuit {
     return copy;
   }
   // The mapping is private and writable, so the cast is as harmless as an in-place operation on any other tensor.
-  auto* data = const_cast<std::byte*>(view.bytes.data());
+  auto* data = const_cast<std::byte*>(view.bytes.data());  // NOLINT(cppcoreguidelines-pro-type-const-cast)
   return at::from_blob(
       data, view.shape, [owner = view.owner](void*) {}, options);
 }

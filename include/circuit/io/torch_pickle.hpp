@@ -224,7 +224,7 @@ class Reader : MappedReader {
     const auto args = arguments(node);
     if (node.text == "torch._utils._rebuild_tensor_v2") {
       add_tensor(name, args);
-      return nlohmann::json(nlohmann::json::value_t::discarded);
+      return nlohmann::json::value_t::discarded;
     }
     if (node.text == "torch._utils._rebuild_parameter" && !args.empty()) return convert(name, args[0], depth + 1);
     if (node.text == "torch.device" && args.size() == 1) return convert(name, args[0], depth + 1);

@@ -12,8 +12,8 @@ namespace circuit {
 /// Places along the residual stream, in the order in which they are met: the stream before layer l at 3 l, the layer's
 /// attention at 3 l + 1 and its MLP at 3 l + 2, the stream behind the last layer at 3 n_layers; embeddings lie before
 /// all. What reads at a depth reads what lies before it. In a parallel block neither module is upstream of the other.
-[[nodiscard]] constexpr std::int64_t stream_depth(Layer layer) { return 3 * layer.value; }
-[[nodiscard]] constexpr std::int64_t attn_depth(Layer layer) { return 3 * layer.value + 1; }
+[[nodiscard]] constexpr std::int64_t stream_depth(Layer layer) { return std::int64_t{3} * layer.value; }
+[[nodiscard]] constexpr std::int64_t attn_depth(Layer layer) { return stream_depth(layer) + 1; }
 template <Architecture A>
 [[nodiscard]] constexpr std::int64_t mlp_depth(Layer layer) {
   return 3 * layer.value + (A::Wiring::parallel ? 1 : 2);

@@ -14,8 +14,8 @@ namespace circuit {
 
 /// Which attention paths a signed sum over paths follows.
 enum class AttentionPaths {
-  values,       ///< ov edges only: exact and complete
-  all,          ///< also q and k edges: first order
+  values,  ///< ov edges only: exact and complete
+  all,     ///< also q and k edges: first order
 };
 
 /// Gradients of each prompt's metric through the replacement model: errors, scales, patterns and the active set frozen.
@@ -72,12 +72,12 @@ inline void add_crosscoder_reads(const Crosscoder& crosscoder, Layer layer, cons
                                  const at::Tensor& grad, std::vector<at::Tensor>& on_streams) {
   std::int64_t first = 0;
   for (const auto& part : crosscoder.parts) {
-    DictionaryWeights d = part.dictionary;
+    auto d = static_cast<const DictionaryWeights&>(part.dictionary);  // of which what is written changes
     const auto features = d.d_sae();
     d.W_dec = decoder_of(part, layer);
     d.W_later = at::Tensor{};
     if (part.causal() && d.W_dec.defined()) {
-      ModuleState own{.features = features_within(state.features, first, features), .rest = {}};
+      const ModuleState own{.features = features_within(state.features, first, features), .rest = {}};
       const auto readers = [&](const at::Tensor& ids, const at::Tensor& /*rows*/) { return d.readers(ids); };
       const auto read = combined_reader(d, own, {grad.flatten(0, 1)}, readers);
       for (std::size_t i = 0; i < part.reads.size(); ++i) {
@@ -125,8 +125,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       return;
     }
     const auto readers = [&](const at::Tensor& features, const at::Tensor& /*rows*/) { return d->readers(features); };
-    resid = detail::combined_reader(*d, lin.clean.stream[slot], {resid.flatten(0, 1)}, readers)
-                .view(resid.sizes());
+    resid = detail::combined_reader(*d, lin.clean.stream[slot], {resid.flatten(0, 1)}, readers).view(resid.sizes());
   };
   pass_stream(Layer{layers});
   for (std::int32_t l = layers - 1; l >= 0; --l) {
@@ -148,8 +147,7 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
       for (std::int64_t ahead = 1; ahead <= d->later_layers(); ++ahead) {
         on_outputs.push_back(out.mlp_out[slot + static_cast<std::size_t>(ahead)].flatten(0, 1));
       }
-      auto reader =
-          detail::combined_reader(*d, lin.clean.mlp[slot], on_outputs, readers).view(resid.sizes());
+      auto reader = detail::combined_reader(*d, lin.clean.mlp[slot], on_outputs, readers).view(resid.sizes());
       if (d->has_skip()) reader = reader.add(resid.matmul(d->W_skip.t()));
       const auto pull = pull_back.from_mlp(mlp_site(dictionaries, layer));
       below = below.add(
@@ -172,9 +170,8 @@ OutputGradients path_gradients(const HookedTransformer<A>& model, const Set& dic
             .add(pull_back.keys(layer, b, here, positions).grad.sum(0));
       }));
     } else if (has_transparent_attention(dictionaries, layer)) {
-      below = below.add(by_prompt([&](Prompt b) {
-        return pull_back.attention(layer, b, resid.narrow(0, b.value, 1)).squeeze(0);
-      }));
+      below = below.add(
+          by_prompt([&](Prompt b) { return pull_back.attention(layer, b, resid.narrow(0, b.value, 1)).squeeze(0); }));
     }
     resid = below;
     pass_stream(layer);

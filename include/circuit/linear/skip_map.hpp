@@ -21,7 +21,8 @@ template <Architecture A>
   if (site == MlpSite::normalized) return run.get<hook::ln2::normalized>(layer);
   if (site == MlpSite::mlp_out) return run.get<hook::mlp_out>(layer);
   if constexpr (A::Wiring::parallel || !has_mlp<A>) {
-    throw ConfigError{{.tensor = hook_name(hook::resid_mid{}, layer), .problem = "this architecture has no such point"}};
+    throw ConfigError{
+        {.tensor = hook_name(hook::resid_mid{}, layer), .problem = "this architecture has no such point"}};
   }
   return run.get<hook::resid_post>(layer).sub(run.get<hook::mlp_out>(layer));
 }
@@ -43,7 +44,7 @@ template <Architecture A>
 template <Architecture A>
 [[nodiscard]] at::Tensor mlp_constant(const HookedTransformer<A>& model, const DictionaryWeights& dictionary,
                                       const HeldInputNorm& held, MlpSite site, Layer layer) {
-  const auto constant = dictionary.output_constant(held);
+  auto constant = dictionary.output_constant(held);
   if (!dictionary.has_skip() || site == MlpSite::resid_mid) return constant;
   const auto bias = bias_in_normalized(model, layer);
   if (!bias.defined()) return constant;

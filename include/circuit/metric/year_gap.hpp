@@ -19,15 +19,15 @@ struct YearTokens {
 
   /// throws  ValueError  when the tokenizer writes neither two digits nor one as one token
   [[nodiscard]] static YearTokens of(const Tokenizer& tokenizer) {
-    const auto all = [&](int digits) {
-      std::vector<std::int64_t> ids;
-      for (int number = 0; number < (digits == 2 ? 100 : 10); ++number) {
-        const auto text = (digits == 2 && number < 10 ? "0" : "") + std::to_string(number);
+    const auto all = [&](int width) {
+      std::vector<std::int64_t> numbers;
+      for (int number = 0; number < (width == 2 ? 100 : 10); ++number) {
+        const auto text = (width == 2 && number < 10 ? "0" : "") + std::to_string(number);
         const auto encoded = tokenizer.encode(text);
         if (encoded.size() != 1) return std::vector<std::int64_t>{};
-        ids.push_back(encoded.front());
+        numbers.push_back(encoded.front());
       }
-      return ids;
+      return numbers;
     };
     for (const int digits : {2, 1}) {
       if (auto ids = all(digits); !ids.empty()) return {std::move(ids), digits};

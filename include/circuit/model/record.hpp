@@ -34,7 +34,7 @@ class ActivationCache {
 
   template <HookPoint P>
     requires holds<P>
-  void put(Layer layer, at::Tensor value) {
+  void put(Layer layer, at::Tensor value) {  // NOLINT(performance-unnecessary-value-param): moved from
     auto& values = std::get<index<P>()>(values_);
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= values.size()) values.resize(slot + 1);

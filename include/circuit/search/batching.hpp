@@ -35,11 +35,14 @@ struct MeanFirst {
 
 namespace circuit::detail {
 
-[[nodiscard]] inline at::Tensor mean_prompt(const at::Tensor& x) { return x.defined() ? x.mean(0, /*keepdim=*/true) : x; }
+[[nodiscard]] inline at::Tensor mean_prompt(const at::Tensor& x) {
+  return x.defined() ? x.mean(0, /*keepdim=*/true) : x;
+}
 
 /// The union over prompts of the features active at each position, with activation and slope averaged over all prompts.
 /// The slope of a feature that is active anywhere is the mean over the prompts where it is active.
-[[nodiscard]] inline ActiveFeatures mean_features(const ActiveFeatures& active, std::int64_t batch, std::int64_t length) {
+[[nodiscard]] inline ActiveFeatures mean_features(const ActiveFeatures& active, std::int64_t batch,
+                                                  std::int64_t length) {
   if (active.size() == 0) {
     ActiveFeatures none;
     none.row_begin.assign(static_cast<std::size_t>(length) + 1, 0);
@@ -87,8 +90,10 @@ namespace circuit::detail {
   const auto mean_module = [&](const ModuleState& m) -> ModuleState {
     const bool by_prompt = m.constant.defined() && m.constant.dim() > 1;
     const auto& [divisor, factor, shift] = m.input_norm;
-    return {mean_features(m.features, batch, length), mean_prompt(m.rest),
-            by_prompt ? mean_prompt(m.constant) : m.constant, mean_prompt(m.write_scale),
+    return {mean_features(m.features, batch, length),
+            mean_prompt(m.rest),
+            by_prompt ? mean_prompt(m.constant) : m.constant,
+            mean_prompt(m.write_scale),
             {mean_prompt(divisor), mean_prompt(factor), mean_prompt(shift)}};
   };
   for (const auto& m : run.attn) out.attn.push_back(mean_module(m));
@@ -103,6 +108,7 @@ namespace circuit::detail {
 
 namespace circuit {
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): other policies return it
 inline Linearization batching::MeanFirst::prepare(Linearization lin) const {
   const c10::AutoGradMode no_gradient{false};
   const auto batch = lin.batch();

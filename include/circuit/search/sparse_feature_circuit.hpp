@@ -61,7 +61,7 @@ struct SparseFeatureCircuit {
                                 "a sparse feature circuit", {.mlp_out = true, .stream = true, .input_norm = true});
     std::vector<Layer> streams;
     for (std::int32_t l = 0; l <= model.config().n_layers; ++l) {
-      if (stream_dictionary(dictionaries, Layer{l}) != nullptr) streams.push_back(Layer{l});
+      if (stream_dictionary(dictionaries, Layer{l}) != nullptr) streams.emplace_back(l);
     }
     const modules::ReadElseOpaque rule{};
     const DictionariesByRole read{dictionaries, rule};

@@ -43,9 +43,9 @@ inline constexpr char32_t lead_count = 19, vowel_count = 21, trail_count = 28;
 inline void decompose(char32_t c, std::u32string& out) {
   if (c >= syllables && c < syllables + lead_count * vowel_count * trail_count) {
     const auto i = c - syllables;
-    out += leads + i / (vowel_count * trail_count);
-    out += vowels + i / trail_count % vowel_count;
-    if (i % trail_count != 0) out += trails + i % trail_count;
+    out.push_back(leads + i / (vowel_count * trail_count));
+    out.push_back(vowels + i / trail_count % vowel_count);
+    if (i % trail_count != 0) out.push_back(trails + i % trail_count);
   } else if (const auto* const parts = decomposition(c)) {
     decompose(parts->first, out);
     if (parts->second != 0) decompose(parts->second, out);

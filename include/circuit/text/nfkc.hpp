@@ -35,11 +35,10 @@ namespace circuit::detail::nfc {
 /// The decomposition of a character whose compatibility decomposition says more than its canonical one; else nothing.
 [[nodiscard]] inline std::u32string_view compatibility(char32_t c) {
   const auto* const end = std::end(compatibility_runs);
-  const auto* const run =
-      std::lower_bound(std::begin(compatibility_runs), end, c,
-                       [](const CompatibilityRun& a, char32_t x) { return a.last < x; });
+  const auto* const run = std::lower_bound(std::begin(compatibility_runs), end, c,
+                                           [](const CompatibilityRun& a, char32_t x) { return a.last < x; });
   if (run == end || c < run->first) return {};
-  return {compatibility_text + run->from + (c - run->first) * run->length, run->length};
+  return {compatibility_text + run->from + std::size_t{c - run->first} * run->length, run->length};
 }
 
 /// Form KC.
@@ -71,8 +70,8 @@ struct AfterNmt {
     return (c >= 0x1 && c <= 0x8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
   }
   [[nodiscard]] static bool makes_space(char32_t c) {
-    return c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
-           c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+    return c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
+           c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
   }
   static void append(char32_t c, std::u32string& out) {
     if (!removes(c)) Form::append(makes_space(c) ? U' ' : c, out);

@@ -1,7 +1,7 @@
 #pragma once
 
 #ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
+#define PCRE2_CODE_UNIT_WIDTH 8  // NOLINT(cppcoreguidelines-macro-usage): PCRE2 asks for it
 #endif
 #include <pcre2.h>
 

@@ -87,7 +87,8 @@ namespace detail {
   for (const auto& token : tokens) {
     if (token.size() == 1) there[static_cast<std::uint8_t>(token[0])] = true;
   }
-  for (const std::size_t never : {0xC0, 0xC1, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF}) {
+  for (const auto never : std::initializer_list<std::uint8_t>{0xC0, 0xC1, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA, 0xFB,
+                                                              0xFC, 0xFD, 0xFE, 0xFF}) {
     there[never] = true;
   }
   return std::find(there.begin(), there.end(), false) == there.end();

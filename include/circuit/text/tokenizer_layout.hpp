@@ -215,7 +215,7 @@ class LayoutReader {
     if (!alone || require<std::string>(step, "replacement", file_) != space_mark) {
       fail("pre_tokenizer", step, "Metaspace with U+2581, alone");
     }
-    const auto older = flag(step, "add_prefix_space", true) ? "always" : "never";
+    const auto* const older = flag(step, "add_prefix_space", true) ? "always" : "never";
     const auto scheme = value_or<std::string>(step, "prepend_scheme", file_, older);
     if (scheme != "always" && scheme != "first" && scheme != "never") {
       fail("prepend_scheme", step.at("prepend_scheme"), "always, first or never");

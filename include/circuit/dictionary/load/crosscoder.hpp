@@ -35,7 +35,7 @@ namespace circuit {
     }
     out = cross::gemma_scope(path, std::move(layers), options);
   } else {
-    out = cross::acausal(cross::open(path), std::move(layers), options);
+    out = cross::acausal(cross::open(path), layers, options);
   }
   out.check();
   return out;

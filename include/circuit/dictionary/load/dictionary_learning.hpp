@@ -23,7 +23,7 @@ namespace circuit {
 ///
 /// throws  FileError, FormatError, ConfigError (a class that is not known)
 /// throws  NameError, DTypeError, ShapeError, ValueError (NaN, k)  naming the tensor
-[[nodiscard]] LoadedDictionary load_dictionary_learning(const std::filesystem::path& file,
+[[nodiscard]] LoadedDictionary load_dictionary_learning(const std::filesystem::path& path,
                                                         const DictionaryOptions& options = {});
 
 }  // namespace circuit

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -23,7 +24,7 @@ namespace circuit {
 ///
 /// throws  FileError, FormatError, ConfigError (a cross-layer transcoder of an unknown layer)
 /// throws  NameError, DTypeError, ShapeError, ValueError (NaN)  naming the tensor
-[[nodiscard]] LoadedDictionary load_gemma_scope(const std::filesystem::path& file,
+[[nodiscard]] LoadedDictionary load_gemma_scope(const std::filesystem::path& path,
                                                 const DictionaryOptions& options = {});
 
 }  // namespace circuit
@@ -72,10 +73,7 @@ enum class Site { unknown, embedding, resid, mlp, attention, transcoder };
 }
 
 [[nodiscard]] inline bool is_in(const std::filesystem::path& path, std::string_view folder) {
-  for (const auto& part : path) {
-    if (part == folder) return true;
-  }
-  return false;
+  return std::any_of(path.begin(), path.end(), [&](const std::filesystem::path& part) { return part == folder; });
 }
 
 /// A tensor's name as the file spells it: some files have w_enc for W_enc.

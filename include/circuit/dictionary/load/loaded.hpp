@@ -151,7 +151,7 @@ class DictionaryReader {
  private:
   [[nodiscard]] at::Tensor read_stored(const std::string& name, std::size_t axes) const {
     const auto& view = file_.get(prefix_ + name);
-    const auto stored = to_tensor(view);
+    auto stored = to_tensor(view);
     if (!stored.is_floating_point()) {
       throw DTypeError{{.file = file_.path(),
                         .tensor = prefix_ + name,

@@ -53,7 +53,7 @@ struct Words {
   bool transcoder;
   bool skip;
 
-  [[nodiscard]] std::string kind(std::string prefix) const {
+  [[nodiscard]] std::string kind(const std::string& prefix) const {
     if (!transcoder) return prefix.empty() ? "standard" : prefix;
     return prefix + (prefix.empty() ? "" : "_") + (skip ? "skip_" : "") + "transcoder";
   }

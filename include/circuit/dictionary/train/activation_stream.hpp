@@ -54,7 +54,7 @@ class ActivationStream {
  public:
   /// Keeps references to model and source.
   /// throws  NameError, IndexError  for a site that the model does not have;  ConfigError  for options that cannot be
-  ActivationStream(const HookedTransformer<A>& model, Source& source, std::vector<DictionaryHooks> sites,
+  ActivationStream(const HookedTransformer<A>& model, Source& source, const std::vector<DictionaryHooks>& sites,
                    const StreamOptions& options);
 
   /// One per site, of the same tokens.
@@ -114,7 +114,7 @@ inline PaddedRows pad_rows(const std::vector<std::vector<std::int32_t>>& rows, s
 
 template <Architecture A, RowSource Source>
 ActivationStream<A, Source>::ActivationStream(const HookedTransformer<A>& model, Source& source,
-                                              std::vector<DictionaryHooks> sites, const StreamOptions& options)
+                                              const std::vector<DictionaryHooks>& sites, const StreamOptions& options)
     : model_{model}, source_{source}, options_{options} {
   for (const auto& [count, name] : {std::pair{options.batch, "batch"},
                                     {options.buffer_rows, "buffer_rows"},

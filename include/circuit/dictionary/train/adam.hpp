@@ -87,8 +87,8 @@ class Adam {
   }
 
  private:
-  void update(at::Tensor param, const at::Tensor& grad, at::Tensor first, at::Tensor second, double size,
-              double debias) const {
+  void update(const at::Tensor& param, const at::Tensor& grad, const at::Tensor& first, const at::Tensor& second,
+              double size, double debias) const {
     first.mul_(options_.beta1).add_(grad, 1.0 - options_.beta1);
     second.mul_(options_.beta2).addcmul_(grad, grad, 1.0 - options_.beta2);
     param.addcdiv_(first, second.sqrt().mul_(debias).add_(options_.epsilon), size);

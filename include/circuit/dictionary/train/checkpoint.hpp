@@ -52,7 +52,7 @@ inline at::Tensor number_tensor(const at::Tensor& value) { return value; }
 
 /// throws  NameError, ShapeError, DTypeError  unless the file holds such a value. return it
 [[nodiscard]] inline at::Tensor stored(const TensorFile& file, const std::string& name, const at::Tensor& like) {
-  const auto value = to_tensor(file.get(name));
+  auto value = to_tensor(file.get(name));
   check_shape(value, shape_of(like), name, file.path(), "this checkpoint is of other sizes");
   if (value.scalar_type() != like.scalar_type()) {
     throw DTypeError{{.file = file.path(),
@@ -68,10 +68,8 @@ inline void check_steps(const at::Tensor& value, const std::string& name, const 
   constexpr std::int64_t most = std::int64_t{1} << 53U;  // which leaves room to count on
   const auto steps = value.item<std::int64_t>();
   if (steps >= 0 && steps <= most) return;
-  throw ValueError{{.file = file.path(),
-                    .tensor = name,
-                    .expected = "0 to " + std::to_string(most),
-                    .got = std::to_string(steps)}};
+  throw ValueError{
+      {.file = file.path(), .tensor = name, .expected = "0 to " + std::to_string(most), .got = std::to_string(steps)}};
 }
 
 [[nodiscard]] inline std::string state_name(std::size_t trainer, const std::string& name) {

@@ -76,7 +76,7 @@ class KnownRandom {
 };
 
 /// `value` on the diagonal of the n x n part of W that starts at (row, column).
-inline void set_diagonal(at::Tensor W, std::int64_t row, std::int64_t column, std::int64_t n, double value) {
+inline void set_diagonal(const at::Tensor& W, std::int64_t row, std::int64_t column, std::int64_t n, double value) {
   W.narrow(0, row, n).narrow(1, column, n).diagonal().fill_(value);
 }
 

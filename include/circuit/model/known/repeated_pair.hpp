@@ -30,15 +30,16 @@ inline circuit::Program circuit::repeated_pair_program(std::int64_t words, std::
                                    .key = p.places(),
                                    .matches = [](std::int64_t query, std::int64_t key) { return key + 1 == query; },
                                    .value = p.words()});
-  const auto pair = p.add(Map{.of = {before, p.words()},
-                              .categories = n * n,
-                              .table = [n](std::span<const std::int64_t> v) { return v[0] * n + v[1]; }});
+  const auto pair =
+      p.add(Map{.of = {before, p.words()}, .categories = n * n, .table = [n](std::span<const std::int64_t> v) {
+                  return v[0] * n + v[1];
+                }});
   const auto seen = p.add(Gather{.query = pair,
                                  .key = pair,
                                  .matches = std::equal_to<>{},
                                  .value = p.places(),
                                  .categories = 2,
-                                 .read = [](std::int64_t place) { return std::int64_t{place > 0}; },
+                                 .read = [](std::int64_t place) { return place > 0 ? std::int64_t{1} : 0; },
                                  .own_place = false});
   p.say(p.add(Map{.of = {seen}, .categories = 2, .table = [](std::span<const std::int64_t> v) { return v[0]; }}));
   return p;
@@ -47,9 +48,9 @@ inline circuit::Program circuit::repeated_pair_program(std::int64_t words, std::
 inline circuit::KnownCircuit<circuit::Plain> circuit::repeated_pair_circuit(const KnownCircuitOptions& o) {
   o.check();
   if (o.length < 5) throw ValueError{{.tensor = "known circuit", .expected = "5 positions or more"}};
-  auto compiled = compile_program(
-      repeated_pair_program(o.words, o.length),
-      {.distractors = o.distractors, .sharpness = o.sharpness, .noise = o.noise, .seed = o.seed});
+  auto compiled =
+      compile_program(repeated_pair_program(o.words, o.length),
+                      {.distractors = o.distractors, .sharpness = o.sharpness, .noise = o.noise, .seed = o.seed});
   KnownCircuit<Plain> known{
       .model = std::move(compiled.model), .edges = std::move(compiled.edges), .clean = {}, .corrupt = {}};
   detail::KnownRandom random{o.seed};

@@ -45,7 +45,7 @@ namespace circuit::detail::gguf {
   const auto shared = std::make_shared<const GgufFile>(std::move(file));
   const auto get = [=](const std::string& name) {
     const auto& stored = shared->get(gguf_name(name, *family));
-    const auto values = family->restore(to_tensor(stored), name, config);
+    auto values = family->restore(to_tensor(stored), name, config);
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
@@ -82,6 +82,7 @@ namespace circuit {
 inline nlohmann::json hugging_face_config(const GgufFile& file) { return detail::gguf::family_of(file).config(file); }
 
 template <LoadableArchitecture A>
+// NOLINTNEXTLINE(performance-unnecessary-value-param): moved from
 HookedTransformer<A> load_gguf(GgufFile file, const LoadOptions& options) {
   check_compute_dtype(options.dtype, "dtype");
   auto config = HuggingFace<A>::config(hugging_face_config(file), file.path());

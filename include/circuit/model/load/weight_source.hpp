@@ -109,7 +109,7 @@ inline WeightSource::WeightSource(TensorFile file, at::ScalarType dtype, HalfPre
   contains_ = [shared](const std::string& name) { return shared->find(name) != nullptr; };
   get_ = [shared](const std::string& name) {
     const auto& stored = shared->get(name);
-    const auto values = to_tensor(stored);
+    auto values = to_tensor(stored);
     if (values.data_ptr() != stored.bytes.data()) shared->release(stored);
     return values;
   };
@@ -131,7 +131,7 @@ inline at::Tensor WeightSource::read(const std::string& name, const std::vector<
   const auto ordered = order_ ? order_(values, name) : values;
   const auto dtype = stays_half(values) ? values.scalar_type() : dtype_;
   const bool view = ordered.dim() == values.dim() || (regrouped == Regrouped::kept && stays_half(values));
-  const auto weight = view ? ordered.to(dtype) : detail::copied_rows(ordered, dtype);
+  auto weight = view ? ordered.to(dtype) : detail::copied_rows(ordered, dtype);
   // Pages are of no use any more where there is a copy; those of half precision are read again when they are widened.
   const bool copied = !weight.is_alias_of(values);
   detail::check_finite_matrix(copied ? weight : values, name, file_);

@@ -28,7 +28,7 @@ namespace circuit::detail::crosscoder {
   while (!text.empty()) {
     std::int32_t layer = -1;
     const auto [rest, status] = std::from_chars(text.data(), text.data() + text.size(), layer);
-    if (status == std::errc{} && layer >= 0 && layer < most) layers.push_back(Layer{layer + 1});
+    if (status == std::errc{} && layer >= 0 && layer < most) layers.emplace_back(layer + 1);
     text.remove_prefix(std::max<std::size_t>(1, static_cast<std::size_t>(rest - text.data())));
   }
   return layers;
@@ -97,9 +97,9 @@ namespace circuit::detail::crosscoder {
 
 /// One layer's features of Gemma Scope 2, and the output bias of that layer.
 [[nodiscard]] inline std::pair<CrosscoderPart, at::Tensor> gemma_scope_part(const std::filesystem::path& path,
-                                                                           const std::vector<Layer>& layers,
-                                                                           std::size_t own,
-                                                                           const DictionaryOptions& options) {
+                                                                            const std::vector<Layer>& layers,
+                                                                            std::size_t own,
+                                                                            const DictionaryOptions& options) {
   const auto file = open_safetensors(path);
   const DictionaryReader reader{file, "", options};
   if (reader.has("affine_skip_connection")) {

@@ -59,7 +59,10 @@ namespace circuit::detail::crosscoder {
   const bool threshold = reader.has("threshold");
   if (!k && !threshold && !reader.has("log_threshold")) return {};
   if (!k || !threshold || reader.has("log_threshold")) {
-    refuse(file.path(), k ? "k" : threshold ? "threshold" : "log_threshold",
+    refuse(file.path(),
+           k           ? "k"
+           : threshold ? "threshold"
+                       : "log_threshold",
            "in this layout only crosscoders with a ReLU, or k and threshold of a BatchTopK, are supported");
   }
   const auto norms = code_norms(file, decoder);
@@ -81,8 +84,8 @@ struct Normalisation {
 
 /// return  nothing where the file has none: the forks keep NaN for statistics that they do not use
 [[nodiscard]] inline std::optional<Normalisation> normalisation(const TensorFile& file, const DictionaryReader& reader,
-                                                               const DictionaryOptions& options, std::int64_t layers,
-                                                               std::int64_t d_model) {
+                                                                const DictionaryOptions& options, std::int64_t layers,
+                                                                std::int64_t d_model) {
   for (const auto* name : {"activation_mean", "activation_std"}) {
     const auto* statistic = file.find(name);
     if (statistic == nullptr || to_tensor(*statistic).isnan().any().item<bool>()) return {};
@@ -97,7 +100,8 @@ struct Normalisation {
 
 /// The same crosscoder of streams that are not normalised, in memory of its own.
 /// encoder  [layers, d_model, d_sae]   decoder  [d_sae, layers, d_model]   b_out  [layers, d_model]
-inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc, at::Tensor& decoder, at::Tensor& b_out) {
+inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc, at::Tensor& decoder,
+                 at::Tensor& b_out) {
   encoder = widened(encoder).mul(by.scale.view({-1, 1, 1}));
   b_enc = b_enc.sub(by.mean.unsqueeze(1).matmul(encoder).sum(0).squeeze(0));
   const auto undone = by.scale.add(1e-8);  // as the forks have it
@@ -106,7 +110,7 @@ inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc
 }
 
 /// One part that reads and writes all layers.
-[[nodiscard]] inline Crosscoder acausal(const TensorFile& file, std::vector<Layer> layers,
+[[nodiscard]] inline Crosscoder acausal(const TensorFile& file, const std::vector<Layer>& layers,
                                         const DictionaryOptions& options) {
   const DictionaryReader reader{file, "", options};
   const bool learned = reader.has("encoder.weight");
@@ -122,7 +126,7 @@ inline void fold(const Normalisation& by, at::Tensor& encoder, at::Tensor& b_enc
   if (learned) decoder = decoder.transpose(0, 1);  // [d_sae, layers, d_model]
   check_shape(decoder, {encoder.size(2), count, d_model}, decoder_name, file.path());
   Crosscoder out{.layers = layers, .name = file.path().string()};
-  CrosscoderPart part{.reads = layers, .writes = std::move(layers)};
+  CrosscoderPart part{.reads = layers, .writes = layers};
   part.dictionary.activation = activation(file, reader, decoder, options);
   DictionaryWeights& weights = part.dictionary;
   weights.b_enc = reader.read(learned ? "encoder.bias" : "b_enc", 1);
