@@ -141,12 +141,13 @@ int main(int argc, char** argv) {
   row("forward", forward, "bare products", bare, "1.30");
   std::cout << table << "peak memory after opening " << fixed(peak_open, 0) << " MB, of it not in pages of files then "
             << fixed(own_open, 0) << " MB, after a forward pass " << fixed(peak_run, 0) << " MB; the weights as floats "
-            << fixed(static_cast<double>(count) * 4e-6, 0)
-            << " MB\n";
+            << fixed(static_cast<double>(count) * 4e-6, 0) << " MB\n";
   if (!json_file.empty()) {
-    nlohmann::json json{
-        {"weights", count},        {"threads", at::get_num_threads()}, {"peak_open_mb", peak_open},
-        {"own_open_mb", own_open}, {"peak_run_mb", peak_run}};
+    nlohmann::json json{{"weights", count},
+                        {"threads", at::get_num_threads()},
+                        {"peak_open_mb", peak_open},
+                        {"own_open_mb", own_open},
+                        {"peak_run_mb", peak_run}};
     const auto put = [&](const std::string& what, const Cost& cost, const std::string& beside, const Cost& floor) {
       json[what] = {{"seconds", cost.wall},
                     {beside + "_seconds", floor.wall},

@@ -57,8 +57,13 @@ void write_random_gpt2(const Sizes& s, const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   const auto d = s.d_model;
   const double reading = 1.0 / std::sqrt(static_cast<double>(d));
-  const nlohmann::json config{{"model_type", "gpt2"}, {"n_layer", s.layers}, {"n_embd", d}, {"n_head", s.heads},
-                              {"vocab_size", s.vocabulary}, {"n_positions", 1024}, {"activation_function", "gelu_new"}};
+  const nlohmann::json config{{"model_type", "gpt2"},
+                              {"n_layer", s.layers},
+                              {"n_embd", d},
+                              {"n_head", s.heads},
+                              {"vocab_size", s.vocabulary},
+                              {"n_positions", 1024},
+                              {"activation_function", "gelu_new"}};
   write_file(folder / "config.json", config.dump());
   std::vector<TensorView> tensors;
   const auto add = [&](const std::string& name, const at::Tensor& t) { tensors.push_back(to_view(name, t)); };
@@ -86,7 +91,8 @@ void write_random_gpt2(const Sizes& s, const std::filesystem::path& folder) {
 }
 
 /// A dictionary whose threshold leaves about `active` features active on `inputs` [batch, pos, d_model].
-void write_random_dictionary(const Sizes& s, const at::Tensor& inputs, bool transcoder, const std::filesystem::path& file) {
+void write_random_dictionary(const Sizes& s, const at::Tensor& inputs, bool transcoder,
+                             const std::filesystem::path& file) {
   const auto width = s.d_model;
   const double scale = 1.0 / std::sqrt(static_cast<double>(width));
   const auto W_enc = normal({width, s.features}, scale);
@@ -145,8 +151,10 @@ World load_world(const Sizes& s, const std::filesystem::path& folder) {
     right.push_back({100 + b});
     wrong.push_back({200 + b});
   }
-  return {load_model<Gpt2>(folder / "model"), load_dictionaries(folder / "dictionaries", folder / "dictionaries"),
-          {clean, corrupt}, LogitDifference{right, wrong}};
+  return {load_model<Gpt2>(folder / "model"),
+          load_dictionaries(folder / "dictionaries", folder / "dictionaries"),
+          {clean, corrupt},
+          LogitDifference{right, wrong}};
 }
 
 constexpr SourceOptions features_only{.errors = false, .embeddings = false};
@@ -176,7 +184,8 @@ at::Tensor plain_forward(const HookedTransformer<Gpt2>& model, const at::Tensor&
     const auto heads = [&](const at::Tensor& W, const at::Tensor& bias) {
       return affine(n, W, bias).view({batch, length, c.n_heads, c.d_head}).transpose(1, 2);
     };
-    const auto scores = heads(b.attn.W_Q, b.attn.b_Q).matmul(heads(b.attn.W_K, b.attn.b_K).transpose(2, 3)).div(c.score_scale);
+    const auto scores =
+        heads(b.attn.W_Q, b.attn.b_Q).matmul(heads(b.attn.W_K, b.attn.b_K).transpose(2, 3)).div(c.score_scale);
     const auto pattern = scores.masked_fill(future, -std::numeric_limits<float>::infinity()).softmax(-1);
     const auto z = pattern.matmul(heads(b.attn.W_V, b.attn.b_V)).transpose(1, 2).reshape({batch, length, c.d_model});
     inputs.push_back(z.detach());
@@ -184,7 +193,8 @@ at::Tensor plain_forward(const HookedTransformer<Gpt2>& model, const at::Tensor&
     const auto mid = x.add(attn_out);
     const auto n2 = norm(mid);
     inputs.push_back(n2.detach());
-    const auto mlp_out = affine(activation::GeluNew::apply(affine(n2, b.mlp.W_in, b.mlp.b_in)), b.mlp.W_out, b.mlp.b_out);
+    const auto mlp_out =
+        affine(activation::GeluNew::apply(affine(n2, b.mlp.W_in, b.mlp.b_in)), b.mlp.W_out, b.mlp.b_out);
     outputs.push_back(attn_out);
     outputs.push_back(mlp_out);
     x = mid.add(mlp_out);
@@ -201,7 +211,8 @@ Floor measure_floor(const World& world, const Sizes& s) {
     std::vector<at::Tensor> outputs;
     const c10::AutoGradMode on{true};
     const auto logits = plain_forward(world.model, world.prompts.clean, true, clean_inputs, outputs);
-    if (gradient_of(world.metric.per_prompt(logits).sum(), outputs).empty()) throw ValueError{{.problem = "no gradient"}};
+    if (gradient_of(world.metric.per_prompt(logits).sum(), outputs).empty())
+      throw ValueError{{.problem = "no gradient"}};
   }
   const c10::AutoGradMode off{false};
   {
@@ -295,13 +306,15 @@ double weights_mb(const World& world, const Sizes& s) {
     std::set<std::int64_t> attn;
     std::set<std::int64_t> mlp;
     for (const auto* tokens : {&world.prompts.clean, &world.prompts.corrupt}) {
-      const auto cache = world.model.run(*tokens, record<hook::attn::z, hook::ln2::normalized>({.layers = {Layer{l}}})).cache;
+      const auto cache =
+          world.model.run(*tokens, record<hook::attn::z, hook::ln2::normalized>({.layers = {Layer{l}}})).cache;
       const auto a = world.dictionaries.active_attn(Layer{l}, cache.get<hook::attn::z>(Layer{l}).flatten(2));
       const auto m = world.dictionaries.active_mlp(Layer{l}, cache.get<hook::ln2::normalized>(Layer{l}));
       attn.insert(a.feature.begin(), a.feature.end());
       mlp.insert(m.feature.begin(), m.feature.end());
     }
-    sum += static_cast<double>((attn.size() + mlp.size()) * static_cast<std::size_t>(s.d_model) * sizeof(float)) / 1048576.0;
+    sum += static_cast<double>((attn.size() + mlp.size()) * static_cast<std::size_t>(s.d_model) * sizeof(float)) /
+           1048576.0;
   }
   return sum;
 }
@@ -336,7 +349,11 @@ int main(int argc, char** argv) try {
   const Leap mean{.keep = keep::TopPerLayer{.n = s.top}, .batching = batching::MeanFirst{}, .sources = features_only};
 
   // In processes of their own, before this one holds anything.
-  if (in_child([&] { write_world(s, folder); return 0.0; }) != 0.0) return 1;
+  if (in_child([&] {
+        write_world(s, folder);
+        return 0.0;
+      }) != 0.0)
+    return 1;
   const double peak = in_child([&] {
     const auto child = load_world(s, folder);
     return exact(child.model, child.dictionaries, child.prompts, child.metric).empty() ? -1.0 : peak_mb();
@@ -387,7 +404,8 @@ int main(int argc, char** argv) try {
 
   const auto edges = search.circuit.edge_count();
   if (edges < 500 || edges > 2000 || by_type.size() < 5 || by_layer.size() != static_cast<std::size_t>(s.layers)) {
-    std::cerr << "the search found " << edges << " edges of " << by_type.size() << " types in " << by_layer.size() << " layers\n";
+    std::cerr << "the search found " << edges << " edges of " << by_type.size() << " types in " << by_layer.size()
+              << " layers\n";
     return 1;
   }
   if (floor_gflops < 0.85 * gemm_gflops) {

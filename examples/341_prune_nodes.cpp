@@ -62,8 +62,8 @@ int main(int argc, char** argv) {
   const std::uint64_t seed = number(4, 0);
   const auto model = load_model<Gpt2>(CIRCUIT_EXAMPLE_DATA "/model");
   const auto dictionaries = load_dictionaries(CIRCUIT_EXAMPLE_DATA "/attn-saes", CIRCUIT_EXAMPLE_DATA "/transcoders");
-  const auto searched = stories(model.tokenizer(), std::max(number(2, 512), judged), names, data::Split::training,
-                                seed);
+  const auto searched =
+      stories(model.tokenizer(), std::max(number(2, 512), judged), names, data::Split::training, seed);
   const auto held_out = stories(model.tokenizer(), judged, names, data::Split::held_out, seed);
   std::vector<ContrastBatch> batches;
   for (std::size_t i = 0; i + batch_size <= searched.size(); i += batch_size) {
@@ -91,8 +91,12 @@ int main(int argc, char** argv) {
                 << (errors == ErrorsOutside::clean ? "all errors kept" : "errors are nodes") << ": metric "
                 << fixed(full, 2) << ", empty circuit " << fixed(empty, 2)
                 << "\nshare of nodes  pruned  LEAP, pruned  LEAP  by mask  by mask, signed  largest change  random\n";
-      const std::vector<std::vector<Node>> rankings{pruned, leap_pruned, leap, in_order(masks),
-                                                    in_order(masks, ByValue{}), ranked_by_change(judge.changes()),
+      const std::vector<std::vector<Node>> rankings{pruned,
+                                                    leap_pruned,
+                                                    leap,
+                                                    in_order(masks),
+                                                    in_order(masks, ByValue{}),
+                                                    ranked_by_change(judge.changes()),
                                                     drawn_at_random(judge.changes(), seed + 1)};
       for (const double share : {0.02, 0.05, 0.1, 0.2}) {
         const std::vector sizes{static_cast<std::int64_t>(share * static_cast<double>(judge.changes().size()))};

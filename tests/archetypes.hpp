@@ -31,7 +31,8 @@ struct Score {
 };
 
 struct Targets {
-  void add(circuit::TargetSet&, circuit::NodeKind, circuit::Layer, const circuit::ActiveFeatures&, std::int64_t) const {}
+  void add(circuit::TargetSet&, circuit::NodeKind, circuit::Layer, const circuit::ActiveFeatures&, std::int64_t) const {
+  }
   void reached(circuit::TargetSet& set, const circuit::Node& node) const { set.insert(node); }
 };
 
@@ -59,8 +60,12 @@ class Dictionaries {
   const circuit::DictionaryWeights* attn(circuit::Layer layer) const { return set_.attn(layer); }
   const circuit::DictionaryWeights* mlp(circuit::Layer layer) const { return set_.mlp(layer); }
   circuit::AttentionSite attn_site(circuit::Layer layer) const { return set_.attn_site(layer); }
-  circuit::ActiveFeatures active_attn(circuit::Layer layer, const at::Tensor& x) const { return set_.active_attn(layer, x); }
-  circuit::ActiveFeatures active_mlp(circuit::Layer layer, const at::Tensor& x) const { return set_.active_mlp(layer, x); }
+  circuit::ActiveFeatures active_attn(circuit::Layer layer, const at::Tensor& x) const {
+    return set_.active_attn(layer, x);
+  }
+  circuit::ActiveFeatures active_mlp(circuit::Layer layer, const at::Tensor& x) const {
+    return set_.active_mlp(layer, x);
+  }
   void check(const circuit::ModelConfig&, const circuit::weights::Processing&, at::ScalarType) const {}
 
  private:

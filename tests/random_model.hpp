@@ -61,8 +61,7 @@ inline circuit::ModelConfig small_config() {
 
 /// Every part the architecture has, in use: grouped queries, soft caps, a window, a partial or scaled rotary map, biases.
 template <circuit::Architecture A>
-circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble,
-                                   std::int64_t layers = 2) {
+circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at::kDouble, std::int64_t layers = 2) {
   using namespace circuit;
   Source random{seed, dtype};
   auto c = small_config();
@@ -97,9 +96,14 @@ circuit::HookedTransformer<A> make(std::uint64_t seed, at::ScalarType dtype = at
   for (std::int64_t l = 0; l < c.n_layers; ++l) {
     BlockWeights b;
     b.ln1 = norm();
-    b.attn = {.W_Q = random({d, q}, 0.4), .W_K = random({d, kv}, 0.4), .W_V = random({d, kv}, 0.4),
-              .W_O = random({q, d}, 0.4), .b_Q = random({q}, 0.3), .b_K = random({kv}, 0.3),
-              .b_V = random({kv}, 0.3), .b_O = random({d}, 0.3)};
+    b.attn = {.W_Q = random({d, q}, 0.4),
+              .W_K = random({d, kv}, 0.4),
+              .W_V = random({d, kv}, 0.4),
+              .W_O = random({q, d}, 0.4),
+              .b_Q = random({q}, 0.3),
+              .b_K = random({kv}, 0.3),
+              .b_V = random({kv}, 0.3),
+              .b_O = random({d}, 0.3)};
     if constexpr (A::Attention::head_norms) {
       b.attn.q_gain = random({c.d_head}, 0.3, 1.0);
       b.attn.k_gain = random({c.d_head}, 0.3, 1.0);
@@ -276,8 +280,8 @@ inline circuit::DictionarySet normalizing_dictionaries(const circuit::ModelConfi
 }
 
 /// SAEs of the residual stream before a layer of one's choice beside those of every module.
-inline circuit::DictionarySet with_stream(circuit::DictionarySet set, const circuit::ModelConfig& c,
-                                          std::uint64_t seed, std::initializer_list<std::int32_t> layers) {
+inline circuit::DictionarySet with_stream(circuit::DictionarySet set, const circuit::ModelConfig& c, std::uint64_t seed,
+                                          std::initializer_list<std::int32_t> layers) {
   using namespace circuit;
   Source random{seed + 3};
   for (const auto l : layers) {
@@ -369,6 +373,4 @@ inline circuit::DictionarySet stream_dictionaries(const circuit::ModelConfig& c,
 
 #include <ATen/CPUGeneratorImpl.h>
 
-inline at::Generator random_model::Source::make(std::uint64_t seed) {
-  return at::detail::createCPUGenerator(seed);
-}
+inline at::Generator random_model::Source::make(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }

@@ -30,12 +30,11 @@ class Replacement {
               bool transparent = false, bool own_units = false)
       : model_{model}, set_{set}, config_{model.config()}, transparent_{transparent}, own_units_{own_units} {
     using namespace circuit;
-    auto [all_logits, cache] =
-        model.run(tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q,
-                                 hook::attn::k, hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
-                                 hook::attn::pattern, hook::attn::z, hook::ln1_post::scale, hook::attn_out,
-                                 hook::ln2_post::scale, hook::mlp_out, hook::ln2::normalized, hook::resid_mid, hook::resid_post,
-                                 hook::ln_final::scale>());
+    auto [all_logits, cache] = model.run(
+        tokens, record<hook::embed, hook::pos_embed, hook::ln1::scale, hook::ln2::scale, hook::attn::q, hook::attn::k,
+                       hook::attn::v, hook::attn::q_norm::scale, hook::attn::k_norm::scale, hook::attn::pattern,
+                       hook::attn::z, hook::ln1_post::scale, hook::attn_out, hook::ln2_post::scale, hook::mlp_out,
+                       hook::ln2::normalized, hook::resid_mid, hook::resid_post, hook::ln_final::scale>());
     logits = all_logits[0];
     auto embedding = cache.template get<hook::embed>()[0];
     if constexpr (A::Positions::adds_embedding) embedding = embedding.add(cache.template get<hook::pos_embed>()[0]);
@@ -124,11 +123,13 @@ class Replacement {
       if (transparent_) {
         x = x.add(attn_through(circuit::Layer{l}, x));
       } else {
-        x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x)).add(attn_rest[slot]);
+        x = x.add(set_.attn(circuit::Layer{l}) ? attn_written(circuit::Layer{l}, attn_acts[slot]) : at::zeros_like(x))
+                .add(attn_rest[slot]);
       }
       if (l == before.value) break;
       const auto read = A::Wiring::parallel ? block_input : x;
-      if (set_.mlp(circuit::Layer{l})) x = x.add(mlp_written(circuit::Layer{l}, mlp_acts[slot], mlp_input(circuit::Layer{l}, read)));
+      if (set_.mlp(circuit::Layer{l}))
+        x = x.add(mlp_written(circuit::Layer{l}, mlp_acts[slot], mlp_input(circuit::Layer{l}, read)));
       x = x.add(cross_written(circuit::Layer{l}, mlp_acts)).add(mlp_rest[slot]);
     }
     return x;
@@ -156,7 +157,7 @@ class Replacement {
   }
   /// The part of a crosscoder that a feature belongs to, and its first feature.
   static std::pair<const circuit::CrosscoderPart*, std::int64_t> part_of(const circuit::Crosscoder& across,
-                                                                        std::int64_t feature) {
+                                                                         std::int64_t feature) {
     std::int64_t first = 0;
     for (const auto& part : across.parts) {
       if (feature < first + part.dictionary.d_sae()) return {&part, first};
@@ -240,7 +241,8 @@ class Replacement {
   /// frozen), only errors and embeddings given. `live` keeps the activation of chosen features at their leaves' values.
   at::Tensor forward(bool frozen_active_set = true) const {
     const c10::AutoGradMode with_gradient{true};
-    return forward_as(frozen_active_set, [](const at::Tensor& acts, circuit::Layer, circuit::NodeKind) { return acts; });
+    return forward_as(frozen_active_set,
+                      [](const at::Tensor& acts, circuit::Layer, circuit::NodeKind) { return acts; });
   }
 
   /// As forward, with one feature's activation moved by delta; returns the last residual stream.
@@ -314,7 +316,9 @@ class Replacement {
     using circuit::NodeKind;
     const auto p = node.position.value;
     const auto base = 1 + 4 * slot(node.layer);
-    const auto dot = [&](std::size_t i, const at::Tensor& value) { return grads[i][p].dot(value[p]).template item<double>(); };
+    const auto dot = [&](std::size_t i, const at::Tensor& value) {
+      return grads[i][p].dot(value[p]).template item<double>();
+    };
     switch (node.kind) {
       case NodeKind::embedding: return dot(0, embed);
       case NodeKind::attn_feature: return grads[base][p][node.feature.value].template item<double>();
@@ -357,7 +361,7 @@ class Replacement {
   template <class Change>
   at::Tensor forward_as(bool frozen_active_set, Change&& change) const {
     auto x = embed;
-    std::vector<at::Tensor> changed;  // the MLP features' activations, by layer
+    std::vector<at::Tensor> changed;     // the MLP features' activations, by layer
     std::vector<at::Tensor> unreplaced;  // the stream by layer, before it is replaced
     const auto pass_stream = [&](circuit::Layer l) {
       unreplaced.push_back(x);
@@ -399,7 +403,8 @@ class Replacement {
       x = x.add(attn_rest[slot(l)]);
       if (set_.mlp(l)) {
         const auto read = mlp_input(l, A::Wiring::parallel ? before : x);
-        const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), mlp_held_[slot(l)], read), mlp_acts[slot(l)]) : set_.encode_mlp(l, read);
+        const auto acts = frozen_active_set ? held(pre(*set_.mlp(l), mlp_held_[slot(l)], read), mlp_acts[slot(l)])
+                                            : set_.encode_mlp(l, read);
         changed.push_back(change(acts, l, circuit::NodeKind::mlp_feature));
         x = x.add(mlp_written(l, changed.back(), read));
       } else {
@@ -468,9 +473,10 @@ class Replacement {
     for (std::int64_t i = 0; i < x.size(1); ++i) columns[static_cast<std::size_t>(i)] = x.select(1, i);
     const auto position = at::arange(x.size(0), at::kDouble);
     for (std::int64_t i = 0; i < half; ++i) {
-      const auto speed = config_.rotary_speeds.empty()
-                             ? std::pow(config_.rotary_base, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dims))
-                             : config_.rotary_speeds[static_cast<std::size_t>(i)];
+      const auto speed =
+          config_.rotary_speeds.empty()
+              ? std::pow(config_.rotary_base, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dims))
+              : config_.rotary_speeds[static_cast<std::size_t>(i)];
       const auto angle = position.mul(speed);
       const auto a = x.select(1, i);
       const auto b = x.select(1, i + half);

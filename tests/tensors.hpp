@@ -37,9 +37,9 @@ inline Difference difference(const at::Tensor& a, const at::Tensor& b, double to
   return {gap.le(allowed).all().item<bool>(), text.str()};
 }
 
-#define REQUIRE_CLOSE(a, b, tolerance)                     \
-  do {                                                     \
+#define REQUIRE_CLOSE(a, b, tolerance)                      \
+  do {                                                      \
     const auto circuit_d = difference((a), (b), tolerance); \
-    INFO(#a " and " #b ": " << circuit_d.text);            \
-    REQUIRE(circuit_d.close);                              \
+    INFO(#a " and " #b ": " << circuit_d.text);             \
+    REQUIRE(circuit_d.close);                               \
   } while (false)

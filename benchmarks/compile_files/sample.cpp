@@ -1,6 +1,5 @@
 // The documentation's program. With SECOND_SEARCH a second search under another keep policy is added (second_search.cpp).
 #include <circuit/leap.hpp>
-
 #include <iostream>
 
 using namespace circuit;

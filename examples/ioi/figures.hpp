@@ -85,18 +85,12 @@ using Json = nlohmann::ordered_json;
 
 [[nodiscard]] inline std::string text_of(const Component& part) {
   switch (part.kind) {
-    case ComponentKind::embedding:
-      return "embed";
-    case ComponentKind::position_embedding:
-      return "pos_embed";
-    case ComponentKind::head:
-      return "head." + std::to_string(part.layer.value) + '.' + std::to_string(part.head.value);
-    case ComponentKind::attn_bias:
-      return "b_O." + std::to_string(part.layer.value);
-    case ComponentKind::mlp:
-      return "mlp." + std::to_string(part.layer.value);
-    case ComponentKind::unembedding_bias:
-      return "b_U";
+    case ComponentKind::embedding: return "embed";
+    case ComponentKind::position_embedding: return "pos_embed";
+    case ComponentKind::head: return "head." + std::to_string(part.layer.value) + '.' + std::to_string(part.head.value);
+    case ComponentKind::attn_bias: return "b_O." + std::to_string(part.layer.value);
+    case ComponentKind::mlp: return "mlp." + std::to_string(part.layer.value);
+    case ComponentKind::unembedding_bias: return "b_U";
   }
   return {};
 }

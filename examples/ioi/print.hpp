@@ -188,7 +188,8 @@ inline void lens(const DirectLogitAttribution& direct, const std::vector<LogitLe
   largest_parts(direct.components, figures::text_of, 12);
   std::cout << "sum " << fixed(direct.component_sum(), 4) << ", metric " << fixed(direct.metric, 4)
             << "\n\nby feature, error and embedding:\n";
-  largest_parts(direct.nodes, [](const Node& node) { return to_string(node); }, 16);
+  largest_parts(
+      direct.nodes, [](const Node& node) { return to_string(node); }, 16);
   for (const auto& [layer, value] : direct.skip_paths) {
     std::cout << "skip path of layer " << layer.value << ' ' << fixed(value) << ", ";
   }

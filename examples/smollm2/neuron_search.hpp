@@ -51,7 +51,7 @@ using circuit::UnitMask;
 
 /// Units behind position 0 in several orders.
 struct RankedUnits {
-  std::vector<Node> by_mask;      ///< what they are worth on the ways to all units from none, summed over two kinds of none
+  std::vector<Node> by_mask;  ///< what they are worth on the ways to all units from none, summed over two kinds of none
   std::vector<Node> by_gradient;  ///< what the gradient at the clean run says they are worth, as LEAP has it
   std::vector<Node> by_change;    ///< how much they differ between clean and corrupt prompts
   std::vector<Node> shuffled;

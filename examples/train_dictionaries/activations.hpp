@@ -79,8 +79,7 @@ struct Split {
 
 /// What the model writes itself.
 template <circuit::Architecture A>
-[[nodiscard]] Split split_written(const Options& o, const circuit::HookedTransformer<A>& model,
-                                  std::int64_t held_out) {
+[[nodiscard]] Split split_written(const Options& o, const circuit::HookedTransformer<A>& model, std::int64_t held_out) {
   const auto rows_by = [&](std::uint64_t seed) {
     return circuit::WrittenRows<A>{model,
                                    {.first = o.written_first.value_or(model.tokenizer().bos_id().value_or(0)),

@@ -26,7 +26,8 @@ struct ChosenProducts {
   bool bfloat16 = false;
 
   [[nodiscard]] at::Tensor product(const at::Tensor& a, const at::Tensor& b) const {
-    return bfloat16 ? circuit::train::products::Bfloat16{}.product(a, b) : circuit::train::products::Full{}.product(a, b);
+    return bfloat16 ? circuit::train::products::Bfloat16{}.product(a, b)
+                    : circuit::train::products::Full{}.product(a, b);
   }
   void write(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) const {
     bfloat16 ? circuit::train::products::Bfloat16{}.write(out, a, b)

@@ -81,9 +81,10 @@ inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--out", o.out, "folder for the dictionaries, the plot and a checkpoint")->capture_default_str();
   auto* attn = app.add_option("--attn", o.attn, "layers whose heads get an SAE on attn.hook_z")->delimiter(',');
   app.add_option("--mlp", o.mlp, "layers whose MLP gets a transcoder")->delimiter(',');
-  auto* site = app.add_option("--site", o.sites,
-                 "other hooks: blocks.3.hook_resid_pre for an SAE, blocks.3.ln2.hook_normalized:blocks.3.hook_mlp_out "
-                 "for a transcoder; no site at all: every layer's attention and MLP");
+  auto* site = app.add_option(
+      "--site", o.sites,
+      "other hooks: blocks.3.hook_resid_pre for an SAE, blocks.3.ln2.hook_normalized:blocks.3.hook_mlp_out "
+      "for a transcoder; no site at all: every layer's attention and MLP");
   app.add_flag("--skip-path", o.skip_path, "transcoders have a linear path beside their features");
 
   app.add_option("--text", o.text, "text files; no text of any kind: lines of the library's own tasks");

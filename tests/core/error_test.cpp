@@ -11,7 +11,8 @@ TEST_CASE("an error prints every part it has, in reading order") {
                      .expected = "float32",
                      .got = "int8",
                      .hint = "convert it"}};
-  CHECK(error.what() == std::string{"l3.safetensors: \"W_enc\": cannot be used: expected float32, got int8; convert it"});
+  CHECK(error.what() ==
+        std::string{"l3.safetensors: \"W_enc\": cannot be used: expected float32, got int8; convert it"});
 }
 
 TEST_CASE("an error leaves out the parts it lacks") {
@@ -31,8 +32,11 @@ TEST_CASE("an error keeps its parts readable") {
 }
 
 TEST_CASE("a shape error prints both shapes and keeps them as numbers") {
-  const ShapeError error{
-      {.file = "l3.safetensors", .tensor = "W_enc", .expected = {768, -1}, .got = {24576, 768}, .hint = "transpose it"}};
+  const ShapeError error{{.file = "l3.safetensors",
+                          .tensor = "W_enc",
+                          .expected = {768, -1},
+                          .got = {24576, 768},
+                          .hint = "transpose it"}};
   CHECK(error.what() == std::string{"l3.safetensors: \"W_enc\": expected [768, any], got [24576, 768]; transpose it"});
   CHECK(error.expected() == std::vector<std::int64_t>{768, -1});
   CHECK(error.got() == std::vector<std::int64_t>{24576, 768});

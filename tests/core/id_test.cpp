@@ -40,6 +40,4 @@ TEST_CASE("ids are keys of hash tables") {
   CHECK(!seen.contains(Feature{10}));
 }
 
-TEST_CASE("combining hashes depends on the order") {
-  CHECK(detail::hash_combine(1, 2) != detail::hash_combine(2, 1));
-}
+TEST_CASE("combining hashes depends on the order") { CHECK(detail::hash_combine(1, 2) != detail::hash_combine(2, 1)); }

@@ -14,9 +14,7 @@ namespace {
 
 ModelConfig config() { return random_model::make<Gpt2>(1).config(); }
 
-Crosscoder three_layers() {
-  return random_model::crosscoder(config(), 3, {Layer{0}, Layer{1}, Layer{2}});
-}
+Crosscoder three_layers() { return random_model::crosscoder(config(), 3, {Layer{0}, Layer{1}, Layer{2}}); }
 
 }  // namespace
 
@@ -39,7 +37,8 @@ TEST_CASE("a crosscoder's features read all layers together and write into each 
   const auto of_first = acts.narrow(-1, 14, 9);
   REQUIRE_CLOSE(out.select(2, 0), of_both.matmul(both.W_dec).add(across.b_out[0]), 1e-12);
   REQUIRE_CLOSE(out.select(2, 1),
-                of_both.matmul(both.W_later.select(1, 0)).add(of_first.matmul(first.W_dec)).add(across.b_out[1]), 1e-12);
+                of_both.matmul(both.W_later.select(1, 0)).add(of_first.matmul(first.W_dec)).add(across.b_out[1]),
+                1e-12);
   REQUIRE_CLOSE(out.select(2, 2),
                 of_both.matmul(both.W_later.select(1, 1))
                     .add(of_first.matmul(first.W_later.select(1, 0)))
@@ -95,8 +94,8 @@ TEST_CASE("a crosscoder whose parts disagree is refused by name") {
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[0].reads.pop_back(); }), ShapeError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[0].writes.pop_back(); }), ShapeError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[0].dictionary.b_out = c.b_out[0]; }), ConfigError);
-  REQUIRE_THROWS_AS(
-      refused([](Crosscoder& c) { c.parts[0].dictionary.input_norm.kind = InputNorm::Kind::layer_norm; }), ConfigError);
+  REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[0].dictionary.input_norm.kind = InputNorm::Kind::layer_norm; }),
+                    ConfigError);
   REQUIRE_THROWS_AS(three_layers().encode(at::zeros({2, 5, 2, 12}, at::kDouble)), ShapeError);
   REQUIRE_THROWS_AS(three_layers().decoder(Layer{7}), NameError);
 }

@@ -1,9 +1,9 @@
 #include "circuit/dictionary/dictionary_set.hpp"
 
-#include "tensors.hpp"
-
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
+
+#include "tensors.hpp"
 
 using namespace circuit;
 

@@ -203,8 +203,9 @@ Differences difference_of(const CrossLayerCase& c) {
   for (std::int64_t m = 0; m < x.size(0); ++m) {
     const Layer layer{static_cast<std::int32_t>(m)};
     d.encode = largest(d.encode, set.encode_mlp(layer, x[m]).sub(acts[m]));
-    const auto decoded = cross_layer_output(
-        set, layer, x[m], [&](Layer from, std::int64_t ahead) { return dense_writes(set, from, ahead, acts[from.value]); });
+    const auto decoded = cross_layer_output(set, layer, x[m], [&](Layer from, std::int64_t ahead) {
+      return dense_writes(set, from, ahead, acts[from.value]);
+    });
     d.decode = largest(d.decode, decoded.sub(out[m]));
     const auto rebuilt = cross_layer_output(set, layer, x[m], [&](Layer from, std::int64_t ahead) {
       return decode_active(*set.mlp(from), set.active_mlp(from, x[from.value].unsqueeze(0)), ahead);

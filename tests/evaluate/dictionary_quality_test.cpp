@@ -146,17 +146,16 @@ TEST_CASE("what a cross-layer transcoder writes into later layers counts there")
   at::Tensor written;
   const auto& first = placed[0].dictionary;
   const auto keep = edit<hook::ln2::normalized>([&](const at::Tensor& value, Layer) { return read = value; });
-  const auto second_alone = edit<hook::mlp_out>(
-      [&](const at::Tensor& value, Layer layer) {
-        if (layer == Layer{0}) {
-          written = first.encode(read).matmul(first.W_later.select(1, 0));
-          return value;
-        }
-        return placed[1].dictionary.reconstruct(read).add(written);
-      });
+  const auto second_alone = edit<hook::mlp_out>([&](const at::Tensor& value, Layer layer) {
+    if (layer == Layer{0}) {
+      written = first.encode(read).matmul(first.W_later.select(1, 0));
+      return value;
+    }
+    return placed[1].dictionary.reconstruct(read).add(written);
+  });
   CHECK(quality.sites[1].alone.spliced == Approx(loss_of(model, keep, second_alone)).epsilon(1e-10));
-  const auto zero = edit<hook::mlp_out>([](const at::Tensor& value, Layer) { return value.mul(0.0); },
-                                        {.layers = {Layer{1}}});
+  const auto zero =
+      edit<hook::mlp_out>([](const at::Tensor& value, Layer) { return value.mul(0.0); }, {.layers = {Layer{1}}});
   CHECK(quality.sites[1].alone.zero == Approx(loss_of(model, zero)).epsilon(1e-10));
 
   double error = 0.0;

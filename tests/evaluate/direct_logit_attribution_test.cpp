@@ -47,8 +47,9 @@ double of(const DirectLogitAttribution& direct, const Component& part) {
 /// The metric when one head writes nothing and all else stays as it was, the final scale too.
 template <class A>
 double without_head(const Setup<A>& s, Layer layer, Head head) {
-  const auto clean = s.model.run(s.tokens, record<hook::ln1_post::scale, hook::attn_out, hook::mlp_out,
-                                                  hook::ln_final::scale>()).cache;
+  const auto clean =
+      s.model.run(s.tokens, record<hook::ln1_post::scale, hook::attn_out, hook::mlp_out, hook::ln_final::scale>())
+          .cache;
   const auto silence = edit<hook::attn::z>([](const at::Tensor& z, Layer) { return at::zeros_like(z); },
                                            {.layers = {layer}, .heads = {head}});
   const auto later = edit<hook::attn_out>(
@@ -97,7 +98,8 @@ TEMPLATE_TEST_CASE("what passes skip paths is a share of its own, beside the nod
       REQUIRE(std::abs(value) > 1e-3);
     }
   };
-  check(random_model::normalizing_dictionaries(config, 22, /*skips=*/true), static_cast<std::size_t>((config.n_layers + 1) / 2));
+  check(random_model::normalizing_dictionaries(config, 22, /*skips=*/true),
+        static_cast<std::size_t>((config.n_layers + 1) / 2));
   auto set = random_model::dictionaries(config, 22);
   SparseDictionary<> transcoder{*set.mlp(Layer{1}), {}};
   transcoder.W_skip = random_model::Source{24}({config.d_model, config.d_model}, 0.4);
@@ -123,7 +125,8 @@ TEST_CASE("attention that a search passes through counts as a whole") {
   const Setup<Gpt2> s;
   const modules::TransparentAttention rule;
   const DictionariesByRole set{s.set, rule};
-  const auto direct = direct_logit_attribution(s.model, set, linearize<final_norm::Frozen>(s.model, set, s.tokens, {}, s.metric));
+  const auto direct =
+      direct_logit_attribution(s.model, set, linearize<final_norm::Frozen>(s.model, set, s.tokens, {}, s.metric));
   REQUIRE(direct.node_sum() == Approx(s.value()).epsilon(1e-10));
   REQUIRE(std::count_if(direct.nodes.begin(), direct.nodes.end(),
                         [](const auto& d) { return d.part.kind == NodeKind::attn_output; }) == 2);
@@ -135,8 +138,8 @@ TEMPLATE_TEST_CASE("features of cross-layer transcoders count for all that they 
   REQUIRE(s.with(set).node_sum() == Approx(s.value()).epsilon(1e-10));
 }
 
-TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2,
-                   Llama, Gemma2, random_model::MixedParts, AttentionOnly) {
+TEMPLATE_TEST_CASE("a head's attribution is what the metric loses when that head alone writes nothing", "", Gpt2, Llama,
+                   Gemma2, random_model::MixedParts, AttentionOnly) {
   const Setup<TestType> s;
   for (const auto layer : {Layer{0}, Layer{1}}) {
     for (std::int32_t h = 0; h < s.model.config().n_heads; ++h) {

@@ -80,7 +80,9 @@ TEMPLATE_TEST_CASE("dictionaries of hook_resid_mid and hook_mlp_out read what ed
   for (const auto site : {MlpSite::resid_mid, MlpSite::mlp_out}) {
     const Setting<TestType> s{site};
     const GraphRun run{s.model, s.dictionaries, s.tokens};
-    const auto logits = [&](std::span<const Node> nodes) { return run.run(every_edge(nodes)).logits.at(Node::metric()); };
+    const auto logits = [&](std::span<const Node> nodes) {
+      return run.run(every_edge(nodes)).logits.at(Node::metric());
+    };
     REQUIRE_CLOSE(logits(s.all).unsqueeze(0), s.model.uncapped_logits(s.tokens), 1e-9);
     std::vector<Node> some;
     for (std::size_t i = 0; i < s.all.size(); i += 2) some.push_back(s.all[i]);

@@ -17,8 +17,8 @@ using namespace circuit;
 /// A checkpoint that is refused leaves the trainer as it was; one that is read can be gone on from.
 void resume(const std::filesystem::path& path) {
   const auto x = make::full({4, 3}, 0.5, at::TensorOptions{}.dtype(at::kFloat));
-  std::vector trainers{train::Trainer{
-      x, x, train::Target::same, train::Options{.features = 4, .schedule = {.steps = 9}}, train::JumpRelu{}}};
+  std::vector trainers{train::Trainer{x, x, train::Target::same,
+                                      train::Options{.features = 4, .schedule = {.steps = 9}}, train::JumpRelu{}}};
   const auto sum = [&] {
     double all = 0.0;
     trainers[0].visit_state([&](const std::string& /*name*/, const auto& value) {

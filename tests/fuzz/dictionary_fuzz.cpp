@@ -60,7 +60,8 @@ HookedTransformer<Llama> small_model(const Folder& folder) {
   std::string tensors = "#model.embed_tokens.weight F32 3 6\nmodel.norm.weight F32 6\n";
   for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
     for (const std::string norm : {"input", "post_attention"}) tensors += layer + norm + "_layernorm.weight F32 6\n";
-    for (const std::string part : {"q", "k", "v", "o"}) tensors += layer + "self_attn." + part + "_proj.weight F32 6 6\n";
+    for (const std::string part : {"q", "k", "v", "o"})
+      tensors += layer + "self_attn." + part + "_proj.weight F32 6 6\n";
     for (const std::string part : {"gate", "up"}) tensors += layer + "mlp." + part + "_proj.weight F32 4 6\n";
     tensors += layer + "mlp.down_proj.weight F32 6 4\n";
   }

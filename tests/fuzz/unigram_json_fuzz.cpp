@@ -7,8 +7,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const InputFile file{data, size};
   return read_or_refuse([&] {
     const auto tokenizer = circuit::load_tokenizer(file.path());
-    for (const std::string text : {"", " ", "some  words 19 \xE2\x96\x81 ab abc \xC3\xA9\n",
-                                   "\xEF\xBC\xA1\xEF\xBD\x82\xE3\x8E\x8F e\xCC\x81\xCC\xA3 \xF0\x9F\x91\xA8 <unk></s>"}) {
+    for (const std::string text :
+         {"", " ", "some  words 19 \xE2\x96\x81 ab abc \xC3\xA9\n",
+          "\xEF\xBC\xA1\xEF\xBD\x82\xE3\x8E\x8F e\xCC\x81\xCC\xA3 \xF0\x9F\x91\xA8 <unk></s>"}) {
       const auto encoding = tokenizer.encode_with_offsets(text);
       std::size_t end = 0;
       for (const auto& span : encoding.offsets) {

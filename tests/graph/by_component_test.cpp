@@ -12,7 +12,8 @@ TEST_CASE("a unit is a part of its head or MLP, an embedding of the input") {
   const Position p{3};
   CHECK(component_of(Node::attn_feature(layer, p, Feature{11}), 4) == Node::head(layer, Head{2}));
   CHECK(component_of(Node::attn_feature(layer, p, Feature{12}), 4) == Node::head(layer, Head{3}));
-  for (const auto& node : {Node::mlp_feature(layer, p, Feature{11}), Node::mlp_error(layer, p), Node::mlp_output(layer, p)}) {
+  for (const auto& node :
+       {Node::mlp_feature(layer, p, Feature{11}), Node::mlp_error(layer, p), Node::mlp_output(layer, p)}) {
     CHECK(component_of(node, 4) == Node::mlp_block(layer));
   }
   for (const auto& node : {Node::embedding(p), Node::position_embedding(p)}) {

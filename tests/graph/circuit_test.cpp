@@ -153,8 +153,8 @@ TEST_CASE("nodes and edges come back in the order in which they were added") {
   CHECK(nodes == std::vector<Node>{embed, early, neuron, late, end});
   std::vector<EdgeType> types;
   for (const auto& [up, down, edge] : circuit.edges()) types.push_back(edge.type);
-  CHECK(types == std::vector<EdgeType>{EdgeType::ov, EdgeType::mlp, EdgeType::ov, EdgeType::q, EdgeType::k,
-                                       EdgeType::metric});
+  CHECK(types ==
+        std::vector<EdgeType>{EdgeType::ov, EdgeType::mlp, EdgeType::ov, EdgeType::q, EdgeType::k, EdgeType::metric});
 }
 
 TEST_CASE("a copy is equal and independent") {

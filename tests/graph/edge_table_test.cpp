@@ -64,7 +64,10 @@ TEST_CASE("numbers in a table read back exactly") {
   Circuit circuit;
   circuit.add_node({.node = in::embed1, .activation = 1.0 / 3});
   circuit.add_node({.node = in::metric});
-  const Edge edge{.type = EdgeType::metric, .nn_grad = 1e-300, .nn_attrib = 0.1 + 0.2, .em_grad = -2.0 / 3,
+  const Edge edge{.type = EdgeType::metric,
+                  .nn_grad = 1e-300,
+                  .nn_attrib = 0.1 + 0.2,
+                  .em_grad = -2.0 / 3,
                   .em_attrib = 123456789.123456789};
   circuit.add_edge(in::embed1, in::metric, edge);
   EdgeTable table;
@@ -90,7 +93,8 @@ TEST_CASE("one table holds several prompts, each row under its prompt") {
 TEST_CASE("a label that would break the table is refused and adds nothing") {
   EdgeTable table;
   const auto before = table.text();
-  for (const auto* label : {"", "a,b", "a\nb", "\"a\""}) CHECK_THROWS_AS(table.append(in::circuit(), label), ValueError);
+  for (const auto* label : {"", "a,b", "a\nb", "\"a\""})
+    CHECK_THROWS_AS(table.append(in::circuit(), label), ValueError);
   CHECK(table.text() == before);
 }
 

@@ -41,8 +41,13 @@ TEST_CASE("a circuit comes back from JSON equal, to the last bit of every number
     const auto node = Node::attn_feature(Layer{2}, Position{3}, Feature{f});
     const auto wild = [&] { return std::pow(10.0, exponent(random)) * (f % 2 == 0 ? 1 : -1); };
     circuit.add_node({.node = node, .activation = wild(), .attribution = wild(), .nodegrad = wild()});
-    circuit.add_edge(node, in::metric, {.type = EdgeType::metric, .nn_grad = wild(), .nn_attrib = wild(),
-                                        .em_grad = wild(), .em_attrib = wild(), .prompts = f});
+    circuit.add_edge(node, in::metric,
+                     {.type = EdgeType::metric,
+                      .nn_grad = wild(),
+                      .nn_attrib = wild(),
+                      .em_grad = wild(),
+                      .em_attrib = wild(),
+                      .prompts = f});
   }
   CHECK(parse_circuit(circuit_json(circuit)) == circuit);
   CHECK(parse_circuit(circuit_json(Circuit{})) == Circuit{});
@@ -55,7 +60,8 @@ TEST_CASE("a circuit comes back from a file equal") {
 }
 
 TEST_CASE("tokens with quotes, controls and other scripts come back; broken UTF-8 becomes a replacement character") {
-  Circuit circuit{{.settings = {{"a\"b", "</script>"}}, .tokens = {"\"", "\n", "\xC3\xA9", std::string("\0", 1), "\xC3"}}};
+  Circuit circuit{
+      {.settings = {{"a\"b", "</script>"}}, .tokens = {"\"", "\n", "\xC3\xA9", std::string("\0", 1), "\xC3"}}};
   const auto back = parse_circuit(circuit_json(circuit));
   circuit.info().tokens.back() = "\xEF\xBF\xBD";
   CHECK(back == circuit);

@@ -43,7 +43,8 @@ TEST_CASE("a printed node parses back to itself") {
 
 TEST_CASE("text that no node prints is refused with the text in the message") {
   for (const auto* text : {"", "attn", "attn.1.2", "attn.1.2.3.4", "attn.1.2.x", "attn.-1.2.3", "attn.01.2.3", "embed",
-                           "metric.1", "mlp_error.3.4.5", "neuron.1.2.3", "head.1", "head.1.2.3", "input.0", "mlp_block.1.2", "attn.1.2.99999999999", " metric"}) {
+                           "metric.1", "mlp_error.3.4.5", "neuron.1.2.3", "head.1", "head.1.2.3", "input.0",
+                           "mlp_block.1.2", "attn.1.2.99999999999", " metric"}) {
     CAPTURE(text);
     CHECK_THROWS_AS(parse_node(text), NameError);
   }
@@ -55,10 +56,13 @@ TEST_CASE("text that no node prints is refused with the text in the message") {
 }
 
 TEST_CASE("depth follows the residual stream") {
-  const std::vector<Node> in_order{
-      Node::embedding(Position{9}), Node::attn_feature(Layer{0}, Position{1}, Feature{1}),
-      Node::mlp_error(Layer{0}, Position{0}), Node::attn_error(Layer{1}, Position{0}),
-      Node::mlp_feature(Layer{1}, Position{0}, Feature{0}), Node::attn_output(Layer{2}, Position{0}), Node::metric()};
+  const std::vector<Node> in_order{Node::embedding(Position{9}),
+                                   Node::attn_feature(Layer{0}, Position{1}, Feature{1}),
+                                   Node::mlp_error(Layer{0}, Position{0}),
+                                   Node::attn_error(Layer{1}, Position{0}),
+                                   Node::mlp_feature(Layer{1}, Position{0}, Feature{0}),
+                                   Node::attn_output(Layer{2}, Position{0}),
+                                   Node::metric()};
   for (std::size_t i = 1; i < in_order.size(); ++i) CHECK(depth(in_order[i - 1]) < depth(in_order[i]));
   CHECK(depth(Node::embedding(Position{0})) == depth(Node::position_embedding(Position{5})));
   const std::vector<Node> components{Node::input(), Node::head(Layer{0}, Head{3}), Node::mlp_block(Layer{0}),

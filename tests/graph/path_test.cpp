@@ -77,9 +77,8 @@ TEST_CASE("a pattern is not found once one of its steps is gone") {
   const auto whole = in::circuit();
   CHECK(has_path(whole, name_mover));
   CHECK(has_path(with_edges(whole, [](const EdgeRef& ref) { return ref.edge.type != EdgeType::q; }), name_mover));
-  const auto without = with_edges(whole, [](const EdgeRef& ref) {
-    return ref.edge.type != EdgeType::q && ref.edge.type != EdgeType::k;
-  });
+  const auto without = with_edges(
+      whole, [](const EdgeRef& ref) { return ref.edge.type != EdgeType::q && ref.edge.type != EdgeType::k; });
   CHECK_FALSE(has_path(without, name_mover));
   CHECK_FALSE(has_path(of_type(whole, EdgeType::q), name_mover));
   CHECK_FALSE(has_path(Circuit{}, name_mover));

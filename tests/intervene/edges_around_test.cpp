@@ -23,7 +23,9 @@ TEMPLATE_TEST_CASE("edges around others give the logits of a run of their own, f
   const auto c = Components::of(model);
   const auto kept = most_edges(c, 9);
   const EdgesAround around{model, tokens, kept, other};
-  const auto alone = [&](const at::Tensor& edges) { return model.run(tokens, keep_only_edges(model, edges, other)).logits; };
+  const auto alone = [&](const at::Tensor& edges) {
+    return model.run(tokens, keep_only_edges(model, edges, other)).logits;
+  };
   REQUIRE_CLOSE(around.logits(), alone(kept), 1e-12);
   REQUIRE(around.logits(kept).equal(around.logits()));
   const Layer last{1};

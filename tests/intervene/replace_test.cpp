@@ -57,8 +57,9 @@ TEST_CASE("a part is chosen by layer, position, prompt's own position, head and 
   const std::vector<Layer> last{Layer{1}};
   using I = std::int64_t;
   check({.layers = last, .positions = {Position{1}, Position{4}}}, [](I, I p, I, I) { return p == 1 || p == 4; });
-  check({.layers = last, .position_of = {Position{0}, Position{3}, Position{2}}},
-        [](I b, I p, I, I) { return p == std::vector<I>{0, 3, 2}[static_cast<std::size_t>(b)]; });
+  check({.layers = last, .position_of = {Position{0}, Position{3}, Position{2}}}, [](I b, I p, I, I) {
+    return p == std::vector<I>{0, 3, 2}[static_cast<std::size_t>(b)];
+  });
   check({.layers = last, .heads = {Head{2}}}, [](I, I, I h, I) { return h == 2; });
   check({.layers = last, .units = {Feature{0}, Feature{3}}}, [](I, I, I, I d) { return d == 0 || d == 3; });
   check({.layers = last, .positions = {Position{1}}, .heads = {Head{2}}, .units = {Feature{3}}},

@@ -41,11 +41,12 @@ TEST_CASE("a feature taken out of a crosscoder takes what it wrote out of every 
   auto recorder = record<hook::resid_pre, hook::resid_post>();
   const auto edited = s.model.run(s.tokens, splice_crosscoder(s.across, acts, run.errors), recorder).cache;
   for (const Layer layer : {Layer{0}, Layer{2}, Layer{3}}) {
-    const auto was = layer.value == 0 ? cache.get<hook::resid_pre>(layer)
-                                      : cache.get<hook::resid_post>(Layer{layer.value - 1});
-    const auto is = layer.value == 0 ? edited.get<hook::resid_pre>(layer)
-                                     : edited.get<hook::resid_post>(Layer{layer.value - 1});
-    const auto wrote = run.activations.select(1, 4).select(1, feature).unsqueeze(1).mul(s.across.decoder(layer)[feature]);
+    const auto was =
+        layer.value == 0 ? cache.get<hook::resid_pre>(layer) : cache.get<hook::resid_post>(Layer{layer.value - 1});
+    const auto is =
+        layer.value == 0 ? edited.get<hook::resid_pre>(layer) : edited.get<hook::resid_post>(Layer{layer.value - 1});
+    const auto wrote =
+        run.activations.select(1, 4).select(1, feature).unsqueeze(1).mul(s.across.decoder(layer)[feature]);
     REQUIRE_CLOSE(was.sub(is).select(1, 4), wrote, 1e-12);
     REQUIRE_CLOSE(was.select(1, 3), is.select(1, 3), 1e-12);
   }

@@ -9,9 +9,9 @@ using namespace circuit;
 namespace {
 
 auto everything() {
-  return record<hook::embed, hook::pos_embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q, hook::attn::k,
-                hook::attn::v, hook::attn::pattern, hook::attn::z, hook::attn_out, hook::resid_mid, hook::ln2::scale,
-                hook::ln2::normalized, hook::mlp_out, hook::resid_post, hook::ln_final::scale>();
+  return record<hook::embed, hook::pos_embed, hook::resid_pre, hook::ln1::scale, hook::ln1::normalized, hook::attn::q,
+                hook::attn::k, hook::attn::v, hook::attn::pattern, hook::attn::z, hook::attn_out, hook::resid_mid,
+                hook::ln2::scale, hook::ln2::normalized, hook::mlp_out, hook::resid_post, hook::ln_final::scale>();
 }
 
 template <class Cache>
@@ -73,11 +73,12 @@ TEST_CASE("an edit acts on the chosen layers, positions and heads alone, and a r
   const auto tokens = golden::tokens("clean");
   const auto before = model.run(tokens, record<hook::attn::z>()).cache;
   const auto zero = [](const at::Tensor& z, Layer) { return z.mul(0.0); };
-  const auto cache = model
-                         .run(tokens,
-                              edit<hook::attn::z>(zero, {.layers = {Layer{2}}, .positions = {Position{4}}, .heads = {Head{1}}}),
-                              record<hook::attn::z>())
-                         .cache;
+  const auto cache =
+      model
+          .run(tokens,
+               edit<hook::attn::z>(zero, {.layers = {Layer{2}}, .positions = {Position{4}}, .heads = {Head{1}}}),
+               record<hook::attn::z>())
+          .cache;
   REQUIRE_CLOSE(cache.get<hook::attn::z>(Layer{1}), before.get<hook::attn::z>(Layer{1}), 0.0);
   auto expected = before.get<hook::attn::z>(Layer{2}).clone();
   expected.select(1, 4).select(1, 1).zero_();

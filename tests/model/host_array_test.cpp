@@ -1,11 +1,11 @@
 #include "circuit/core/host_array.hpp"
 
-#include "tensors.hpp"
-
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+
+#include "tensors.hpp"
 
 using namespace circuit;
 

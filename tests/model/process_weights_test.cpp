@@ -1,10 +1,10 @@
 #include "circuit/model/process_weights.hpp"
 
+#include <ATen/ops/zeros.h>
+
 #include "circuit/model/record.hpp"
 #include "random_model.hpp"
 #include "tensors.hpp"
-
-#include <ATen/ops/zeros.h>
 
 using namespace circuit;
 using circuit_test::ContainsSubstring;
@@ -66,8 +66,8 @@ TEST_CASE("an RMSNorm model with grouped queries folds exactly, and centring is 
   REQUIRE_THROWS_AS(processed(raw, {.center_writing = true}), ConfigError);
 }
 
-TEMPLATE_TEST_CASE("what is exact leaves the function, in parallel blocks, behind post-norms and without norms", "", GptNeox,
-                   Gemma2, random_model::MixedParts, Plain, AttentionOnly) {
+TEMPLATE_TEST_CASE("what is exact leaves the function, in parallel blocks, behind post-norms and without norms", "",
+                   GptNeox, Gemma2, random_model::MixedParts, Plain, AttentionOnly) {
   using A = TestType;
   const auto raw = random_model::make<A>(9);
   const auto tokens = random_model::Source{10}.tokens(2, 8, raw.config().d_vocab);
@@ -95,8 +95,10 @@ TEST_CASE("a refusal says why") {
     }
     return std::string{};
   };
-  REQUIRE_THAT(why(random_model::make<Llama>(1), {.center_writing = true}), ContainsSubstring("does not subtract the mean"));
-  REQUIRE_THAT(why(random_model::make<random_model::MixedParts>(1), {.center_writing = true}), ContainsSubstring("post-norm"));
+  REQUIRE_THAT(why(random_model::make<Llama>(1), {.center_writing = true}),
+               ContainsSubstring("does not subtract the mean"));
+  REQUIRE_THAT(why(random_model::make<random_model::MixedParts>(1), {.center_writing = true}),
+               ContainsSubstring("post-norm"));
   REQUIRE_THAT(why(random_model::make<Gemma2>(1), {.center_unembed = true}), ContainsSubstring("soft cap"));
 }
 

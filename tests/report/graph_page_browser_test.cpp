@@ -36,17 +36,17 @@ const char* browser() { return std::getenv("CIRCUIT_CHROMIUM"); }
 nlohmann::json ask(const std::string& page, const std::string& script) {
   const Folder folder;
   auto probe = page;
-  const std::string code =
-      "<script>let answer; try { answer = (() => {" + script +
-      "})(); } catch (error) { answer = { failed: String(error) }; }"
-      "document.body.replaceChildren(document.createTextNode('ANSWER' + "
-      "btoa(unescape(encodeURIComponent(JSON.stringify(answer)))) + 'END'));</script>";
+  const std::string code = "<script>let answer; try { answer = (() => {" + script +
+                           "})(); } catch (error) { answer = { failed: String(error) }; }"
+                           "document.body.replaceChildren(document.createTextNode('ANSWER' + "
+                           "btoa(unescape(encodeURIComponent(JSON.stringify(answer)))) + 'END'));</script>";
   probe.insert(probe.rfind("</body>"), code);
   write_file(folder.path / "page.html", probe);
   const auto command = std::string{browser()} +
                        " --headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
-                       " --window-size=1500,900 --user-data-dir=" + (folder.path / "profile").string() +
-                       " --dump-dom file://" + (folder.path / "page.html").string() + " 2>/dev/null";
+                       " --window-size=1500,900 --user-data-dir=" +
+                       (folder.path / "profile").string() + " --dump-dom file://" +
+                       (folder.path / "page.html").string() + " 2>/dev/null";
   std::string dom;
   auto* pipe = popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
@@ -78,7 +78,8 @@ std::vector<Triple> shown(const nlohmann::json& edges) {
 
 std::vector<Triple> triples(const Circuit& circuit) {
   std::vector<Triple> found;
-  for (const auto& [up, down, edge] : circuit.edges()) found.emplace_back(to_string(up), to_string(down), name(edge.type));
+  for (const auto& [up, down, edge] : circuit.edges())
+    found.emplace_back(to_string(up), to_string(down), name(edge.type));
   std::ranges::sort(found);
   return found;
 }

@@ -19,8 +19,8 @@ TEST_CASE("one line of text spells controls out and replaces what is not UTF-8")
   CHECK(one_line(std::string("\0\x1b", 2)) == "\\x00\\x1b");
   const std::string broken = "\xEF\xBF\xBD";
   CHECK(one_line("\xC3") == broken);
-  CHECK(one_line("\xC0\xAF") == broken + broken);                   // overlong
-  CHECK(one_line("\xED\xA0\x80") == broken + broken + broken);      // surrogate
+  CHECK(one_line("\xC0\xAF") == broken + broken);                            // overlong
+  CHECK(one_line("\xED\xA0\x80") == broken + broken + broken);               // surrogate
   CHECK(one_line("\xF4\x90\x80\x80") == broken + broken + broken + broken);  // above U+10FFFF
   CHECK(one_line("\xF0\x9F\x98\x80") == "\xF0\x9F\x98\x80");
 }

@@ -15,10 +15,8 @@ Circuit every_edge() {
   const auto right = golden::answers("answers");
   const auto wrong = golden::answers("wrong_answers");
   const LogitDifference metric{std::span{right}.first(1), std::span{wrong}.first(1)};
-  const Leap search{.keep = keep::All{},
-                    .contrast = Contrast{},
-                    .targets = targets::AllActive{},
-                    .final_norm = final_norm::Exact{}};
+  const Leap search{
+      .keep = keep::All{}, .contrast = Contrast{}, .targets = targets::AllActive{}, .final_norm = final_norm::Exact{}};
   return search(model, golden::dictionaries(),
                 {golden::tokens("clean").narrow(0, 0, 1), golden::tokens("corrupt").narrow(0, 0, 1)}, metric);
 }
@@ -53,7 +51,8 @@ TEST_CASE("ov edges equal the reference's, with contrast and without") {
 
 TEST_CASE("metric gradients at every module equal the reference's") {
   const auto model = golden::model(weights::folded_and_centered);
-  const auto found = linearize<final_norm::Exact>(model, golden::dictionaries(), golden::tokens("clean"), {}, golden::metric());
+  const auto found =
+      linearize<final_norm::Exact>(model, golden::dictionaries(), golden::tokens("clean"), {}, golden::metric());
   for (const std::int32_t l : {0, 1, 2}) {
     const auto at_layer = "folded/clean/metric_grad/blocks." + std::to_string(l);
     const auto slot = static_cast<std::size_t>(l);

@@ -44,8 +44,8 @@ TEST_CASE("metric edges of a crosscoder's features are the gradient through the 
   const auto& across = *s.set.crosscoder(Layer{1});
   const auto run = s.model.run(s.prompt(0), record<hook::resid_pre, hook::resid_post, hook::ln_final::scale>());
   const auto described = describe_run(across, run.cache);
-  const auto freeze = edit<hook::ln_final::scale>(
-      [&](const at::Tensor&, Layer) { return run.cache.get<hook::ln_final::scale>(); });
+  const auto freeze =
+      edit<hook::ln_final::scale>([&](const at::Tensor&, Layer) { return run.cache.get<hook::ln_final::scale>(); });
   const c10::AutoGradMode with_gradient{true};
   const auto acts = described.activations.detach().requires_grad_(true);
   auto spliced = splice_crosscoder(across, acts, described.errors);

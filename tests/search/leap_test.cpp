@@ -7,7 +7,8 @@ TEST_CASE("a batch is the mean of its prompts searched alone") {
   const auto search = Leap{.keep = keep::All{}, .targets = targets::AllActive{}};
   const auto together = search(s.model, s.set, {s.clean, s.corrupt}, s.metric());
   std::vector<Circuit> alone;
-  for (std::int64_t b = 0; b < 3; ++b) alone.push_back(search(s.model, s.set, {s.prompt(b), s.corrupt.narrow(0, b, 1)}, s.metric(b)));
+  for (std::int64_t b = 0; b < 3; ++b)
+    alone.push_back(search(s.model, s.set, {s.prompt(b), s.corrupt.narrow(0, b, 1)}, s.metric(b)));
   REQUIRE(together.edge_count() > 1000);
   for (const auto& e : together.edges()) {
     double em = 0;
@@ -36,7 +37,8 @@ TEST_CASE("float agrees with double to 1e-4") {
   REQUIRE(exact.edge_count() > 100);
   std::size_t missing = 0;
   for (const auto& e : exact.edges()) {
-    const auto* edge = rough.contains(e.up) && rough.contains(e.down) ? rough.find_edge(e.up, e.down, e.edge.type) : nullptr;
+    const auto* edge =
+        rough.contains(e.up) && rough.contains(e.down) ? rough.find_edge(e.up, e.down, e.edge.type) : nullptr;
     if (edge == nullptr) {
       ++missing;
       REQUIRE(std::abs(e.edge.em_attrib) == Approx(0.01).epsilon(1e-3));

@@ -27,10 +27,11 @@ TEST_CASE("nfkc: what looks alike becomes one, and joins what stands before it")
   CHECK(nfkc(U"\u00A0\u3000") == "  ");
   CHECK(nfkc(U"\u00A8") == utf8(U" \u0308"));
   CHECK(nfkc(U"e\u0301\u212B") == utf8(U"\u00E9\u00C5"));
-  CHECK(nfkc(U"\u1E9B\u0323") == utf8(U"\u1E69"));  // by way of s, dot below, dot above
-  CHECK(nfkc(U"\uFF76\uFF9E") == utf8(U"\u30AC"));  // narrow letter and sound mark
+  CHECK(nfkc(U"\u1E9B\u0323") == utf8(U"\u1E69"));              // by way of s, dot below, dot above
+  CHECK(nfkc(U"\uFF76\uFF9E") == utf8(U"\u30AC"));              // narrow letter and sound mark
   CHECK(nfkc(U"\uFFA1\uFFC2\uFFA1") == utf8(U"\uAC00\u1100"));  // narrow Hangul
-  CHECK(nfkc(U"\uFDFA") == utf8(U"\u0635\u0644\u0649 \u0627\u0644\u0644\u0647 \u0639\u0644\u064A\u0647 \u0648\u0633\u0644\u0645"));
+  CHECK(nfkc(U"\uFDFA") ==
+        utf8(U"\u0635\u0644\u0649 \u0627\u0644\u0644\u0647 \u0639\u0644\u064A\u0647 \u0648\u0633\u0644\u0645"));
   CHECK(nfkc(U"\U0001D49C") == "A");
   CHECK(nfkc(U"") == "");
 }
@@ -39,7 +40,9 @@ TEST_CASE("nfkc: normalising twice changes nothing, and pieces normalise as the 
   normal_forms::check_pieces(
       U"aef\u0301\u0302\u0323\uFF76\uFF9E\uFFA1\uFFC2\u11A8\uAC00\u212B\u1E9B\uFB01\u00A8\u0F71\u0F72",
       [](std::string_view text) { return to_nfkc(text); },
-      [](std::string_view text, auto visit) { for_each_form_piece(text, UnicodeForm::kc, ControlCharacters::kept, visit); });
+      [](std::string_view text, auto visit) {
+        for_each_form_piece(text, UnicodeForm::kc, ControlCharacters::kept, visit);
+      });
 }
 
 TEST_CASE("nfkc: control characters go, or become spaces, before a form is taken") {

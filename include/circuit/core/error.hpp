@@ -18,7 +18,7 @@ struct ErrorDetails {
   std::string problem{};         ///< one clause in plain words
   std::string expected{};
   std::string got{};
-  std::string hint{};            ///< what to do about it
+  std::string hint{};  ///< what to do about it
 };
 
 /// Base of every exception this library throws. The parts stay readable so that a program can react.

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/id.hpp"
 #include "circuit/core/make.hpp"
 #include "circuit/core/product.hpp"
-#include "circuit/core/id.hpp"
 
 namespace circuit {
 

@@ -216,8 +216,7 @@ ActiveFeatures encode_active(const SparseDictionary<A>& dictionary, const at::Te
   });
 }
 
-inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active,
-                                std::int64_t ahead) {
+inline at::Tensor decode_active(const DictionaryWeights& dictionary, const ActiveFeatures& active, std::int64_t ahead) {
   auto out = make::zeros({active.rows(), dictionary.d_out()}, dictionary.options());
   if (active.size() == 0) return out;
   const auto device = dictionary.W_dec.device();

@@ -91,14 +91,10 @@ struct DictionaryFound {
 
 [[nodiscard]] inline LoadedDictionary load_found(const DictionaryFound& found, const DictionaryOptions& options) {
   switch (found.format) {
-    case DictionaryFormat::sae_lens:
-      return load_sae_lens(found.path, options);
-    case DictionaryFormat::kissane:
-      return load_kissane(found.path, options);
-    case DictionaryFormat::dunefsky:
-      return load_dunefsky(found.path, options);
-    case DictionaryFormat::bare:
-      break;
+    case DictionaryFormat::sae_lens: return load_sae_lens(found.path, options);
+    case DictionaryFormat::kissane: return load_kissane(found.path, options);
+    case DictionaryFormat::dunefsky: return load_dunefsky(found.path, options);
+    case DictionaryFormat::bare: break;
   }
   const auto kind = found.hooks.in == found.hooks.out ? DictionaryKind::sae : DictionaryKind::transcoder;
   auto loaded = load_bare(found.path, kind, options);
@@ -125,24 +121,18 @@ struct DictionaryPlace {
 /// The dictionary in its place, or nullptr.
 [[nodiscard]] inline const DictionaryWeights* found_in(const DictionarySet& set, const DictionaryPlace& place) {
   switch (place.module) {
-    case Module::stream:
-      return set.stream(place.layer);
-    case Module::mlp:
-      return set.mlp(place.layer);
-    case Module::attn:
-      break;
+    case Module::stream: return set.stream(place.layer);
+    case Module::mlp: return set.mlp(place.layer);
+    case Module::attn: break;
   }
   return set.attn(place.layer);
 }
 
 inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDictionary<> dictionary) {
   switch (place.module) {
-    case Module::stream:
-      return set.set_stream(place.layer, std::move(dictionary));
-    case Module::mlp:
-      return set.set_mlp(place.layer, std::move(dictionary), place.mlp_site);
-    case Module::attn:
-      return set.set_attn(place.layer, std::move(dictionary), place.attn_site);
+    case Module::stream: return set.set_stream(place.layer, std::move(dictionary));
+    case Module::mlp: return set.set_mlp(place.layer, std::move(dictionary), place.mlp_site);
+    case Module::attn: return set.set_attn(place.layer, std::move(dictionary), place.attn_site);
   }
 }
 

@@ -45,7 +45,8 @@ namespace circuit::dictionary::detail {
   const bool tensors = path.extension() == ".safetensors" || path.extension() == ".pt";
   const bool bare = tensors && !recognise_name(path) && !circuit::detail::recognize(path);
   if (bare && reads.empty()) {
-    throw ConfigError{{.file = list, .tensor = "reads", .problem = "is missing", .hint = path.string() + " does not say"}};
+    throw ConfigError{
+        {.file = list, .tensor = "reads", .problem = "is missing", .hint = path.string() + " does not say"}};
   }
   auto loaded = bare ? load_bare(path, reads == writes ? DictionaryKind::sae : DictionaryKind::transcoder, options)
                      : load(path, options);

@@ -38,30 +38,18 @@ enum class Format {
 /// What people call it: "SAELens", "EleutherAI sparsify".
 [[nodiscard]] constexpr std::string_view name(Format format) noexcept {
   switch (format) {
-    case Format::sae_lens:
-      return "SAELens";
-    case Format::sparsify:
-      return "EleutherAI sparsify";
-    case Format::gemma_scope:
-      return "Gemma Scope";
-    case Format::llama_scope:
-      return "Llama Scope";
-    case Format::dictionary_learning:
-      return "dictionary_learning";
-    case Format::circuit_tracer:
-      return "circuit-tracer transcoder";
-    case Format::circuit_tracer_set:
-      return "circuit-tracer set";
-    case Format::gemma_scope_set:
-      return "Gemma Scope 2 cross-layer transcoder";
-    case Format::gemma_scope_crosscoder:
-      return "Gemma Scope 2 crosscoder";
-    case Format::crosscoder:
-      return "crosscoder";
-    case Format::published_pt:
-      return "published .pt file";
-    case Format::bare:
-      break;
+    case Format::sae_lens: return "SAELens";
+    case Format::sparsify: return "EleutherAI sparsify";
+    case Format::gemma_scope: return "Gemma Scope";
+    case Format::llama_scope: return "Llama Scope";
+    case Format::dictionary_learning: return "dictionary_learning";
+    case Format::circuit_tracer: return "circuit-tracer transcoder";
+    case Format::circuit_tracer_set: return "circuit-tracer set";
+    case Format::gemma_scope_set: return "Gemma Scope 2 cross-layer transcoder";
+    case Format::gemma_scope_crosscoder: return "Gemma Scope 2 crosscoder";
+    case Format::crosscoder: return "crosscoder";
+    case Format::published_pt: return "published .pt file";
+    case Format::bare: break;
   }
   return "bare tensors";
 }
@@ -170,16 +158,14 @@ void load_each(const std::vector<std::filesystem::path>& paths, const Dictionary
         for (auto& [layer, loaded] : load_circuit_tracer_set(found.path, options)) use(path, std::move(loaded));
         break;
       case Format::gemma_scope_set:
-        for (std::size_t l = 0; std::filesystem::exists(circuit::detail::crosscoder::file_of_layer(found.path, l)); ++l) {
+        for (std::size_t l = 0; std::filesystem::exists(circuit::detail::crosscoder::file_of_layer(found.path, l));
+             ++l) {
           use(path, load_gemma_scope(circuit::detail::crosscoder::file_of_layer(found.path, l), options));
         }
         break;
       case Format::gemma_scope_crosscoder:
-      case Format::crosscoder:
-        use(path, load_crosscoder(found.path, {}, options));
-        break;
-      default:
-        use(path, load(path, options));
+      case Format::crosscoder: use(path, load_crosscoder(found.path, {}, options)); break;
+      default: use(path, load(path, options));
     }
   }
 }
@@ -206,18 +192,12 @@ inline Recognised recognise(const std::filesystem::path& path) {
 inline LoadedDictionary load(const std::filesystem::path& path, const DictionaryOptions& options) {
   const auto found = recognise(path);
   switch (found.format) {
-    case Format::sae_lens:
-      return load_sae_lens(found.path, options);
-    case Format::sparsify:
-      return load_sparsify(found.path, options);
-    case Format::gemma_scope:
-      return load_gemma_scope(found.path, options);
-    case Format::llama_scope:
-      return load_llama_scope(found.path, options);
-    case Format::dictionary_learning:
-      return load_dictionary_learning(found.path, options);
-    case Format::circuit_tracer:
-      return load_circuit_tracer(found.path, options);
+    case Format::sae_lens: return load_sae_lens(found.path, options);
+    case Format::sparsify: return load_sparsify(found.path, options);
+    case Format::gemma_scope: return load_gemma_scope(found.path, options);
+    case Format::llama_scope: return load_llama_scope(found.path, options);
+    case Format::dictionary_learning: return load_dictionary_learning(found.path, options);
+    case Format::circuit_tracer: return load_circuit_tracer(found.path, options);
     case Format::circuit_tracer_set:
     case Format::gemma_scope_set:
       throw ConfigError{{.file = path, .problem = "is a set of transcoders", .hint = "use dictionary::load_set"}};
@@ -226,8 +206,7 @@ inline LoadedDictionary load(const std::filesystem::path& path, const Dictionary
       throw ConfigError{
           {.file = path, .problem = "is a crosscoder", .hint = "use dictionary::load_set, or load_crosscoder"}};
     case Format::published_pt:
-    case Format::bare:
-      break;
+    case Format::bare: break;
   }
   return load_dictionary(found.path, options);
 }

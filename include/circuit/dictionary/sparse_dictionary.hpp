@@ -17,12 +17,12 @@ namespace circuit {
 /// `apply_b_dec_to_input`) and b_out; a transcoder's b_in and b_out differ. W_enc and W_dec may be stored in half
 /// precision (half_storage.hpp); all else, and what is computed, has b_enc's type.
 struct DictionaryWeights {
-  at::Tensor W_enc;     ///< [d_in, d_sae]   like W_dec, not to be written to while it is a view of a mapped file
-  at::Tensor b_enc;     ///< [d_sae]
-  at::Tensor W_dec;     ///< [d_sae, d_out]
-  at::Tensor b_in;      ///< [d_in], or undefined: nothing is subtracted
-  at::Tensor b_out;     ///< [d_out], or undefined
-  at::Tensor W_skip{};  ///< [d_in, d_out], or undefined
+  at::Tensor W_enc;      ///< [d_in, d_sae]   like W_dec, not to be written to while it is a view of a mapped file
+  at::Tensor b_enc;      ///< [d_sae]
+  at::Tensor W_dec;      ///< [d_sae, d_out]
+  at::Tensor b_in;       ///< [d_in], or undefined: nothing is subtracted
+  at::Tensor b_out;      ///< [d_out], or undefined
+  at::Tensor W_skip{};   ///< [d_in, d_out], or undefined
   at::Tensor W_later{};  ///< [d_sae, later layers, d_out]  what a cross-layer transcoder's features also write into the
                          ///< outputs of the layers after its own, one after another; or undefined
   InputNorm input_norm{};

@@ -14,7 +14,7 @@ namespace circuit {
 
 /// A recording of scores and patterns. Any cache that holds them will do.
 template <class Cache>
-concept AttentionCache = Cache::template holds<hook::attn::attn_scores>&& Cache::template holds<hook::attn::pattern>;
+concept AttentionCache = Cache::template holds<hook::attn::attn_scores> && Cache::template holds<hook::attn::pattern>;
 
 /// How strongly one head looks from a query to a key in two runs, means over prompts.
 struct AttentionChange {

@@ -284,7 +284,8 @@ DictionaryQuality measure_quality(const HookedTransformer<A>& model, std::span<c
       return recorder.values()[i].flatten(0, 1).index_select(0, real);
     };
     std::vector<at::Tensor> acts;
-    for (std::size_t i = 0; i < dictionaries.size(); ++i) acts.push_back(dictionaries[i].dictionary.encode(pick(2 * i)));
+    for (std::size_t i = 0; i < dictionaries.size(); ++i)
+      acts.push_back(dictionaries[i].dictionary.encode(pick(2 * i)));
     for (std::size_t i = 0; i < dictionaries.size(); ++i) {
       const auto y = pick(2 * i + 1);
       check_shape(dictionaries[i].dictionary.W_dec, {-1, y.size(1)}, "W_dec", dictionaries[i].dictionary.name,

@@ -148,7 +148,8 @@ class DirectAttributor {
     const std::vector<std::int64_t> ids{active.feature.begin() + active.begin(row),
                                         active.feature.begin() + active.end(row)};
     const at::Tensor written = writes(ids_tensor(ids));
-    const double unit = module.write_scale.defined() ? share_ / module.write_scale[b][p][0].template item<double>() : share_;
+    const double unit =
+        module.write_scale.defined() ? share_ / module.write_scale[b][p][0].template item<double>() : share_;
     const auto values = written.to(at::kDouble)
                             .matmul(gradient_[b][p])
                             .to(at::kCPU)
@@ -211,8 +212,8 @@ template <Architecture A>
 
 /// Adds the nodes, constant and skip path of one layer's attention and MLP.
 template <Architecture A, Dictionaries Set>
-void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& lin, Layer layer,
-                        DirectAttributor& attribute, DirectLogitAttribution& out) {
+void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionaries, const Linearization& lin,
+                        Layer layer, DirectAttributor& attribute, DirectLogitAttribution& out) {
   const auto slot = static_cast<std::size_t>(layer.value);
   const auto& attn = lin.clean.attn[slot];
   attribute.add_features(NodeKind::attn_feature, layer, attn, [&](const at::Tensor& ids) {
@@ -220,7 +221,8 @@ void add_direct_modules(const HookedTransformer<A>& model, const Set& dictionari
   });
   const bool reads_attn = dictionaries.attn(layer) != nullptr;
   attribute.add_rest(reads_attn ? NodeKind::attn_error : NodeKind::attn_output, layer, attn.rest);
-  if (!has_transparent_attention(dictionaries, layer)) out.constants += attribute.constant(attn.constant);  // else in the rest
+  if (!has_transparent_attention(dictionaries, layer))
+    out.constants += attribute.constant(attn.constant);  // else in the rest
   if constexpr (!has_mlp<A>) return;
   const auto& mlp = lin.clean.mlp[slot];
   attribute.add_features(NodeKind::mlp_feature, layer, mlp, [&](const at::Tensor& ids) {
@@ -244,8 +246,9 @@ template <Dictionaries Set>
       const Layer layer{static_cast<std::int32_t>(from / 3)};
       const auto& state = lin.clean.stream[static_cast<std::size_t>(layer.value)];
       const auto& dictionary = require(dictionaries.stream(layer));
-      attribute.add_features(NodeKind::resid_feature, layer, state,
-                             [&](const at::Tensor& ids) { return dictionary.decoder_rows(ids.to(dictionary.options().device())); });
+      attribute.add_features(NodeKind::resid_feature, layer, state, [&](const at::Tensor& ids) {
+        return dictionary.decoder_rows(ids.to(dictionary.options().device()));
+      });
       attribute.add_rest(NodeKind::resid_error, layer, state.rest);
       out.constants += attribute.constant(state.constant);
       return layer;
@@ -277,7 +280,8 @@ DirectLogitAttribution direct_logit_attribution(const HookedTransformer<A>& mode
   out.components.push_back({{ComponentKind::unembedding_bias}, unembedding});
 
   const auto layers = static_cast<std::int32_t>(model.config().n_layers);
-  for (Layer layer = detail::add_direct_start(dictionaries, lin, layers, attribute, out); layer.value < layers; ++layer.value) {
+  for (Layer layer = detail::add_direct_start(dictionaries, lin, layers, attribute, out); layer.value < layers;
+       ++layer.value) {
     detail::add_direct_modules(model, dictionaries, lin, layer, attribute, out);
   }
   out.nodes = std::move(attribute.nodes());

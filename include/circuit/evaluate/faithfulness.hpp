@@ -99,7 +99,9 @@ class EdgeEvaluation {
 template <circuit::Architecture A, circuit::Metric M>
 at::Tensor circuit::EdgeEvaluation<A, M>::loss_by_edge(const at::Tensor& kept) const {
   const EdgesAround around{*model_, clean_, kept, outside_};
-  const auto share = [&](const at::Tensor& logits) { return range_.share(mean(metric_, logits).template item<double>()); };
+  const auto share = [&](const at::Tensor& logits) {
+    return range_.share(mean(metric_, logits).template item<double>());
+  };
   const auto with_all = share(around.logits());
   auto loss = make::zeros(kept.sizes(), at::kDouble);
   const auto edges = kept.nonzero();

@@ -96,11 +96,12 @@ GraphRun<A, Set>::GraphRun(const HookedTransformer<A>& model, const Set& diction
   for (std::int32_t l = 0; l < model.config().n_layers; ++l) {
     detail::check_writes_features(dictionaries.mlp(Layer{l}));
   }
-  clean_ = model
-               .run(tokens, record<hook::embed, hook::pos_embed, hook::attn::z, hook::attn_out, hook::ln2::normalized,
-                                   hook::mlp_out, hook::resid_mid, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
-                                   hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>())
-               .cache;
+  clean_ =
+      model
+          .run(tokens, record<hook::embed, hook::pos_embed, hook::attn::z, hook::attn_out, hook::ln2::normalized,
+                              hook::mlp_out, hook::resid_mid, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
+                              hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>())
+          .cache;
   errors_ = error_terms(dictionaries, clean_);
 }
 

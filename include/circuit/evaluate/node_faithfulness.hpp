@@ -161,15 +161,15 @@ template <Architecture A, class Set, Metric M>
 void NodeEvaluation<A, Set, M>::find_changes(const Cache& clean, const Cache& corrupt) {
   ErrorTerms corrupt_errors;
   if constexpr (!describes_exactly<Set>) corrupt_errors = error_terms(*dictionaries_, corrupt);
-  for_each_module(
-      *dictionaries_, clean, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
-        const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
-        const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt, module, l)));
-        add_changes(detail::feature_kind(module), l, change.abs().mean(0));
-        if constexpr (describes_exactly<Set>) return;
-        const auto missed = outside_.options.kept_errors->get(module, l).sub(corrupt_errors.get(module, l));
-        add_changes(detail::error_kind(module), l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
-      });
+  for_each_module(*dictionaries_, clean,
+                  [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& /*out*/) {
+                    const auto dense = [&](const at::Tensor& x) { return encode(*dictionaries_, module, l, x); };
+                    const auto change = dense(input).sub(dense(input_of(*dictionaries_, corrupt, module, l)));
+                    add_changes(detail::feature_kind(module), l, change.abs().mean(0));
+                    if constexpr (describes_exactly<Set>) return;
+                    const auto missed = outside_.options.kept_errors->get(module, l).sub(corrupt_errors.get(module, l));
+                    add_changes(detail::error_kind(module), l, missed.norm(2, -1, /*keepdim=*/true).mean(0));
+                  });
   const auto& table = model_->weights().W_E;
   const auto moved = widened(table.index_select(0, prompts_.clean.flatten()))
                          .sub(widened(table.index_select(0, prompts_.corrupt.flatten())));
@@ -190,8 +190,7 @@ template <Architecture A, class Set, Metric M>
 void NodeEvaluation<A, Set, M>::add_all_errors(KeptNodes& kept) const {
   for (const auto& change : changes_) {
     if (!is_error(change.node.kind)) continue;
-    kept.errors.push_back(
-        {detail::module_of(change.node), change.node.layer, change.node.position});
+    kept.errors.push_back({detail::module_of(change.node), change.node.layer, change.node.position});
   }
 }
 

@@ -336,7 +336,7 @@ inline void Circuit::add_edge(Vertex up, Vertex down, const Edge& edge) {
   const auto& target = graph_[down].node;
   const auto where = [&] { return detail::edge_text(source, target, edge.type); };
   for (const auto& [value, what] : {std::pair{edge.nn_grad, "nn_grad"}, std::pair{edge.nn_attrib, "nn_attrib"},
-                                   std::pair{edge.em_grad, "em_grad"}, std::pair{edge.em_attrib, "em_attrib"}}) {
+                                    std::pair{edge.em_grad, "em_grad"}, std::pair{edge.em_attrib, "em_attrib"}}) {
     if (!std::isfinite(value)) detail::require_finite(value, what, where());
   }
   if (!may_enter(target.kind, edge.type)) {
@@ -346,7 +346,9 @@ inline void Circuit::add_edge(Vertex up, Vertex down, const Edge& edge) {
     throw ValueError{{.tensor = where(), .problem = "the upstream node does not come before the target"}};
   }
   if (edge.prompts < 0) {
-    throw ValueError{{.tensor = where(), .problem = "number of prompts", .expected = "0 or more",
+    throw ValueError{{.tensor = where(),
+                      .problem = "number of prompts",
+                      .expected = "0 or more",
                       .got = std::to_string(edge.prompts)}};
   }
   if (!edge_keys_.insert(edge_key(up, down, edge.type)).second) {

@@ -32,12 +32,10 @@ struct Overlap {
 struct CircuitComparison {
   std::vector<Node> common_nodes{};  ///< in the first circuit's order
   Overlap nodes{};
-  Overlap edges{};                               ///< over all types
+  Overlap edges{};                                             ///< over all types
   std::array<Overlap, all_edge_types.size()> edges_by_type{};  ///< indexed by EdgeType
 
-  [[nodiscard]] const Overlap& operator[](EdgeType type) const {
-    return edges_by_type[static_cast<std::size_t>(type)];
-  }
+  [[nodiscard]] const Overlap& operator[](EdgeType type) const { return edges_by_type[static_cast<std::size_t>(type)]; }
 
   friend std::ostream& operator<<(std::ostream& out, const CircuitComparison& c) {
     out << "Jaccard: nodes " << c.nodes.jaccard() << ", edges " << c.edges.jaccard() << " (";

@@ -23,8 +23,8 @@ enum class EdgeType : std::uint8_t {
   resid,   ///< a feature of the residual stream itself
 };
 
-inline constexpr std::array all_edge_types{EdgeType::ov, EdgeType::q, EdgeType::k, EdgeType::mlp, EdgeType::metric,
-                                            EdgeType::resid};
+inline constexpr std::array all_edge_types{EdgeType::ov,  EdgeType::q,      EdgeType::k,
+                                           EdgeType::mlp, EdgeType::metric, EdgeType::resid};
 
 [[nodiscard]] constexpr std::string_view name(EdgeType type) {
   constexpr std::array<std::string_view, 6> names{"ov", "q", "k", "mlp", "metric", "resid"};

@@ -15,9 +15,10 @@ namespace circuit {
 /// Columns of an edge table. `activation` and `contrast_activation` are the upstream node's. A part that a node does
 /// not have (the metric's layer, an error's feature) is an empty field.
 inline constexpr std::array<std::string_view, 16> edge_table_columns{
-    "prompt",    "up_kind",       "up_layer",     "up_position", "up_feature", "down_kind", "down_layer", "down_position",
-    "down_feature", "type",       "nn_grad",      "nn_attrib",   "em_grad",    "em_attrib", "activation",
-    "contrast_activation"};
+    "prompt",       "up_kind",   "up_layer",   "up_position",
+    "up_feature",   "down_kind", "down_layer", "down_position",
+    "down_feature", "type",      "nn_grad",    "nn_attrib",
+    "em_grad",      "em_attrib", "activation", "contrast_activation"};
 
 namespace detail {
 
@@ -70,7 +71,9 @@ class EdgeTable {
 
 inline void EdgeTable::append(const Circuit& circuit, std::string_view prompt) {
   if (prompt.empty() || prompt.find_first_of(std::string{"\"\r\n"} + separator_) != std::string_view::npos) {
-    throw ValueError{{.tensor = "prompt", .problem = "cannot be a label of table rows", .expected = "mean or an index",
+    throw ValueError{{.tensor = "prompt",
+                      .problem = "cannot be a label of table rows",
+                      .expected = "mean or an index",
                       .got = '"' + std::string{prompt} + '"'}};
   }
   for (const auto& [up, down, edge] : circuit.edges()) {
@@ -79,8 +82,8 @@ inline void EdgeTable::append(const Circuit& circuit, std::string_view prompt) {
     node(up);
     node(down);
     field(name(edge.type));
-    for (const auto value : {edge.nn_grad, edge.nn_attrib, edge.em_grad, edge.em_attrib, source.activation,
-                             source.contrast_activation}) {
+    for (const auto value :
+         {edge.nn_grad, edge.nn_attrib, edge.em_grad, edge.em_attrib, source.activation, source.contrast_activation}) {
       number(value);
     }
     end_row();

@@ -188,10 +188,10 @@ class CircuitReader {
   std::vector<json> nodes;
   for (const auto& bundle : circuit.nodes()) {
     nodes.push_back({{"node", to_string(bundle.node)},
-                             {"activation", bundle.activation},
-                             {"contrast_activation", bundle.contrast_activation},
-                             {"attribution", bundle.attribution},
-                             {"nodegrad", bundle.nodegrad}});
+                     {"activation", bundle.activation},
+                     {"contrast_activation", bundle.contrast_activation},
+                     {"attribution", bundle.attribution},
+                     {"nodegrad", bundle.nodegrad}});
   }
   part("nodes", list(nodes));
   std::vector<json> edges;

@@ -42,9 +42,8 @@ template <PositionMap F>
     const auto from = bundle.node;
     bundle.node = moved(from, place);
     if (out.contains(bundle.node)) {
-      throw ValueError{{.tensor = to_string(from),
-                        .problem = "falls together with another node",
-                        .got = to_string(bundle.node)}};
+      throw ValueError{
+          {.tensor = to_string(from), .problem = "falls together with another node", .got = to_string(bundle.node)}};
     }
     out.add_node(bundle);
   }

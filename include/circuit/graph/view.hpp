@@ -52,7 +52,8 @@ template <EdgePredicate Keep>
   for (const auto& ref : circuit.edges()) {
     if (keep(ref)) ends.insert({ref.up, ref.down});
   }
-  return detail::select(circuit, [&ends](const NodeBundle& bundle) { return ends.contains(bundle.node); }, keep);
+  return detail::select(
+      circuit, [&ends](const NodeBundle& bundle) { return ends.contains(bundle.node); }, keep);
 }
 
 /// The edges of one type.

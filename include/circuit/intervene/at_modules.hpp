@@ -167,9 +167,9 @@ template <class Set>
 
 /// Which dictionaries somebody has a place for, besides SAEs of attention and transcoders that read behind the norm.
 struct PlaceFor {
-  bool mlp_out = false;  ///< SAEs on hook_mlp_out
-  bool stream = false;   ///< SAEs of the residual stream
-  bool resid_mid = false;  ///< transcoders of hook_resid_mid
+  bool mlp_out = false;     ///< SAEs on hook_mlp_out
+  bool stream = false;      ///< SAEs of the residual stream
+  bool resid_mid = false;   ///< transcoders of hook_resid_mid
   bool input_norm = false;  ///< dictionaries that normalise what they read
 };
 

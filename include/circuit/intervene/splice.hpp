@@ -13,10 +13,10 @@ namespace circuit {
 
 /// What stands beside a dictionary's reconstruction in the replacement model.
 template <class E>
-concept ErrorPolicy = requires(const E& e, Module module, Layer layer, const at::Tensor& reconstruction,
-                               const at::Tensor& output) {
-  { e.complete(module, layer, reconstruction, output) } -> std::same_as<at::Tensor>;
-};
+concept ErrorPolicy =
+    requires(const E& e, Module module, Layer layer, const at::Tensor& reconstruction, const at::Tensor& output) {
+      { e.complete(module, layer, reconstruction, output) } -> std::same_as<at::Tensor>;
+    };
 
 namespace error {
 

@@ -36,7 +36,8 @@ template <class Cache>
 class PutStreams {
  public:
   /// streams  [batch, pos, layers, d_model]
-  PutStreams(std::vector<Layer> layers, at::Tensor streams) : layers_{std::move(layers)}, streams_{std::move(streams)} {}
+  PutStreams(std::vector<Layer> layers, at::Tensor streams)
+      : layers_{std::move(layers)}, streams_{std::move(streams)} {}
 
   template <class P>
     requires(std::same_as<P, hook::resid_pre> || std::same_as<P, hook::resid_post>)

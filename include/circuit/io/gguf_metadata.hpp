@@ -112,26 +112,16 @@ bool for_each(const GgufValue& value, Use&& use) {
     return true;
   };
   switch (value.kind) {
-    case GgufKind::u8:
-      return numbers(std::uint8_t{});
-    case GgufKind::i8:
-      return numbers(std::int8_t{});
-    case GgufKind::u16:
-      return numbers(std::uint16_t{});
-    case GgufKind::i16:
-      return numbers(std::int16_t{});
-    case GgufKind::u32:
-      return numbers(std::uint32_t{});
-    case GgufKind::i32:
-      return numbers(std::int32_t{});
-    case GgufKind::f32:
-      return numbers(float{});
-    case GgufKind::u64:
-      return numbers(std::uint64_t{});
-    case GgufKind::i64:
-      return numbers(std::int64_t{});
-    case GgufKind::f64:
-      return numbers(double{});
+    case GgufKind::u8: return numbers(std::uint8_t{});
+    case GgufKind::i8: return numbers(std::int8_t{});
+    case GgufKind::u16: return numbers(std::uint16_t{});
+    case GgufKind::i16: return numbers(std::int16_t{});
+    case GgufKind::u32: return numbers(std::uint32_t{});
+    case GgufKind::i32: return numbers(std::int32_t{});
+    case GgufKind::f32: return numbers(float{});
+    case GgufKind::u64: return numbers(std::uint64_t{});
+    case GgufKind::i64: return numbers(std::int64_t{});
+    case GgufKind::f64: return numbers(double{});
     case GgufKind::boolean:
       for (std::size_t i = 0; i < value.count; ++i) {
         if (!use(at[i] != std::byte{0})) return false;
@@ -145,8 +135,7 @@ bool for_each(const GgufValue& value, Use&& use) {
         at += length;
       }
       return true;
-    case GgufKind::array:
-      break;
+    case GgufKind::array: break;
   }
   return false;
 }

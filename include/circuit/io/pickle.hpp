@@ -268,37 +268,17 @@ inline void PickleReader::step(std::uint8_t opcode) {
 
 inline bool PickleReader::step_scalar(std::uint8_t opcode) {
   switch (opcode) {
-    case 'N':
-      push(PickleNode{});
-      return true;
-    case 0x88:
-      push({.kind = Kind::boolean, .integer = 1});
-      return true;
-    case 0x89:
-      push({.kind = Kind::boolean, .integer = 0});
-      return true;
-    case 'J':
-      push_integer(fixed<std::int32_t>());
-      return true;
-    case 'K':
-      push_integer(fixed<std::uint8_t>());
-      return true;
-    case 'M':
-      push_integer(fixed<std::uint16_t>());
-      return true;
+    case 'N': push(PickleNode{}); return true;
+    case 0x88: push({.kind = Kind::boolean, .integer = 1}); return true;
+    case 0x89: push({.kind = Kind::boolean, .integer = 0}); return true;
+    case 'J': push_integer(fixed<std::int32_t>()); return true;
+    case 'K': push_integer(fixed<std::uint8_t>()); return true;
+    case 'M': push_integer(fixed<std::uint16_t>()); return true;
     case 'I':
-    case 'L':
-      push_integer(line_number<std::int64_t>());
-      return true;
-    case 0x8a:
-      push_long(take(fixed<std::uint8_t>()));
-      return true;
-    case 0x8b:
-      push_long(take(fixed<std::uint32_t>()));
-      return true;
-    case 'F':
-      push({.kind = Kind::number, .number = line_number<double>()});
-      return true;
+    case 'L': push_integer(line_number<std::int64_t>()); return true;
+    case 0x8a: push_long(take(fixed<std::uint8_t>())); return true;
+    case 0x8b: push_long(take(fixed<std::uint32_t>())); return true;
+    case 'F': push({.kind = Kind::number, .number = line_number<double>()}); return true;
     case 'G': {  // the only big-endian number of the format
       auto text = std::string{take(8)};
       std::reverse(text.begin(), text.end());
@@ -307,58 +287,27 @@ inline bool PickleReader::step_scalar(std::uint8_t opcode) {
       push({.kind = Kind::number, .number = value});
       return true;
     }
-    case 'X':
-      push_text(take(fixed<std::uint32_t>()));
-      return true;
-    case 0x8c:
-      push_text(take(fixed<std::uint8_t>()));
-      return true;
-    case 0x8d:
-      push_text(take(fixed<std::uint64_t>()));
-      return true;
-    case 'T':
-      push_text(take(fixed<std::uint32_t>()));
-      return true;
-    case 'U':
-      push_text(take(fixed<std::uint8_t>()));
-      return true;
-    case 'B':
-      push_bytes(take(fixed<std::uint32_t>()));
-      return true;
-    case 'C':
-      push_bytes(take(fixed<std::uint8_t>()));
-      return true;
-    case 0x8e:
-      push_bytes(take(fixed<std::uint64_t>()));
-      return true;
-    default:
-      return false;
+    case 'X': push_text(take(fixed<std::uint32_t>())); return true;
+    case 0x8c: push_text(take(fixed<std::uint8_t>())); return true;
+    case 0x8d: push_text(take(fixed<std::uint64_t>())); return true;
+    case 'T': push_text(take(fixed<std::uint32_t>())); return true;
+    case 'U': push_text(take(fixed<std::uint8_t>())); return true;
+    case 'B': push_bytes(take(fixed<std::uint32_t>())); return true;
+    case 'C': push_bytes(take(fixed<std::uint8_t>())); return true;
+    case 0x8e: push_bytes(take(fixed<std::uint64_t>())); return true;
+    default: return false;
   }
 }
 
 inline bool PickleReader::step_container(std::uint8_t opcode) {
   switch (opcode) {
-    case ']':
-      push({.kind = Kind::list});
-      return true;
-    case '}':
-      push({.kind = Kind::dict});
-      return true;
-    case ')':
-      push({.kind = Kind::tuple});
-      return true;
-    case 0x8f:
-      push({.kind = Kind::set});
-      return true;
-    case 'l':
-      push({.kind = Kind::list, .items = pop_to_mark()});
-      return true;
-    case 't':
-      push({.kind = Kind::tuple, .items = pop_to_mark()});
-      return true;
-    case 0x91:
-      push({.kind = Kind::set, .items = pop_to_mark()});
-      return true;
+    case ']': push({.kind = Kind::list}); return true;
+    case '}': push({.kind = Kind::dict}); return true;
+    case ')': push({.kind = Kind::tuple}); return true;
+    case 0x8f: push({.kind = Kind::set}); return true;
+    case 'l': push({.kind = Kind::list, .items = pop_to_mark()}); return true;
+    case 't': push({.kind = Kind::tuple, .items = pop_to_mark()}); return true;
+    case 0x91: push({.kind = Kind::set, .items = pop_to_mark()}); return true;
     case 'd': {
       const auto items = pop_to_mark();
       const auto dict = make({.kind = Kind::dict});
@@ -366,15 +315,9 @@ inline bool PickleReader::step_container(std::uint8_t opcode) {
       push(dict);
       return true;
     }
-    case 0x85:
-      push_tuple(1);
-      return true;
-    case 0x86:
-      push_tuple(2);
-      return true;
-    case 0x87:
-      push_tuple(3);
-      return true;
+    case 0x85: push_tuple(1); return true;
+    case 0x86: push_tuple(2); return true;
+    case 0x87: push_tuple(3); return true;
     case 'a': {
       const auto item = pop();
       extend(top(), {&item, 1}, /*pairs=*/false);
@@ -397,8 +340,7 @@ inline bool PickleReader::step_container(std::uint8_t opcode) {
       extend(top(), items, /*pairs=*/true);
       return true;
     }
-    default:
-      return false;
+    default: return false;
   }
 }
 
@@ -409,9 +351,7 @@ inline bool PickleReader::step_object(std::uint8_t opcode) {
       push_global(module, line());
       return true;
     }
-    case 0x93:
-      stack_global();
-      return true;
+    case 0x93: stack_global(); return true;
     case 'R':
     case 0x81: {
       const auto arguments = pop();
@@ -425,19 +365,14 @@ inline bool PickleReader::step_object(std::uint8_t opcode) {
       if (node(top()).kind == Kind::object) node(top()).items.push_back(keywords);
       return true;
     }
-    case 'o':
-      object_from_mark();
-      return true;
-    case 'b':
-      build();
-      return true;
+    case 'o': object_from_mark(); return true;
+    case 'b': build(); return true;
     case 'Q': {
       const auto id = pop();
       push({.kind = Kind::persistent, .items = {id}});
       return true;
     }
-    default:
-      return false;
+    default: return false;
   }
 }
 
@@ -447,42 +382,21 @@ inline bool PickleReader::step_stack(std::uint8_t opcode) {
       if (const auto protocol = fixed<std::uint8_t>(); protocol < 2 || protocol > 5)
         throw bad("has an unknown protocol");
       return true;
-    case 0x95:
-      (void)take(8);
-      return true;  // a frame's length only helps streaming
+    case 0x95: (void)take(8); return true;  // a frame's length only helps streaming
     case '(':
       if (marks_.size() >= limits_.stack) throw bad("nests too deep");
       marks_.push_back(stack_.size());
       return true;
-    case '0':
-      (void)pop();
-      return true;
-    case '1':
-      (void)pop_to_mark();
-      return true;
-    case '2':
-      push(top());
-      return true;
-    case 'q':
-      put(fixed<std::uint8_t>());
-      return true;
-    case 'r':
-      put(fixed<std::uint32_t>());
-      return true;
-    case 0x94:
-      put(memo_.size());
-      return true;
-    case 'h':
-      get(fixed<std::uint8_t>());
-      return true;
-    case 'j':
-      get(fixed<std::uint32_t>());
-      return true;
-    case '.':
-      stop();
-      return true;
-    default:
-      return false;
+    case '0': (void)pop(); return true;
+    case '1': (void)pop_to_mark(); return true;
+    case '2': push(top()); return true;
+    case 'q': put(fixed<std::uint8_t>()); return true;
+    case 'r': put(fixed<std::uint32_t>()); return true;
+    case 0x94: put(memo_.size()); return true;
+    case 'h': get(fixed<std::uint8_t>()); return true;
+    case 'j': get(fixed<std::uint32_t>()); return true;
+    case '.': stop(); return true;
+    default: return false;
   }
 }
 

@@ -33,19 +33,15 @@ enum class DType : std::uint8_t { f16, bf16, f32, f64, i8, u8, i16, i32, i64, bo
 [[nodiscard]] constexpr std::size_t item_size(DType dtype) noexcept {
   switch (dtype) {
     case DType::f64:
-    case DType::i64:
-      return 8;
+    case DType::i64: return 8;
     case DType::f32:
-    case DType::i32:
-      return 4;
+    case DType::i32: return 4;
     case DType::f16:
     case DType::bf16:
-    case DType::i16:
-      return 2;
+    case DType::i16: return 2;
     case DType::i8:
     case DType::u8:
-    case DType::boolean:
-      break;
+    case DType::boolean: break;
   }
   return 1;
 }

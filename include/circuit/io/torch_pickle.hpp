@@ -156,24 +156,15 @@ class Reader : MappedReader {
     if (++converted_ > most_values) throw bad(name, "the pickle repeats its values too often");
     const auto& node = pickle_[ref];
     switch (node.kind) {
-      case Kind::none:
-        return nullptr;
-      case Kind::boolean:
-        return node.integer != 0;
-      case Kind::integer:
-        return node.integer;
-      case Kind::number:
-        return node.number;
-      case Kind::text:
-        return counted(name, node.text);
-      case Kind::bytes:
-        return {{"__class__", "bytes"}, {"size", node.text.size()}};
-      case Kind::global:
-        return counted(name, node.text);
-      case Kind::persistent:
-        return {{"__class__", "storage"}};
-      default:
-        break;
+      case Kind::none: return nullptr;
+      case Kind::boolean: return node.integer != 0;
+      case Kind::integer: return node.integer;
+      case Kind::number: return node.number;
+      case Kind::text: return counted(name, node.text);
+      case Kind::bytes: return {{"__class__", "bytes"}, {"size", node.text.size()}};
+      case Kind::global: return counted(name, node.text);
+      case Kind::persistent: return {{"__class__", "storage"}};
+      default: break;
     }
     if (depth >= deepest) throw bad(name, "values nest too deep");
     if (open_[ref]) throw bad(name, "a value holds itself");

@@ -135,7 +135,8 @@ inline void read_extra64(const Fields& fields, std::size_t begin, std::size_t si
 
   if ((central.read<std::uint16_t>(at + 8) & 1U) != 0) throw bad(mapping, "zip entry is encrypted", record.name);
   if (central.read<std::uint16_t>(at + 10) != 0) {
-    throw bad(mapping, "zip entry is compressed", record.name, "torch.save and numpy.savez store entries uncompressed; save it again");
+    throw bad(mapping, "zip entry is compressed", record.name,
+              "torch.save and numpy.savez store entries uncompressed; save it again");
   }
   if (record.size != record.stored_size) throw bad(mapping, "zip entry has two sizes", record.name);
   const Fields local{mapping, record.offset, local_size};

@@ -59,7 +59,8 @@ at::Tensor attention_map(const HookedTransformer<A>& model, const FrozenRun& run
       detail::per_query_head(detail::split_heads(product(read, w.attn.W_V), config.n_key_value_heads), config.n_heads);
   const auto z = run.get<hook::attn::pattern>(layer).matmul(v).transpose(1, 2);
   const auto out = product(z.flatten(2), w.attn.W_O);
-  if constexpr (A::Wiring::post_norms) return Norm::unscaled(out, w.ln1_post).div(run.get<hook::ln1_post::scale>(layer));
+  if constexpr (A::Wiring::post_norms)
+    return Norm::unscaled(out, w.ln1_post).div(run.get<hook::ln1_post::scale>(layer));
   return out;
 }
 

@@ -90,7 +90,8 @@ class DirectEffects {
     [[nodiscard]] std::pair<std::int64_t, std::int64_t> rows_of(const WriteBlock& block) const {
       if (!block.only) return {0, rest.defined() ? rest.size(0) : 0};
       const auto run = std::ranges::find(runs, *block.only, &Run::prompt);
-      return run == runs.end() ? std::pair<std::int64_t, std::int64_t>{} : std::pair{run->first_row, std::ssize(run->target)};
+      return run == runs.end() ? std::pair<std::int64_t, std::int64_t>{}
+                               : std::pair{run->first_row, std::ssize(run->target)};
     }
 
     std::vector<Run> runs;
@@ -100,14 +101,16 @@ class DirectEffects {
   };
 
   /// The rows of `target` that read a position, as [first, last).
-  [[nodiscard]] std::pair<std::int64_t, std::int64_t> readers_of(Position p, const std::vector<std::int64_t>& target) const;
+  [[nodiscard]] std::pair<std::int64_t, std::int64_t> readers_of(Position p,
+                                                                 const std::vector<std::int64_t>& target) const;
   /// The products at a position but for those with features.
   /// grads  where the gradients go that read it, upwards  [part] [rows, d_model]
   [[nodiscard]] Products rest_products(Position p, const std::vector<CarriedGradients>& carried,
                                        const std::vector<Upstream>& depths, std::vector<at::Tensor>& grads) const;
   /// of  the rows that read the block, at every depth
   [[nodiscard]] BlockProducts block_products(const PositionSources& source, const WriteBlock& block,
-                                             const std::vector<at::Tensor>& of, const std::vector<Upstream>& depths) const;
+                                             const std::vector<at::Tensor>& of,
+                                             const std::vector<Upstream>& depths) const;
   [[nodiscard]] std::int64_t offset(std::size_t position) const { return spans_ ? offsets_[position] : 0; }
 
   const Sources* sources_;
@@ -116,7 +119,7 @@ class DirectEffects {
   Upstream range_;
   std::vector<std::int64_t> offsets_;  // [pos]
   std::int64_t columns_ = 0;
-  std::vector<Products> products_;     // [pos]
+  std::vector<Products> products_;  // [pos]
 };
 
 }  // namespace circuit
@@ -258,7 +261,8 @@ inline DirectEffects::Products DirectEffects::rest_products(Position p, const st
   return out;
 }
 
-inline DirectEffects::BlockProducts DirectEffects::block_products(const PositionSources& source, const WriteBlock& block,
+inline DirectEffects::BlockProducts DirectEffects::block_products(const PositionSources& source,
+                                                                  const WriteBlock& block,
                                                                   const std::vector<at::Tensor>& of,
                                                                   const std::vector<Upstream>& depths) const {
   BlockProducts out;
@@ -342,7 +346,8 @@ inline std::vector<DirectEffects::Effect> DirectEffects::effects(std::int64_t ta
     if (found == run.target.end() || *found != target) continue;
     const auto row = run.first_row + (found - run.target.begin());
     if (const auto rest = place.index - range_.count(source.features_before); rest >= 0) {
-      out.push_back({run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
+      out.push_back(
+          {run.prompt, detail::element(products.rest_grad, row, rest), detail::element(products.rest, row, rest)});
       continue;
     }
     const auto slot = source.slot(run.prompt, range_.first(source.features_before) + place.index);

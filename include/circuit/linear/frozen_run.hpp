@@ -9,11 +9,11 @@ namespace circuit {
 
 /// What a search keeps of one forward pass: the frozen scales and patterns, and what dictionaries read and describe. All
 /// searches record this one set, so a program instantiates one recording forward pass per architecture.
-using FrozenRun =
-    ActivationCache<hook::embed, hook::pos_embed, hook::ln1::scale, hook::attn::q_norm::scale, hook::attn::k_norm::scale,
-                    hook::attn::rot_q, hook::attn::rot_k, hook::attn::v, hook::attn::attn_scores, hook::attn::pattern,
-                    hook::attn::z, hook::ln1_post::scale, hook::attn_out, hook::ln2::scale, hook::ln2::normalized,
-                    hook::ln2_post::scale, hook::mlp_out, hook::resid_post, hook::ln_final::scale>;
+using FrozenRun = ActivationCache<hook::embed, hook::pos_embed, hook::ln1::scale, hook::attn::q_norm::scale,
+                                  hook::attn::k_norm::scale, hook::attn::rot_q, hook::attn::rot_k, hook::attn::v,
+                                  hook::attn::attn_scores, hook::attn::pattern, hook::attn::z, hook::ln1_post::scale,
+                                  hook::attn_out, hook::ln2::scale, hook::ln2::normalized, hook::ln2_post::scale,
+                                  hook::mlp_out, hook::resid_post, hook::ln_final::scale>;
 
 namespace detail {
 

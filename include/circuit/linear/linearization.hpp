@@ -26,8 +26,8 @@ struct OutputGradients {
   at::Tensor embed;
   std::vector<at::Tensor> attn_out;  ///< by layer
   std::vector<at::Tensor> mlp_out;
-  at::Tensor last;                   ///< at the residual stream after the last block
-  std::vector<at::Tensor> stream;    ///< before each layer and behind the last; undefined where no dictionary is
+  at::Tensor last;                 ///< at the residual stream after the last block
+  std::vector<at::Tensor> stream;  ///< before each layer and behind the last; undefined where no dictionary is
 
   /// On what lies at a depth.
   [[nodiscard]] const at::Tensor& at_depth(std::int64_t depth) const {
@@ -39,19 +39,19 @@ struct OutputGradients {
 /// One module (attention or MLP of a layer) on one run, taken apart: features + rest + constant (+ the linear part of a
 /// skip path, which is no node) = true output.
 struct ModuleState {
-  ActiveFeatures features;  ///< empty where the module has no dictionary
-  at::Tensor rest;          ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one;
-                            ///< undefined where it misses nothing
-  at::Tensor constant{};    ///< [d_model] in any run, or [batch, pos, d_model] where it differs; undefined: nothing
-  at::Tensor write_scale{};  ///< [batch, pos, 1]  by which writes are divided: the post-norm's, and the inverse of
-                             ///< what the dictionary's own normalisation multiplies them by; undefined: 1
+  ActiveFeatures features;     ///< empty where the module has no dictionary
+  at::Tensor rest;             ///< [batch, pos, d_model]  what the dictionary misses, or the whole output without one;
+                               ///< undefined where it misses nothing
+  at::Tensor constant{};       ///< [d_model] in any run, or [batch, pos, d_model] where it differs; undefined: nothing
+  at::Tensor write_scale{};    ///< [batch, pos, 1]  by which writes are divided: the post-norm's, and the inverse of
+                               ///< what the dictionary's own normalisation multiplies them by; undefined: 1
   HeldInputNorm input_norm{};  ///< [batch, pos, 1]  of the dictionary
 };
 
 /// A run of the model as its dictionaries describe it.
 struct DescribedRun {
-  at::Tensor embed;              ///< [batch, pos, d_model]  token embedding
-  at::Tensor pos_embed;          ///< the same for positions; undefined where the model adds none
+  at::Tensor embed;               ///< [batch, pos, d_model]  token embedding
+  at::Tensor pos_embed;           ///< the same for positions; undefined where the model adds none
   std::vector<ModuleState> attn;  ///< by layer
   std::vector<ModuleState> mlp;
   std::vector<ModuleState> stream;  ///< before each layer and behind the last; empty where no dictionary describes it
@@ -59,15 +59,15 @@ struct DescribedRun {
 
 /// Everything a linear search reads, from one clean run with its gradient and, for contrast, one corrupt run.
 struct Linearization {
-  FrozenRun run;                        ///< clean
+  FrozenRun run;  ///< clean
   DescribedRun clean;
-  DescribedRun corrupt;                 ///< empty vectors where there is no contrast
-  std::vector<at::Tensor> map_change;   ///< [batch, pos, d_model] by depth, of transparent attention and skip paths with
-                                        ///< contrast: (clean map - corrupt map) of the corrupt stream; else undefined
-  at::Tensor metric;                    ///< [batch]  the metric of each prompt
-  at::Tensor metric_constant;           ///< [batch]  what the unembedding's biases (the final norm's through it) give a
-                                        ///< linear metric
-  OutputGradients gradients;            ///< of the original model
+  DescribedRun corrupt;                ///< empty vectors where there is no contrast
+  std::vector<at::Tensor> map_change;  ///< [batch, pos, d_model] by depth, of transparent attention and skip paths with
+                                       ///< contrast: (clean map - corrupt map) of the corrupt stream; else undefined
+  at::Tensor metric;                   ///< [batch]  the metric of each prompt
+  at::Tensor metric_constant;          ///< [batch]  what the unembedding's biases (the final norm's through it) give a
+                                       ///< linear metric
+  OutputGradients gradients;           ///< of the original model
 
   [[nodiscard]] bool has_contrast() const { return !corrupt.attn.empty(); }
   [[nodiscard]] std::int64_t batch() const { return clean.embed.size(0); }
@@ -136,8 +136,8 @@ inline void hold_input_norm(const DictionaryWeights& dictionary, const at::Tenso
 
 /// Sets what a layer's attention adds in a run whatever its features do, and the scale by which their writes are divided.
 template <Architecture A, Dictionaries Set>
-void set_attention_constant(const HookedTransformer<A>& model, const Set& dictionaries, const FrozenRun& run, Layer layer,
-                            ModuleState& state) {
+void set_attention_constant(const HookedTransformer<A>& model, const Set& dictionaries, const FrozenRun& run,
+                            Layer layer, ModuleState& state) {
   const auto* dictionary = dictionaries.attn(layer);
   if (has_transparent_attention(dictionaries, layer)) {
     state.constant = attention_map_constant(model, run, layer);
@@ -254,7 +254,8 @@ class CrosscoderFeatures {
 
 /// Describes the stream wherever a dictionary or a crosscoder does.
 template <Architecture A, DescribesStream Set>
-void describe_streams(const Set& dictionaries, const std::vector<const FrozenRun*>& runs, std::vector<DescribedRun>& out) {
+void describe_streams(const Set& dictionaries, const std::vector<const FrozenRun*>& runs,
+                      std::vector<DescribedRun>& out) {
   CrosscoderFeatures<A> across{runs};
   for (std::size_t slot = 0; slot < out.front().stream.size(); ++slot) {
     const Layer layer{static_cast<std::int32_t>(slot)};
@@ -270,8 +271,8 @@ void describe_streams(const Set& dictionaries, const std::vector<const FrozenRun
       states.push_back(&state);
     }
     const auto* crosscoder = crosscoder_of(dictionaries, layer);
-    const auto active = crosscoder != nullptr ? across.into(*crosscoder, layer)
-                                              : dictionaries.active_stream(layer, joined(values));
+    const auto active =
+        crosscoder != nullptr ? across.into(*crosscoder, layer) : dictionaries.active_stream(layer, joined(values));
     describe_module<false>(
         active, values, [&](const ActiveFeatures& features) { return decode_active(*dictionary, features); }, states);
   }
@@ -328,12 +329,14 @@ template <Architecture A, Dictionaries Set>
     if constexpr (!has_mlp<A>) continue;
     auto mlp_outs = values(hook::mlp_out{}, layer);
     const auto mlp_states = states(&DescribedRun::mlp, slot);
-    for_each_cross_layer(dictionaries, layer, [&](Layer from, std::int64_t ahead) {  // is not missing, nor this layer's own
-      for (std::size_t r = 0; r < runs.size(); ++r) {
-        const auto& active = out[r].mlp[static_cast<std::size_t>(from.value)].features;
-        mlp_outs[r] = mlp_outs[r].sub(decode_active(*dictionaries.mlp(from), active, ahead).view(mlp_outs[r].sizes()));
-      }
-    });
+    for_each_cross_layer(
+        dictionaries, layer, [&](Layer from, std::int64_t ahead) {  // is not missing, nor this layer's own
+          for (std::size_t r = 0; r < runs.size(); ++r) {
+            const auto& active = out[r].mlp[static_cast<std::size_t>(from.value)].features;
+            mlp_outs[r] =
+                mlp_outs[r].sub(decode_active(*dictionaries.mlp(from), active, ahead).view(mlp_outs[r].sizes()));
+          }
+        });
     if (const auto* dictionary = dictionaries.mlp(layer)) {
       auto outputs = mlp_outs;
       std::vector<at::Tensor> inputs;
@@ -376,7 +379,8 @@ template <Architecture A, Dictionaries Set>
     if constexpr (has_mlp<A>) {
       if (!has_skip(dictionaries, layer) || mlp_site(dictionaries, layer) == MlpSite::resid_mid) continue;
       const auto ratio = corrupt.get<hook::ln2::scale>(layer).div(lin.run.get<hook::ln2::scale>(layer));
-      add(mlp_depth<A>(layer), skip_map(model, *dictionaries.mlp(layer), corrupt, MlpSite::normalized, layer).mul(ratio.sub(1.0)));
+      add(mlp_depth<A>(layer),
+          skip_map(model, *dictionaries.mlp(layer), corrupt, MlpSite::normalized, layer).mul(ratio.sub(1.0)));
     }
   }
   return changes;
@@ -433,9 +437,8 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     out.gradients.stream = {out.gradients.embed};
     out.gradients.stream.insert(out.gradients.stream.end(), written_last.begin(), written_last.end());
   }
-  graph.for_each([&]<class P>(P, Layer layer, const at::Tensor& value) {
-    out.run.template put<P>(layer, value.detach());
-  });
+  graph.for_each(
+      [&]<class P>(P, Layer layer, const at::Tensor& value) { out.run.template put<P>(layer, value.detach()); });
 }
 
 }  // namespace circuit::detail

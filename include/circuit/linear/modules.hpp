@@ -61,7 +61,9 @@ class DictionariesByRole {
   }
   [[nodiscard]] AttentionSite attn_site(Layer layer) const { return set_->attn_site(layer); }
   [[nodiscard]] MlpSite mlp_site(Layer layer) const { return circuit::mlp_site(*set_, layer); }
-  [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const { return set_->active_attn(layer, x); }
+  [[nodiscard]] ActiveFeatures active_attn(Layer layer, const at::Tensor& x) const {
+    return set_->active_attn(layer, x);
+  }
   [[nodiscard]] ActiveFeatures active_mlp(Layer layer, const at::Tensor& x) const { return set_->active_mlp(layer, x); }
   [[nodiscard]] InputReaders mlp_readers(Layer layer, const at::Tensor& x, const at::Tensor& features) const
     requires ReadsAtInput<Set>

@@ -15,8 +15,8 @@ namespace circuit {
 
 /// How readers see what lies before a module (or a part of one), and what they see of its constants.
 struct Pulled {
-  at::Tensor grad;      ///< d reader / d residual: [n, d_model] at the reader's position, or [n, pos, d_model]
-  at::Tensor constant;  ///< [n]  what the module's own biases give the reader
+  at::Tensor grad;         ///< d reader / d residual: [n, d_model] at the reader's position, or [n, pos, d_model]
+  at::Tensor constant;     ///< [n]  what the module's own biases give the reader
   at::Tensor remainder{};  ///< [n]  what it reads of a module that is not linear, less what its derivative explains;
                            ///< undefined: nothing
 };
@@ -301,15 +301,15 @@ Pulled PullBack<A, Softmax>::queries(Layer layer, Prompt prompt, const at::Tenso
   const auto on_scores = scores(layer, prompt, readers, positions).transpose(0, 1).div(config().score_scale);
   const auto k = per_head(at_prompt<hook::attn::rot_k>(layer, prompt));  // [H, k, e]
   const auto on_rotated = on_scores.matmul(k).transpose(0, 1);           // [n, H, e]
-  auto on_head =
-      A::Positions::rotate_back(on_rotated, A::Positions::angles(positions, config(), on_rotated.options()));
+  auto on_head = A::Positions::rotate_back(on_rotated, A::Positions::angles(positions, config(), on_rotated.options()));
   if constexpr (A::Attention::head_norms) {
     on_head = through_head_norm<hook::attn::q_norm::scale>(layer, prompt, on_head, w.attn.q_gain, positions);
   }
   const auto on_query = on_head.flatten(1);
   const auto scale = at_prompt<hook::ln1::scale>(layer, prompt).index_select(0, positions);
   const auto constant = constant_of(w.ln1, w.attn.W_Q, w.attn.b_Q);
-  return {before_attention(Norm::pull_back(product(on_query, transposed(w.attn.W_Q)), scale, w.ln1), layer, prompt, positions),
+  return {before_attention(Norm::pull_back(product(on_query, transposed(w.attn.W_Q)), scale, w.ln1), layer, prompt,
+                           positions),
           constant.defined() ? on_query.matmul(constant) : no_constant(readers)};
 }
 
@@ -335,7 +335,8 @@ Pulled PullBack<A, Softmax>::keys(Layer layer, Prompt prompt, const at::Tensor& 
       on_shared = through_head_norm<hook::attn::k_norm::scale>(layer, prompt, on_shared, w.attn.k_gain, places);
     }
     const auto on_key = on_shared.flatten(2);
-    return {before_attention(Norm::pull_back(product(on_key, transposed(w.attn.W_K)), scale, w.ln1), layer, prompt, positions),
+    return {before_attention(Norm::pull_back(product(on_key, transposed(w.attn.W_K)), scale, w.ln1), layer, prompt,
+                             positions),
             constant.defined() ? on_key.matmul(constant).sum(-1) : no_constant(readers)};
   } else {
     const auto through_key = q.transpose(0, 1).matmul(matrix_per_head(w.attn.W_K)).transpose(0, 1);  // [n, H, d]

@@ -25,7 +25,7 @@ concept ContrastRule = requires(const C& c, double clean, double corrupt) {
 
 /// Which nodes count as upstream besides features.
 struct SourceOptions {
-  bool errors = true;            ///< error terms, and whole outputs of modules without a dictionary
+  bool errors = true;  ///< error terms, and whole outputs of modules without a dictionary
   bool embeddings = true;
   bool split_embedding = false;  ///< token and position embeddings as two nodes per position
 };
@@ -33,11 +33,12 @@ struct SourceOptions {
 /// Write vectors that are read together, in depth order: a prompt reads those of features active on several prompts and
 /// those active on it alone.
 struct WriteBlock {
-  std::optional<Prompt> only;         ///< the one prompt that its features are active on; none: all prompts read it
-  at::Tensor writes;                  ///< [writes, d_model]; one tensor for neighbouring positions with the same features
-  std::vector<std::int64_t> feature;  ///< [writes]  the position's feature that each is of; ascending, unless cross-layer
-                                      ///< features write several times
-  std::vector<std::int64_t> before;   ///< [depths + 1]  how many are written before each depth
+  std::optional<Prompt> only;  ///< the one prompt that its features are active on; none: all prompts read it
+  at::Tensor writes;           ///< [writes, d_model]; one tensor for neighbouring positions with the same features
+  std::vector<std::int64_t>
+      feature;  ///< [writes]  the position's feature that each is of; ascending, unless cross-layer
+                ///< features write several times
+  std::vector<std::int64_t> before;  ///< [depths + 1]  how many are written before each depth
 
   [[nodiscard]] bool read_on(Prompt b) const { return !only || *only == b; }
 };
@@ -49,14 +50,14 @@ struct PositionSources {
   std::vector<Node> features;
   std::vector<std::int64_t> features_before;  ///< [depths + 1]  how many lie before each depth
   std::vector<WriteBlock> blocks;             ///< what the features write
-  std::vector<double> activation;             ///< [batch * features]  contrast activation, in units of the write vectors
-  std::vector<double> unit;                   ///< [batch * features]  what one unit of activation is there; empty: 1
-  std::vector<std::uint8_t> present;          ///< [batch * features]  active on the prompt's clean or corrupt run
+  std::vector<double> activation;     ///< [batch * features]  contrast activation, in units of the write vectors
+  std::vector<double> unit;           ///< [batch * features]  what one unit of activation is there; empty: 1
+  std::vector<std::uint8_t> present;  ///< [batch * features]  active on the prompt's clean or corrupt run
 
   std::vector<Node> rest;
-  std::vector<std::int64_t> rest_before;      ///< [depths + 1]
-  at::Tensor rest_effect;                     ///< [batch, rest, d_model]  contrasted write vectors
-  at::Tensor rest_writes;                     ///< [batch, rest, d_model]  clean write vectors
+  std::vector<std::int64_t> rest_before;  ///< [depths + 1]
+  at::Tensor rest_effect;                 ///< [batch, rest, d_model]  contrasted write vectors
+  at::Tensor rest_writes;                 ///< [batch, rest, d_model]  clean write vectors
 
   /// How many nodes a target reads here.
   [[nodiscard]] std::int64_t count(const Upstream& range) const {
@@ -155,14 +156,14 @@ template <class Scalar>
                                                      std::int64_t row) {
   std::vector<PairedActivation> out;
   const auto* a = clean.activation.defined() ? data_of<Scalar>(clean.activation) : nullptr;
-  const auto* b = corrupt != nullptr && corrupt->activation.defined()
-                      ? data_of<Scalar>(corrupt->activation)
-                      : nullptr;
+  const auto* b = corrupt != nullptr && corrupt->activation.defined() ? data_of<Scalar>(corrupt->activation) : nullptr;
   auto i = clean.begin(row);
   auto j = corrupt != nullptr ? corrupt->begin(row) : 0;
   const auto i_end = clean.end(row);
   const auto j_end = corrupt != nullptr ? corrupt->end(row) : 0;
-  const auto feature_of = [](const ActiveFeatures& f, std::int64_t k) { return f.feature[static_cast<std::size_t>(k)]; };
+  const auto feature_of = [](const ActiveFeatures& f, std::int64_t k) {
+    return f.feature[static_cast<std::size_t>(k)];
+  };
   while (i < i_end || j < j_end) {
     const bool take_clean = i < i_end && (j >= j_end || feature_of(clean, i) <= feature_of(*corrupt, j));
     const bool take_corrupt = j < j_end && (i >= i_end || feature_of(*corrupt, j) <= feature_of(clean, i));
@@ -230,7 +231,8 @@ class SourcePacker {
   /// One node per position that writes `clean` [batch, pos, d_model]; corrupt is undefined without contrast.
   void add_rest(NodeKind kind, Layer layer, const at::Tensor& clean, const at::Tensor& corrupt) {
     for (std::int64_t p = 0; p < length_; ++p) {
-      positions_[static_cast<std::size_t>(p)].rest.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{0}});
+      positions_[static_cast<std::size_t>(p)].rest.push_back(
+          {kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{0}});
     }
     rest_writes_.push_back(clean);
     rest_effect_.push_back(corrupt.defined() ? clean.sub(corrupt) : clean);
@@ -242,8 +244,8 @@ class SourcePacker {
     Rows rows(static_cast<std::size_t>(batch_ * length_));
     std::vector<std::int64_t> all;
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      rows[r] = pair_row(clean.features, corrupt != nullptr ? &corrupt->features : nullptr, static_cast<std::int64_t>(r),
-                         dtype_);
+      rows[r] = pair_row(clean.features, corrupt != nullptr ? &corrupt->features : nullptr,
+                         static_cast<std::int64_t>(r), dtype_);
       for (const auto& entry : rows[r]) all.push_back(entry.feature);
     }
     if (clean.write_scale.defined()) divide_by_scales(rows, clean, corrupt);
@@ -286,7 +288,7 @@ class SourcePacker {
   struct Part {
     std::vector<double> activation;  // [batch * features of the part]
     std::vector<std::uint8_t> present;
-    std::vector<double> unit;        // empty: 1
+    std::vector<double> unit;  // empty: 1
   };
 
   void add_position(NodeKind kind, Layer layer, std::int64_t p, const Rows& rows, const std::vector<std::int64_t>& all,
@@ -305,10 +307,10 @@ class SourcePacker {
   at::ScalarType dtype_;
   at::Tensor like_;
   std::vector<PositionSources> positions_;
-  std::vector<std::vector<Part>> parts_;   // [pos][module]
+  std::vector<std::vector<Part>> parts_;                       // [pos][module]
   std::vector<std::vector<std::vector<at::Tensor>>> written_;  // [pos][block][module]  rows of the block's writes
   std::vector<std::vector<std::size_t>> block_of_;             // [pos][feature]
-  std::vector<at::Tensor> rest_writes_;    // [rest]  [batch, pos, d_model]
+  std::vector<at::Tensor> rest_writes_;                        // [rest]  [batch, pos, d_model]
   std::vector<at::Tensor> rest_effect_;
 };
 
@@ -325,13 +327,16 @@ void SourcePacker<Contrast>::add_position(NodeKind kind, Layer layer, std::int64
   auto& position = positions_[static_cast<std::size_t>(p)];
   const auto first = position.features.size();
   for (const auto feature : here) {
-    position.features.push_back({kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
+    position.features.push_back(
+        {kind, layer, Position{static_cast<std::int32_t>(p)}, Feature{static_cast<std::int32_t>(feature)}});
   }
   const auto size = static_cast<std::size_t>(batch_) * here.size();
-  Part part{std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, 0), std::vector<double>(scaled ? size : 0, 1.0)};
+  Part part{std::vector<double>(size, 0.0), std::vector<std::uint8_t>(size, 0),
+            std::vector<double>(scaled ? size : 0, 1.0)};
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (const auto& entry : rows[static_cast<std::size_t>(b * length_ + p)]) {
-      const auto slot = static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
+      const auto slot =
+          static_cast<std::size_t>(b) * here.size() + static_cast<std::size_t>(place_of(here, entry.feature));
       part.activation[slot] = contrast_.activation(entry.clean, entry.corrupt);
       part.present[slot] = 1;
       if (scaled) part.unit[slot] = entry.unit;
@@ -421,7 +426,8 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
         const auto n = static_cast<std::ptrdiff_t>(part.present.size()) / batch_;
-        here.activation.insert(here.activation.end(), part.activation.begin() + b * n, part.activation.begin() + (b + 1) * n);
+        here.activation.insert(here.activation.end(), part.activation.begin() + b * n,
+                               part.activation.begin() + (b + 1) * n);
         here.present.insert(here.present.end(), part.present.begin() + b * n, part.present.begin() + (b + 1) * n);
         if (!part.unit.empty()) {
           here.unit.insert(here.unit.end(), part.unit.begin() + b * n, part.unit.begin() + (b + 1) * n);
@@ -470,9 +476,8 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       const auto slot = static_cast<std::size_t>(layer.value);
       const auto& clean = lin.clean.stream[slot];
       const auto* corrupt = paired ? &lin.corrupt.stream[slot] : nullptr;
-      packer.add_features(NodeKind::resid_feature, layer, clean, corrupt, [&](const at::Tensor& ids) {
-        return dictionary->decoder_rows(ids.to(model.device()));
-      });
+      packer.add_features(NodeKind::resid_feature, layer, clean, corrupt,
+                          [&](const at::Tensor& ids) { return dictionary->decoder_rows(ids.to(model.device())); });
       if (options.errors) {
         packer.add_rest(NodeKind::resid_error, layer, clean.rest, paired ? corrupt->rest : at::Tensor{});
       }
@@ -505,8 +510,9 @@ Sources Sources::pack(const HookedTransformer<A>& model, const Set& dictionaries
       continue;
     }
     for_each_cross_layer(dictionaries, layer, [&](Layer from, std::int64_t ahead) {
-      packer.add_later_writes(
-          from, [&](const at::Tensor& ids) { return mlp_writes(model, dictionaries, from, ids.to(model.device()), ahead); });
+      packer.add_later_writes(from, [&](const at::Tensor& ids) {
+        return mlp_writes(model, dictionaries, from, ids.to(model.device()), ahead);
+      });
     });
     add(dictionaries.mlp(layer) != nullptr, NodeKind::mlp_feature, NodeKind::mlp_error, NodeKind::mlp_output,
         lin.clean.mlp, lin.corrupt.mlp,

@@ -17,7 +17,8 @@ class StreamConstants {
   StreamConstants() = default;
   StreamConstants(const Linearization& lin, bool contrasts) : counts_{!contrasts} {
     auto sum = make::zeros({lin.clean.embed.size(-1)}, lin.clean.embed.options());
-    const auto add = [&](const std::vector<ModuleState>& clean, const std::vector<ModuleState>& corrupt, std::size_t l) {
+    const auto add = [&](const std::vector<ModuleState>& clean, const std::vector<ModuleState>& corrupt,
+                         std::size_t l) {
       sums_.push_back(sum);
       const auto& constant = clean[l].constant;
       if (!constant.defined()) return;

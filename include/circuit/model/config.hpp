@@ -17,15 +17,16 @@ struct ModelConfig {
   std::int64_t n_heads = 0;
   std::int64_t n_key_value_heads = 0;  ///< equal to n_heads unless queries are grouped
   std::int64_t d_head = 0;
-  std::int64_t d_mlp = 0;              ///< 0 where blocks have no MLP
+  std::int64_t d_mlp = 0;  ///< 0 where blocks have no MLP
   std::int64_t d_vocab = 0;
   std::int64_t n_ctx = 0;
   double norm_eps = 1e-5;
-  double score_scale = 1.0;       ///< scores are divided by this: sqrt(d_head) for most models
-  double score_soft_cap = 0.0;    ///< scores become cap tanh(score / cap); 0: no cap
-  double logit_soft_cap = 0.0;    ///< the same for logits
-  double embed_scale = 1.0;       ///< token embeddings are multiplied by this
-  std::vector<std::int64_t> windows{};  ///< by layer: how far back a query sees, itself counted; 0, or none at all: no limit
+  double score_scale = 1.0;     ///< scores are divided by this: sqrt(d_head) for most models
+  double score_soft_cap = 0.0;  ///< scores become cap tanh(score / cap); 0: no cap
+  double logit_soft_cap = 0.0;  ///< the same for logits
+  double embed_scale = 1.0;     ///< token embeddings are multiplied by this
+  std::vector<std::int64_t>
+      windows{};  ///< by layer: how far back a query sees, itself counted; 0, or none at all: no limit
 
   // Rotary positions only.
   std::int64_t rotary_dims = 0;         ///< leading dimensions of a head that are rotated
@@ -84,8 +85,9 @@ struct ModelConfig {
     in_range("score_scale", score_scale > 0);
     in_range("score_soft_cap", score_soft_cap >= 0);
     in_range("logit_soft_cap", logit_soft_cap >= 0);
-    in_range("windows", windows.empty() || (static_cast<std::int64_t>(windows.size()) == n_layers &&
-                                            std::all_of(windows.begin(), windows.end(), [](auto w) { return w >= 0; })));
+    in_range("windows",
+             windows.empty() || (static_cast<std::int64_t>(windows.size()) == n_layers &&
+                                 std::all_of(windows.begin(), windows.end(), [](auto w) { return w >= 0; })));
     in_range("rotary_base", rotary_base > 0);
     in_range("rotary_dims", rotary_dims >= 0 && rotary_dims <= d_head && rotary_dims % 2 == 0);
     in_range("rotary_speeds",

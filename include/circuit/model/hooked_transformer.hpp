@@ -156,7 +156,10 @@ namespace circuit {
 template <Architecture A>
 HookedTransformer<A>::HookedTransformer(ModelConfig config, ModelWeights weights, weights::Processing processing,
                                         std::shared_ptr<const Tokenizer> tokenizer)
-    : config_{std::move(config)}, weights_{std::move(weights)}, processing_{processing}, tokenizer_{std::move(tokenizer)} {
+    : config_{std::move(config)},
+      weights_{std::move(weights)},
+      processing_{processing},
+      tokenizer_{std::move(tokenizer)} {
   config_.check();
   weights_.check(config_);
   if (has_mlp<A> != (config_.d_mlp > 0)) {
@@ -248,7 +251,8 @@ at::Tensor HookedTransformer<A>::block_at(const positions::Angles& angles, at::T
   auto attn_out =
       attention::forward<typename A::Attention, typename A::Positions>(attn_in, w.attn, config_, layer, angles, visit);
   if constexpr (Wiring::post_norms) {
-    attn_out = detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
+    attn_out =
+        detail::normalize<Norm, hook::ln1_post::scale, hook::ln1_post::normalized>(attn_out, w.ln1_post, eps, visit);
   }
   visit(hook::attn_out{}, attn_out);
 
@@ -263,7 +267,8 @@ at::Tensor HookedTransformer<A>::block_at(const positions::Angles& angles, at::T
     const auto mlp_in = detail::normalize<Norm, hook::ln2::scale, hook::ln2::normalized>(read, w.ln2, eps, visit);
     auto mlp_out = A::Mlp::forward(mlp_in, w.mlp, visit);
     if constexpr (Wiring::post_norms) {
-      mlp_out = detail::normalize<Norm, hook::ln2_post::scale, hook::ln2_post::normalized>(mlp_out, w.ln2_post, eps, visit);
+      mlp_out =
+          detail::normalize<Norm, hook::ln2_post::scale, hook::ln2_post::normalized>(mlp_out, w.ln2_post, eps, visit);
     }
     visit(hook::mlp_out{}, mlp_out);
     mid = mid.add(mlp_out);

@@ -133,7 +133,8 @@ HookedTransformer<A> load_model(const std::filesystem::path& folder, const LoadO
   if (std::filesystem::exists(folder / "tokenizer.json")) {
     tokenizer = std::make_shared<const Tokenizer>(read_tokenizer_json(folder / "tokenizer.json"));
   }
-  return build_model<A>(std::move(config), {open_weights(folder), options.dtype, options.half}, options, std::move(tokenizer));
+  return build_model<A>(std::move(config), {open_weights(folder), options.dtype, options.half}, options,
+                        std::move(tokenizer));
 }
 
 template <LoadableArchitecture A>

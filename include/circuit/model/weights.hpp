@@ -19,7 +19,7 @@ struct AttentionWeights {
   at::Tensor b_Q;  ///< [n_heads * d_head], or undefined
   at::Tensor b_K;
   at::Tensor b_V;
-  at::Tensor b_O;  ///< [d_model], or undefined
+  at::Tensor b_O;       ///< [d_model], or undefined
   at::Tensor q_gain{};  ///< [d_head] of the norm on each query, or undefined
   at::Tensor k_gain{};
 };
@@ -38,9 +38,9 @@ struct BlockWeights {
   NormWeights ln1;
   AttentionWeights attn;
   NormWeights ln2;
-  MlpWeights mlp;            ///< all undefined where blocks have no MLP
-  NormWeights ln1_post{};    ///< of what attention adds; all undefined unless the wiring has post-norms
-  NormWeights ln2_post{};    ///< of what the MLP adds
+  MlpWeights mlp;          ///< all undefined where blocks have no MLP
+  NormWeights ln1_post{};  ///< of what attention adds; all undefined unless the wiring has post-norms
+  NormWeights ln2_post{};  ///< of what the MLP adds
 };
 
 /// Every weight of a model, all of one device and dtype, save that matrices may be of half precision beside float32; then
@@ -99,8 +99,10 @@ inline void ModelWeights::check(const ModelConfig& c) const {
   };
   const auto reads = [&](const at::Tensor& W, std::int64_t heads, const std::string& name) {
     const bool pairs = is_half(W) && W.dim() == 4;
-    check_shape(W, pairs ? std::vector{c.d_model, heads, std::int64_t{2}, c.d_head / 2} : std::vector{c.d_model, heads * c.d_head},
-                name);
+    check_shape(
+        W,
+        pairs ? std::vector{c.d_model, heads, std::int64_t{2}, c.d_head / 2} : std::vector{c.d_model, heads * c.d_head},
+        name);
   };
   const auto queries = c.n_heads * c.d_head;
   const auto keys = c.n_key_value_heads * c.d_head;

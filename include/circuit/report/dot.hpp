@@ -59,7 +59,8 @@ namespace detail {
   for (const auto& bundle : circuit.nodes()) {
     const auto id = detail::dot_string(to_string(bundle.node));
     const auto token = detail::token_at(circuit, bundle.node);
-    text += "  " + id + " [label=" + detail::dot_string(to_string(bundle.node) + (token.empty() ? "" : " " + token)) + "];\n";
+    text += "  " + id + " [label=" + detail::dot_string(to_string(bundle.node) + (token.empty() ? "" : " " + token)) +
+            "];\n";
     ranks[depth(bundle.node)] += ' ' + id + ';';
   }
   for (const auto& [level, ids] : ranks) text += "  { rank=same;" + ids + " }\n";
@@ -69,7 +70,8 @@ namespace detail {
             std::string{detail::edge_color(edge.type)} + "\", penwidth=" + fixed(0.5 + 3.5 * share, 2) +
             (value(edge, shown) < 0 ? ", style=dashed" : "") + ", tooltip=" +
             detail::dot_string(std::string{name(edge.type)} + ' ' + std::string{name(shown)} + ' ' +
-                               detail::exact_text(value(edge, shown))) + "];\n";
+                               detail::exact_text(value(edge, shown))) +
+            "];\n";
   }
   return text + "}\n";
 }

@@ -52,8 +52,10 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
 /// An address that a page may link to: other schemes could run code when clicked.
 [[nodiscard]] inline std::string web_address(std::string address, const Node& node) {
   if (address.empty() || address.starts_with("https://") || address.starts_with("http://")) return address;
-  throw ValueError{{.tensor = to_string(node), .problem = "address of a feature's page",
-                    .expected = "http:// or https://", .got = '"' + std::move(address) + '"'}};
+  throw ValueError{{.tensor = to_string(node),
+                    .problem = "address of a feature's page",
+                    .expected = "http:// or https://",
+                    .got = '"' + std::move(address) + '"'}};
 }
 
 /// JSON that can stand inside an HTML script element: no `<`, so neither `</script` nor `<!--` can occur.
@@ -65,24 +67,14 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
 
 [[nodiscard]] inline nlohmann::ordered_json graph_page_data(const Circuit& circuit, const GraphPageOptions& options) {
   using json = nlohmann::ordered_json;
-  json data{{"title", options.title},
-            {"prompts", circuit.info().prompts},
-            {"settings", circuit.info().settings},
-            {"shown", name(options.shown)},
-            {"threshold", options.threshold},
-            {"first", options.position_zero},
-            {"errors", options.errors},
-            {"tokens", json::array()},
-            {"nodes", json::array()},
+  json data{{"title", options.title},       {"prompts", circuit.info().prompts}, {"settings", circuit.info().settings},
+            {"shown", name(options.shown)}, {"threshold", options.threshold},    {"first", options.position_zero},
+            {"errors", options.errors},     {"tokens", json::array()},           {"nodes", json::array()},
             {"edges", json::array()}};
   for (const auto& token : circuit.info().tokens) data["tokens"].push_back(token_label(token));
   for (const auto& [node, activation, contrast, attribution, nodegrad] : circuit.nodes()) {
-    json item{{"id", to_string(node)},
-              {"kind", name(node.kind)},
-              {"activation", activation},
-              {"contrast_activation", contrast},
-              {"attribution", attribution},
-              {"nodegrad", nodegrad}};
+    json item{{"id", to_string(node)},           {"kind", name(node.kind)},    {"activation", activation},
+              {"contrast_activation", contrast}, {"attribution", attribution}, {"nodegrad", nodegrad}};
     if (has_layer(node.kind)) item["layer"] = node.layer.value;
     if (has_position(node.kind)) item["position"] = node.position.value;
     if (has_feature(node.kind)) item["feature"] = node.feature.value;
@@ -126,7 +118,9 @@ inline std::string FeatureLinks::address(const Node& node) const {
 /// throws  ValueError  when a link is neither http nor https, or the threshold is not a number of 0 or more
 [[nodiscard]] inline std::string graph_page(const Circuit& circuit, const GraphPageOptions& options = {}) {
   if (!(options.threshold >= 0) || !std::isfinite(options.threshold)) {
-    throw ValueError{{.tensor = "threshold", .problem = "cannot be used", .expected = "a number of 0 or more",
+    throw ValueError{{.tensor = "threshold",
+                      .problem = "cannot be used",
+                      .expected = "a number of 0 or more",
                       .got = std::to_string(options.threshold)}};
   }
   std::string page = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";

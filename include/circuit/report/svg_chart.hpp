@@ -83,8 +83,8 @@ class ChartWriter {
         const double top = y(std::max(value, 0.0));
         const double bottom = y(std::min(value, 0.0));
         svg_ += "<rect x=\"" + px(center(i) - group / 2 + width * static_cast<double>(s)) + "\" y=\"" + px(top) +
-                "\" width=\"" + px(std::max(width - 1, 1.0)) + "\" height=\"" + px(bottom - top) + "\">" +
-                hover(s, i) + "</rect>\n";
+                "\" width=\"" + px(std::max(width - 1, 1.0)) + "\" height=\"" + px(bottom - top) + "\">" + hover(s, i) +
+                "</rect>\n";
       }
       svg_ += "</g>\n";
     }
@@ -120,12 +120,15 @@ class ChartWriter {
     }
     for (const auto& [name, values] : series_) {
       if (values.size() != labels_.size()) {
-        throw ValueError{{.tensor = name, .problem = "a series has not one value per label",
-                          .expected = std::to_string(labels_.size()), .got = std::to_string(values.size())}};
+        throw ValueError{{.tensor = name,
+                          .problem = "a series has not one value per label",
+                          .expected = std::to_string(labels_.size()),
+                          .got = std::to_string(values.size())}};
       }
       for (std::size_t i = 0; i < values.size(); ++i) {
         if (!std::isfinite(values[i])) {
-          throw ValueError{{.tensor = name, .problem = "value at \"" + one_line(labels_[i]) + "\" is not finite",
+          throw ValueError{{.tensor = name,
+                            .problem = "value at \"" + one_line(labels_[i]) + "\" is not finite",
                             .got = std::to_string(values[i])}};
         }
       }
@@ -199,8 +202,9 @@ class ChartWriter {
     right_ = std::max(options_.width - 20.0, left_ + 40);
     slanted_ = !thinned_ && static_cast<double>(longest) * character > slot() - 6;
     if (slanted_) {  // the first label reaches to the left of its slot
-      left_ = std::max(left_, static_cast<double>(std::min<std::size_t>(text_width(labels_.front()), 18)) * character *
-                                      0.76 - slot() / 2 + 6);
+      left_ = std::max(left_,
+                       static_cast<double>(std::min<std::size_t>(text_width(labels_.front()), 18)) * character * 0.76 -
+                           slot() / 2 + 6);
     }
     top_ = 22 + (options_.title.empty() ? 0 : 26) + 22 * legend_rows();
     bottom_ = options_.height - (options_.x_title.empty() ? 14 : 36) -

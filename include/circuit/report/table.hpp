@@ -18,8 +18,8 @@ namespace circuit {
 /// A number with a fixed count of decimals, independent of the locale; a zero never has a sign.
 [[nodiscard]] inline std::string fixed(double value, int decimals = 3) {
   std::array<char, 512> buffer{};
-  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
-                                          std::chars_format::fixed, decimals);
+  const auto [end, error] =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::fixed, decimals);
   std::string text{buffer.data(), end};
   if (text.starts_with('-') && text.find_first_not_of("-0.") == std::string::npos) text.erase(0, 1);
   return text;
@@ -36,8 +36,10 @@ class TextTable {
   /// throws  ValueError  when the row has not as many cells as there are headings
   TextTable& add_row(std::vector<std::string> cells) {
     if (cells.size() != headings_.size()) {
-      throw ValueError{{.tensor = "table row", .problem = "wrong number of cells",
-                        .expected = std::to_string(headings_.size()), .got = std::to_string(cells.size())}};
+      throw ValueError{{.tensor = "table row",
+                        .problem = "wrong number of cells",
+                        .expected = std::to_string(headings_.size()),
+                        .got = std::to_string(cells.size())}};
     }
     for (auto& cell : cells) cell = one_line(cell);
     rows_.push_back(std::move(cells));
@@ -64,7 +66,8 @@ class TextTable {
   };
 
   [[nodiscard]] static bool like_a_number(std::string_view cell) {
-    return cell.empty() || cell == "-" || cell.find_first_of("0123456789") == (cell.find_first_of("+-.") == 0 ? 1U : 0U);
+    return cell.empty() || cell == "-" ||
+           cell.find_first_of("0123456789") == (cell.find_first_of("+-.") == 0 ? 1U : 0U);
   }
 
   [[nodiscard]] Column measure(std::size_t c) const {

@@ -57,7 +57,8 @@ template <class Order = ByMagnitude>
 [[nodiscard]] std::vector<Node> in_order(std::vector<NodeAttribution> nodes, Order order = {}) {
   const auto count = nodes.size();
   std::vector<Node> out;
-  for (const auto& a : strongest(std::move(nodes), count, [](const Node&) { return true; }, order)) {
+  for (const auto& a : strongest(
+           std::move(nodes), count, [](const Node&) { return true; }, order)) {
     out.push_back(a.node);
   }
   return out;
@@ -83,7 +84,8 @@ inline void add_attributions(std::span<NodeAttribution> out, const PositionSourc
                                .to(at::kCPU, at::kDouble)
                                .contiguous();  // [prompts, count]
     for (std::int64_t b = 0; b < prompts; ++b) {
-      const auto* activation = here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(first_prompt + b)}, 0);
+      const auto* activation =
+          here.activation.data() + here.slot(Prompt{static_cast<std::int32_t>(first_prompt + b)}, 0);
       const auto* effect = data_of<double>(on_writes) + b * count;
       for (std::int64_t i = 0; i < count; ++i) {
         const auto feature = block.feature[static_cast<std::size_t>(first + i)];
@@ -112,7 +114,8 @@ std::vector<NodeAttribution> node_attributions(const HookedTransformer<A>& model
     const auto start = out.size();
     for (const auto& node : here.features) out.push_back({node, 0.0});
     const auto of_position = std::span{out}.subspan(start);
-    for (const auto& block : here.blocks) detail::add_attributions(of_position, here, block, Position{p}, lin.gradients);
+    for (const auto& block : here.blocks)
+      detail::add_attributions(of_position, here, block, Position{p}, lin.gradients);
   }
   return out;
 }

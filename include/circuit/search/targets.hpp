@@ -36,10 +36,11 @@ class TargetSet {
 
 /// Which features become targets: `add` before a module's step, `reached` when a kept edge leaves a feature.
 template <class T>
-concept TargetRule = requires(const T& t, TargetSet& set, const Node& node, const ActiveFeatures& features, Layer layer) {
-  t.add(set, NodeKind::mlp_feature, layer, features, std::int64_t{});
-  t.reached(set, node);
-};
+concept TargetRule =
+    requires(const T& t, TargetSet& set, const Node& node, const ActiveFeatures& features, Layer layer) {
+      t.add(set, NodeKind::mlp_feature, layer, features, std::int64_t{});
+      t.reached(set, node);
+    };
 
 namespace targets {
 

@@ -21,14 +21,16 @@ enum class PrefixSpace : std::uint8_t { none, always, unless_there, at_start_unl
 /// Compiled rules, and what is done with spaces behind them; unigram models have these.
 struct CharsmapRules {
   std::shared_ptr<const Charsmap> map{};  ///< or nothing: characters stay
-  std::vector<std::string> kept{};  ///< sorted: what stays as it is, whatever the map says of it
+  std::vector<std::string> kept{};        ///< sorted: what stays as it is, whatever the map says of it
   bool as_tokenizers = false;   ///< the Python package, not the SentencePiece library: of the map, of trimming
   bool join_spaces = false;     ///< several become one
   bool trim_left = false;       ///< none begins a text
   bool trim_right = false;      ///< none ends one
   bool all_whitespace = false;  ///< what Unicode calls white space counts as a space
 
-  [[nodiscard]] bool any() const { return map || !kept.empty() || join_spaces || trim_left || trim_right || all_whitespace; }
+  [[nodiscard]] bool any() const {
+    return map || !kept.empty() || join_spaces || trim_left || trim_right || all_whitespace;
+  }
   friend bool operator==(const CharsmapRules&, const CharsmapRules&) = default;
 };
 
@@ -124,7 +126,9 @@ using Piece = std::pair<std::size_t, std::string>;  // bytes of the text, and wh
     while (!text.empty()) {
       const auto kept = longest_beginning(rules.kept, text);
       const auto first = !kept.empty() || !rules.map ? Charsmap::Replaced{} : rules.map->first_piece(text);
-      const auto from = text.substr(0, !kept.empty() ? kept.size() : rules.map ? first.from.size() : utf8_step(text).length);
+      const auto from = text.substr(0, !kept.empty() ? kept.size()
+                                       : rules.map   ? first.from.size()
+                                                     : utf8_step(text).length);
       add(from, first.from.empty() ? from : first.to);
       text.remove_prefix(from.size());
     }
@@ -176,7 +180,7 @@ inline void drop_spaces(const CharsmapRules& rules, bool marks, std::vector<Piec
 
 /// As normalize, piece by piece.
 inline void normalize_pieces(const Normalization& how, std::string_view text, bool at_start, std::string& buffer,
-                               std::vector<TextChange>& changes) {
+                             std::vector<TextChange>& changes) {
   buffer.clear();
   auto pieces = detail::pieces_of(how, text);
   detail::drop_spaces(how.rules, how.mark_is_space, pieces);

@@ -53,20 +53,11 @@ class Message {
     const auto key = varint();
     Field field{.number = key >> 3U};
     switch (key & 7U) {
-      case 0:
-        field.value = varint();
-        break;
-      case 1:
-        field.value = fixed(8);
-        break;
-      case 2:
-        field.bytes = take(varint());
-        break;
-      case 5:
-        field.value = fixed(4);
-        break;
-      default:
-        throw bad("a field of unknown kind " + std::to_string(key & 7U));
+      case 0: field.value = varint(); break;
+      case 1: field.value = fixed(8); break;
+      case 2: field.bytes = take(varint()); break;
+      case 5: field.value = fixed(4); break;
+      default: throw bad("a field of unknown kind " + std::to_string(key & 7U));
     }
     return field;
   }
@@ -134,7 +125,8 @@ class Reader {
     need(model_type_ == 1 || model_type_ == 2, "trainer_spec.model_type", "unigram or BPE", kind);
     need(is_unigram() || byte_fallback_, "trainer_spec.byte_fallback", "true", "false");
     need(!spaces_end_words_, "trainer_spec.treat_whitespace_as_suffix", "false", "true");
-    need(is_unigram() || charsmap_.empty(), "normalizer_spec.precompiled_charsmap", "none, as of the rule \"identity\"", rule_);
+    need(is_unigram() || charsmap_.empty(), "normalizer_spec.precompiled_charsmap", "none, as of the rule \"identity\"",
+         rule_);
     need(is_unigram() || !trims_, "normalizer_spec.remove_extra_whitespaces", "false", "true");
     need(escapes_, "normalizer_spec.escape_whitespaces", "true", "false");
     if (static_cast<std::int32_t>(*result_.bos) < 0) result_.bos = {};

@@ -199,9 +199,10 @@ class Tokenizer {
 
   void append_ids(std::string_view text, const Normalization& normalization, std::vector<std::int32_t>& ids) const {
     std::vector<TextChange> changes;
-    encode_pieces(text, normalization, changes, [&](std::string_view, std::span<const std::int32_t> piece, const auto&) {
-      ids.insert(ids.end(), piece.begin(), piece.end());
-    });
+    encode_pieces(text, normalization, changes,
+                  [&](std::string_view, std::span<const std::int32_t> piece, const auto&) {
+                    ids.insert(ids.end(), piece.begin(), piece.end());
+                  });
   }
 
   /// Calls `visit(normal, ids, ends)` per word or added token, from left to right; all `normal` joined are the normalised
@@ -288,7 +289,8 @@ void Tokenizer::encode_pieces(std::string_view text, const Normalization& normal
   const auto on_word = [&](std::string_view word) {
     ids.clear();
     if (const auto* bpe = std::get_if<Bpe>(&state_->model)) bpe->encode_word(word, ids, scratch);
-    if (const auto* unigram = std::get_if<Unigram>(&state_->model)) unigram->encode_word(word, ids, ends, unigram_scratch);
+    if (const auto* unigram = std::get_if<Unigram>(&state_->model))
+      unigram->encode_word(word, ids, ends, unigram_scratch);
     visited(word, ids);
   };
   const auto on_normal_token = [&](std::int32_t id, std::string_view found) { visited(found, {&id, 1}); };

@@ -104,7 +104,8 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 [[nodiscard]] inline BpeVocabulary read_model(const nlohmann::json& model, bool byte_level,
                                               const std::filesystem::path& file) {
   const auto type = value_or<std::string>(model, "type", file, "BPE");
-  if (type != "BPE") throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE or Unigram", .got = type}};
+  if (type != "BPE")
+    throw ConfigError{{.file = file, .tensor = "model.type", .expected = "BPE or Unigram", .got = type}};
   refuse(model, {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}, file);
   const bool byte_fallback = value_or(model, "byte_fallback", file, false);
   if (byte_fallback == byte_level) {

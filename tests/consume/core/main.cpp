@@ -2,7 +2,6 @@
 #include <circuit/core/id.hpp>
 #include <circuit/graph/circuit.hpp>
 #include <circuit/version.hpp>
-
 #include <iostream>
 #include <sstream>
 

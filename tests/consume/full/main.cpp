@@ -1,5 +1,6 @@
 // What a program that only links circuit::circuit gets: every header, and loops that really run on several threads.
 #include <ATen/Parallel.h>
+
 #include <circuit/core/id.hpp>
 #include <circuit/version.hpp>
 #if __has_include(<circuit/leap.hpp>)

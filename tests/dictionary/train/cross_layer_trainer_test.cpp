@@ -131,8 +131,9 @@ TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
         Target::other_with_skip);
   }
   SECTION("JumpReLU beside skip paths, by its straight-through surrogate") {
-    train::CrossLayerTrainer trainer{data, Target::other_with_skip, options_of(),
-                                     train::JumpRelu{.price = {.price = 0}, .bandwidth = 0.3, .initial_threshold = 0.2}};
+    train::CrossLayerTrainer trainer{
+        data, Target::other_with_skip, options_of(),
+        train::JumpRelu{.price = {.price = 0}, .bandwidth = 0.3, .initial_threshold = 0.2}};
     check_gradients(
         trainer, 1,
         [](const at::Tensor& pre, const at::Tensor& own) {
@@ -162,7 +163,8 @@ TEST_CASE("gradients of a cross-layer transcoder are autograd's") {
   }
   SECTION("JumpReLU, by its straight-through surrogate") {
     train::CrossLayerTrainer trainer{
-        data, Target::other, options_of(), train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
+        data, Target::other, options_of(),
+        train::JumpRelu{.price = {.price = 0.05}, .bandwidth = 0.3, .initial_threshold = 0.2}};
     const auto slope_only = [](const at::Tensor& pre, const at::Tensor& threshold) {
       const auto ramp = ((pre.detach() - threshold) / 0.3 + 0.5).clamp(0, 1);
       return ramp - ramp.detach();
@@ -198,7 +200,8 @@ TEST_CASE("a finished cross-layer transcoder computes what was trained") {
   check(train::CrossLayerTrainer{data, Target::other, options_of(), train::Relu{.price = {.price = 0.01}}});
   check(train::CrossLayerTrainer{data, Target::other, options_of(), train::JumpRelu{}});
   check(train::CrossLayerTrainer{data, Target::other_with_skip, options_of(), train::TopK{.k = 3}});
-  check(train::CrossLayerTrainer{data, Target::other_with_skip, options_of(train::DecoderRows::unit), train::JumpRelu{}});
+  check(
+      train::CrossLayerTrainer{data, Target::other_with_skip, options_of(train::DecoderRows::unit), train::JumpRelu{}});
 }
 
 TEST_CASE("what is linear goes through the skip paths of a cross-layer transcoder") {

@@ -135,8 +135,13 @@ TEST_CASE("a dictionary trained by products of bfloat16 is as good") {
   const Known data;
   const auto learn = [&](auto products) {
     const auto sample = data.known.tokens(400, 1);
-    train::Trainer trainer{sample, sample, train::Target::same, quick(32, 500), train::BatchTopK{.k = 2},
-                           train::dead::Auxiliary{.k = 4, .after = 1000}, products};
+    train::Trainer trainer{sample,
+                           sample,
+                           train::Target::same,
+                           quick(32, 500),
+                           train::BatchTopK{.k = 2},
+                           train::dead::Auxiliary{.k = 4, .after = 1000},
+                           products};
     for (std::uint64_t i = 0; i < 500; ++i) {
       const auto x = data.known.tokens(128, 100 + i);
       static_cast<void>(trainer.step(x, x));

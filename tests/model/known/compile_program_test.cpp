@@ -50,11 +50,10 @@ Program thrice_program(std::int64_t words, std::int64_t length) {
   };
   const auto one = back(1);
   const auto two = back(2);
-  const auto equal = p.add(Map{.of = {one, two, p.words()},
-                               .categories = 2,
-                               .table = [](std::span<const std::int64_t> v) {
-                                 return std::int64_t{v[0] == v[1] && v[1] == v[2]};
-                               }});
+  const auto equal =
+      p.add(Map{.of = {one, two, p.words()}, .categories = 2, .table = [](std::span<const std::int64_t> v) {
+                  return std::int64_t{v[0] == v[1] && v[1] == v[2]};
+                }});
   p.add(Map{.of = {p.words()}, .categories = 3, .table = [](std::span<const std::int64_t> v) { return v[0] % 3; }});
   p.say(equal);
   return p;

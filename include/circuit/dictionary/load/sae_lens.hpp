@@ -215,10 +215,8 @@ inline void check_scaling_factor(const DictionaryReader& reader, const std::file
     case Nonlinearity::top_k:
       if (config.decoder_norms) fold_decoder_norms(weights);
       return {std::move(weights), {activation::TopK{.k = config.k}}};
-    case Nonlinearity::jump_relu:
-      return {std::move(weights), {activation::JumpRelu{reader.read("threshold", 1)}}};
-    case Nonlinearity::relu:
-      break;
+    case Nonlinearity::jump_relu: return {std::move(weights), {activation::JumpRelu{reader.read("threshold", 1)}}};
+    case Nonlinearity::relu: break;
   }
   return {std::move(weights), {}};
 }

@@ -48,7 +48,9 @@ inline void save_layer(const std::filesystem::path& file, const SparseDictionary
                        at::ScalarType dtype) {
   const auto before = make::zeros({d.d_sae(), layer, d.d_out()}, d.options());
   std::vector<TensorView> tensors;
-  const auto add = [&](const char* name, const at::Tensor& value) { tensors.push_back(to_view(name, value.to(dtype))); };
+  const auto add = [&](const char* name, const at::Tensor& value) {
+    tensors.push_back(to_view(name, value.to(dtype)));
+  };
   add("w_enc", widened(d.W_enc));
   add("b_enc", d.b_enc);
   add("w_dec", make::cat({before, cross_layer::all_rows(d)}, 1));
@@ -68,7 +70,8 @@ inline void save_gemma_scope_cross_layer(const std::filesystem::path& folder,
   namespace scope = detail::gemma_scope;
   detail::cross_layer::check_savable(folder, layers, metadata.dtype, {.name = "Gemma Scope 2's", .skip_paths = true});
   if (scope::site_of(folder) != scope::Site::transcoder) {
-    throw ConfigError{{.file = folder, .problem = "its name does not say what it holds", .expected = "a folder \"clt\""}};
+    throw ConfigError{
+        {.file = folder, .problem = "its name does not say what it holds", .expected = "a folder \"clt\""}};
   }
   make_folder(folder);
   for (std::size_t l = 0; l < layers.size(); ++l) {

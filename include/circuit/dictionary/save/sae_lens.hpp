@@ -69,12 +69,9 @@ struct Words {
 
 [[nodiscard]] inline const char* norm_word(InputNorm norm) {
   switch (norm.kind) {
-    case InputNorm::Kind::constant_norm:
-      return "constant_norm_rescale";
-    case InputNorm::Kind::layer_norm:
-      return "layer_norm";
-    case InputNorm::Kind::none:
-      break;
+    case InputNorm::Kind::constant_norm: return "constant_norm_rescale";
+    case InputNorm::Kind::layer_norm: return "layer_norm";
+    case InputNorm::Kind::none: break;
   }
   return "none";
 }

@@ -201,7 +201,9 @@ class ProgramCompiler {
     const auto key = program_.values(std::span{&token, 1})[step.key.index][0];
     W_K[first][key].sub_(1);
     W_K[first][step.key.categories].fill_(1);
-    W_Q.narrow(0, column(program_.places()), config_.n_ctx).select(1, step.key.categories).fill_(options_.sharpness / 2);
+    W_Q.narrow(0, column(program_.places()), config_.n_ctx)
+        .select(1, step.key.categories)
+        .fill_(options_.sharpness / 2);
   }
 
   /// One neuron for every combination of values, which fires when all of them are there.

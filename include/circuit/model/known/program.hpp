@@ -26,9 +26,9 @@ struct Gather {
   Variable key{};
   std::function<bool(std::int64_t query, std::int64_t key)> matches{};
   Variable value{};
-  std::int64_t categories = 0;                            ///< 0: the value's own, ...
+  std::int64_t categories = 0;                             ///< 0: the value's own, ...
   std::function<std::int64_t(std::int64_t value)> read{};  ///< ... else what the value becomes
-  bool own_place = true;                                  ///< whether a position may match itself
+  bool own_place = true;                                   ///< whether a position may match itself
 };
 
 /// A variable that is a function of others at the same position.
@@ -107,7 +107,8 @@ namespace circuit::detail {
 
 inline circuit::Variable circuit::Program::known(Variable v) const {
   if (v.index < variables_.size() && variables_[v.index].categories == v.categories) return v;
-  throw ValueError{{.tensor = "program", .problem = "the variable is not this program's", .got = std::to_string(v.index)}};
+  throw ValueError{
+      {.tensor = "program", .problem = "the variable is not this program's", .got = std::to_string(v.index)}};
 }
 
 inline circuit::Variable circuit::Program::append(Step step, std::int64_t categories) {

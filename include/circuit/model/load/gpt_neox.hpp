@@ -76,7 +76,8 @@ ModelConfig HuggingFace<BasicGptNeox<W>>::config(const nlohmann::json& json, con
   c.score_scale = std::sqrt(static_cast<double>(c.d_head));
   c.attn_bias = c.attn_out_bias = value_or(json, "attention_bias", file, true);
   c.tied_unembedding = value_or(json, "tie_word_embeddings", file, false);
-  read_rotary(c, json, file, value_or(json, "rotary_emb_base", file, 10000.0), value_or(json, "rotary_pct", file, 0.25));
+  read_rotary(c, json, file, value_or(json, "rotary_emb_base", file, 10000.0),
+              value_or(json, "rotary_pct", file, 0.25));
   return c;
 }
 

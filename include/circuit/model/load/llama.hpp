@@ -41,7 +41,9 @@ inline ModelConfig HuggingFace<Llama>::config(const nlohmann::json& json, const 
 }
 
 inline ModelWeights HuggingFace<Llama>::weights(const WeightSource& source, const ModelConfig& c) {
-  const auto norm = [&](const std::string& name) { return NormWeights{source.read(name + ".weight", {c.d_model}), {}}; };
+  const auto norm = [&](const std::string& name) {
+    return NormWeights{source.read(name + ".weight", {c.d_model}), {}};
+  };
   ModelWeights w;
   w.W_E = source.read("model.embed_tokens.weight", {c.d_vocab, c.d_model});
   for (std::int64_t l = 0; l < c.n_layers; ++l) {

@@ -64,7 +64,8 @@ inline void scale_llama3(ModelConfig& config, const nlohmann::json& json, const 
   const auto gain_of = [&](double weight) { return factor <= 1 ? 1.0 : 0.1 * weight * std::log(factor) + 1.0; };
   const auto mscale = value_or(json, "mscale", file, 0.0);
   const auto all = value_or(json, "mscale_all_dim", file, 0.0);
-  return value_or(json, "attention_factor", file, mscale != 0 && all != 0 ? gain_of(mscale) / gain_of(all) : gain_of(1));
+  return value_or(json, "attention_factor", file,
+                  mscale != 0 && all != 0 ? gain_of(mscale) / gain_of(all) : gain_of(1));
 }
 
 /// YaRN (Peng et al. 2023): pairs are slowed by `factor` the more, the fewer turns they make in the original context.
@@ -114,7 +115,8 @@ inline void circuit::read_rotary(ModelConfig& config, const nlohmann::json& json
         {.file = file, .tensor = "rope_theta", .expected = "> 1", .got = std::to_string(config.rotary_base)}};
   }
   const auto turned = static_cast<double>(config.d_head) * number("partial_rotary_factor", share);
-  config.rotary_dims = turned >= 0 && turned <= static_cast<double>(config.d_head) ? static_cast<std::int64_t>(turned) : -1;
+  config.rotary_dims =
+      turned >= 0 && turned <= static_cast<double>(config.d_head) ? static_cast<std::int64_t>(turned) : -1;
 
   const auto old_kind = value_or<std::string>(*parameters, "type", file, "default");
   const auto kind = value_or(*parameters, "rope_type", file, old_kind);
@@ -129,9 +131,7 @@ inline void circuit::read_rotary(ModelConfig& config, const nlohmann::json& json
   } else if (kind == "yarn") {
     detail::scale_yarn(config, *parameters, file);
   } else {
-    throw ConfigError{{.file = file,
-                       .tensor = "rope_type",
-                       .expected = "default, linear, dynamic, llama3 or yarn",
-                       .got = kind}};
+    throw ConfigError{
+        {.file = file, .tensor = "rope_type", .expected = "default, linear, dynamic, llama3 or yarn", .got = kind}};
   }
 }

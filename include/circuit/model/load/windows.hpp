@@ -40,10 +40,8 @@ namespace circuit::detail {
     const bool slides = !kinds.empty() ? kinds[l] == "sliding_attention"
                                        : static_cast<std::int64_t>(l) >= first && !(gemma && l % 2 == 1);
     if (!kinds.empty() && !slides && kinds[l] != "full_attention") {
-      throw ConfigError{{.file = file,
-                         .tensor = "layer_types",
-                         .expected = "sliding_attention or full_attention",
-                         .got = kinds[l]}};
+      throw ConfigError{
+          {.file = file, .tensor = "layer_types", .expected = "sliding_attention or full_attention", .got = kinds[l]}};
     }
     if (!slides) windows[l] = 0;
   }

@@ -48,8 +48,9 @@ struct NodeValues {
       out.attribution[slot] = along(source.rest_effect.select(0, b).select(0, i), grads, b);
     } else if (const auto at_prompt = source.slot(Prompt{b}, i); source.present[at_prompt] != 0) {
       double effect = 0;
-      source.for_each_write(
-          i, [&](const at::Tensor& write, std::int64_t at_depth) { effect += along(write, outputs.at_depth(at_depth), b); });
+      source.for_each_write(i, [&](const at::Tensor& write, std::int64_t at_depth) {
+        effect += along(write, outputs.at_depth(at_depth), b);
+      });
       out.nodegrad[slot] = effect * source.unit_at(at_prompt);
       out.attribution[slot] = effect * source.activation[at_prompt];
     }

@@ -56,9 +56,10 @@ class LeapRun {
         pull_back_{model, lin_.run, policies.softmax, policies.scales},
         sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)},
         constants_{lin_, contrasts} {
-    if (const auto* moves = policies.scales == Scales::live
-                                ? normalizing_dictionary(dictionaries, static_cast<std::int32_t>(model.config().n_layers))
-                                : nullptr) {
+    if (const auto* moves =
+            policies.scales == Scales::live
+                ? normalizing_dictionary(dictionaries, static_cast<std::int32_t>(model.config().n_layers))
+                : nullptr) {
       throw ConfigError{{.file = moves->name,
                          .tensor = "Scales::live",
                          .problem = "is not there for dictionaries that normalise what they read",
@@ -127,7 +128,7 @@ class LeapRun {
   [[nodiscard]] static auto by_row(const at::Tensor& readers, const ModuleState& module,
                                    const at::Tensor& constant = {}) {
     return [readers, constant, divisor = module.input_norm.divisor](Prompt b, const at::Tensor& rows,
-                                                                   const at::Tensor& positions) {
+                                                                    const at::Tensor& positions) {
       Pulled out{readers.index_select(0, rows), constant.defined() ? constant.index_select(0, rows) : at::Tensor{}};
       if (!divisor.defined()) return out;
       const auto by = divisor.select(0, b.value).index_select(0, positions);
@@ -319,8 +320,8 @@ template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::crosscoder_step(const Crosscoder& crosscoder, Layer layer) {
   const auto slot = static_cast<std::size_t>(layer.value);
   const auto& state = lin_.clean.stream[slot];
-  const auto all = targets_of(
-      NodeKind::resid_feature, layer, state.features, [&](const at::Tensor& ids, const StepTargets& of) {
+  const auto all =
+      targets_of(NodeKind::resid_feature, layer, state.features, [&](const at::Tensor& ids, const StepTargets& of) {
         return along(outputs_.stream[slot], stream_dictionary(dictionaries_, layer)->decoder_rows(ids), of);
       });
   using P = decltype(pull_back_);
@@ -381,8 +382,8 @@ void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std
     steps(std::move(targets), read_from(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])),
           layer, mlp_depth<A>(layer), {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
   } else if (kind == NodeKind::resid_error) {
-    steps(std::move(targets), read_from(stream_error_readers(dictionaries_, lin_, layer, outputs_.stream[slot])),
-          layer, stream_depth(layer), {{EdgeType::resid, &P::stream}});
+    steps(std::move(targets), read_from(stream_error_readers(dictionaries_, lin_, layer, outputs_.stream[slot])), layer,
+          stream_depth(layer), {{EdgeType::resid, &P::stream}});
   } else {
     steps(std::move(targets),
           read_from(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,

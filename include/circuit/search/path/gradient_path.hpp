@@ -1,7 +1,7 @@
 #pragma once
 
-#include <cstdint>
 #include <concepts>
+#include <cstdint>
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/model/components.hpp"
