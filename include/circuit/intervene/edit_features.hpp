@@ -46,8 +46,8 @@ class FeatureEdits {
   /// These edits and `other`'s, in one attachment.
   [[nodiscard]] FeatureEdits with(const FeatureEdits& other) const;
 
-  /// throws  IndexError for a position that the run does not have, ShapeError for values of another batch, ValueError for
-  ///         one position in each of another number of prompts
+  /// throws  IndexError for a position that the run does not have, ShapeError for values of another batch,
+  ///         ValueError for one position in each of another number of prompts
   template <ModulePoint P>
   void visit(P point, Layer layer, at::Tensor& value) {
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
@@ -114,15 +114,12 @@ namespace circuit::detail {
 /// Whether both act at one position of one prompt.
 [[nodiscard]] inline bool overlap(const On& a, const On& b) {
   if (a.everywhere() || b.everywhere()) return true;
-  const auto has = [](const std::vector<Position>& positions, Position p) {
-    return std::ranges::find(positions, p) != positions.end();
-  };
-  const auto any_of = [&](const std::vector<Position>& some, const std::vector<Position>& positions) {
-    return std::ranges::any_of(some, [&](Position p) { return has(positions, p); });
-  };
-  if (a.position_of.empty()) return any_of(a.positions, b.position_of.empty() ? b.positions : b.position_of);
-  if (b.position_of.empty()) return any_of(a.position_of, b.positions);
-  return !std::ranges::equal(a.position_of, b.position_of, std::ranges::not_equal_to{});
+  if (!a.position_of.empty() && !b.position_of.empty()) {
+    return !std::ranges::equal(a.position_of, b.position_of, std::ranges::not_equal_to{});
+  }
+  const auto& of_a = a.position_of.empty() ? a.positions : a.position_of;
+  const auto& of_b = b.position_of.empty() ? b.positions : b.position_of;
+  return std::ranges::find_first_of(of_a, of_b) != of_a.end();
 }
 
 /// Whether a list names a position twice.
