@@ -7,7 +7,7 @@ line, in the company of contractions, digits of many scripts, combining marks, a
 tokens. Code points that either side's Unicode tables do not know, or that the Python packages normalise differently
 from each other, are left out and counted. Vocabularies in GGUF files are checked too: `--gguf` builds a Python tokenizer
 from a file's metadata, and models of the package `sentencepiece`, also stored as GGUF, are compared with that package.
-Needs: pip install tokenizers sentencepiece gguf, a C++20 compiler, PCRE2 and nlohmann json.
+Needs: pip install tokenizers sentencepiece protobuf gguf, a C++20 compiler, PCRE2 and nlohmann json.
 
   compare_tokenizers.py                    compares every family; exits with 1 on a disagreement
   compare_tokenizers.py --family NAME      compares one

@@ -2,9 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <regex>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../io/files.hpp"
@@ -40,6 +43,13 @@ std::string model(const std::string& trainer_spec, const std::string& normalizer
     all += bytes(1, bytes(1, text) + number(3, 6));
   }
   return all + bytes(2, trainer_spec) + bytes(3, normalizer_spec);
+}
+
+/// One piece with its score; kind 1 is an ordinary one, 4 one that the user chose.
+std::string piece(const std::string& text, float score, int kind) {
+  std::string four(sizeof(float), '\0');
+  std::memcpy(four.data(), &score, sizeof(float));
+  return bytes(1, bytes(1, text) + std::string{2 << 3 | 5} + four + number(3, kind));
 }
 
 template <class E>
@@ -84,6 +94,23 @@ TEST_CASE("sentencepiece_model: what the user chose is found in a unigram model'
     }
     CHECK(end <= text.size());
   }
+}
+
+// The ids are those that the package `sentencepiece` 0.2.3 gives with the same pieces.
+TEST_CASE("sentencepiece_model: a chosen piece counts by its length beside the scores of others") {
+  auto all = piece("<unk>", 0, 2) + piece("<s>", 0, 3);
+  for (const auto& [text, score] : std::vector<std::pair<std::string, float>>{
+           {"a", -3.0F}, {"b", -3.0F}, {"c", -0.5F}, {"abc", -0.5F}, {"bc", -1.5F}, {"ca", -0.75F}}) {
+    all += piece(text, score, 1);
+  }
+  for (const auto* const text : {"ab", "cab", "bb", "bbb"}) all += piece(text, 0, 4);
+  const Folder folder;
+  const auto path = folder.file("tokenizer.model", all + bytes(2, number(3, 1)) + bytes(3, normalizer + number(3, 0)));
+  const auto tokenizer = read_sentencepiece_model(path);
+  CHECK(tokenizer.encode("abc") == Ids{8, 4});
+  CHECK(tokenizer.encode("ababb") == Ids{8, 8, 3});
+  CHECK(tokenizer.encode("abcba") == Ids{8, 4, 3, 2});
+  CHECK(tokenizer.encode("bbbab") == Ids{11, 8});
 }
 
 TEST_CASE("sentencepiece_model: the folder may say that no BOS is prepended") {

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -134,7 +133,7 @@ class Reader {
   }
 
  private:
-  [[nodiscard]] static float score_of_chosen(const GgufVocabulary& pieces, std::size_t i);
+  [[nodiscard]] static float score_of_chosen(std::string_view piece);
   void need(bool holds, const char* setting, const char* expected, std::string got) const {
     if (holds) return;
     throw ConfigError{{.file = file_,
@@ -197,14 +196,11 @@ class Reader {
   bool escapes_ = true;
 };
 
-/// The score of a piece that the user chose, better than any other way to spell it. source  unigram_model.cc
-inline float Reader::score_of_chosen(const GgufVocabulary& pieces, std::size_t i) {
-  constexpr double bonus = 0.1;
-  auto best = std::numeric_limits<float>::min();
-  for (std::size_t k = 0; k < pieces.scores.size(); ++k) {
-    if (pieces.types[k] == 1) best = std::max(best, pieces.scores[k]);
-  }
-  return static_cast<float>(static_cast<float>(pieces.tokens[i].size()) * best - bonus);
+/// The score of a piece that the user chose, better than any other way to spell it; of several such ways, one long piece
+/// is best. source  unigram_model.cc of the library's release 0.2.3
+inline float Reader::score_of_chosen(std::string_view piece) {
+  constexpr double by_byte = 0.1;
+  return static_cast<float>(by_byte * (static_cast<double>(piece.size()) - 1));
 }
 
 inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const {
@@ -232,7 +228,7 @@ inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const 
       }
       parts.normalization.rules.kept.emplace_back(pieces.tokens[i]);
     }
-    v.scores.push_back(static_cast<double>(chosen ? score_of_chosen(pieces, i) : pieces.scores[i]));
+    v.scores.push_back(static_cast<double>(chosen ? score_of_chosen(pieces.tokens[i]) : pieces.scores[i]));
     v.in_text.push_back(type == Type::normal || chosen);
   }
   std::ranges::sort(parts.normalization.rules.kept);
