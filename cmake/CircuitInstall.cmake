@@ -18,4 +18,5 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/circuit-config-version.c
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/circuit-config.cmake" "${PROJECT_BINARY_DIR}/circuit-config-version.cmake"
               "${PROJECT_SOURCE_DIR}/cmake/CircuitDependencies.cmake" "${PROJECT_SOURCE_DIR}/cmake/CircuitTorch.cmake"
+              "${PROJECT_SOURCE_DIR}/cmake/CircuitCompiled.cmake" "${PROJECT_SOURCE_DIR}/cmake/circuit_compiled.cpp"
         DESTINATION "${package_dir}")

@@ -25,6 +25,9 @@ step("configuring" "${CMAKE_COMMAND}" -S "${CHECKOUT}/tests/consume/${NAME}" -B 
      -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-O0 -Werror" "-DCMAKE_CXX_COMPILER=${COMPILER}" ${arguments})
 step("building" "${CMAKE_COMMAND}" --build "${folder}")
 step("running" "${folder}/consume")
+if(EXISTS "${folder}/consume_compiled")
+  step("running the compiled one" "${folder}/consume_compiled")
+endif()
 
 if(NAME STREQUAL "core")
   execute_process(COMMAND ldd "${folder}/consume" OUTPUT_VARIABLE libraries)

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "circuit/core/atomic_file.hpp"
+#include "circuit/core/compiled.hpp"
 #include "circuit/core/error.hpp"
 #include "circuit/core/id.hpp"
 #include "circuit/data/task_prompt.hpp"
@@ -52,6 +53,14 @@ struct ContrastBatchOptions {
   std::size_t size = 0;    ///< how many; 0 for all from `first` on
   Bos bos = Bos::prepend;  ///< prepend shifts every role by one: files count without a BOS
 };
+
+/// Reads a prompt file: {"word_idxs": {role: index without BOS}, "prompts": [{"clean": text, "corrupt": text,
+/// "answers": [text], "wrong_answers": [text]}]}. Each answer must be one token.
+/// throws  FileError, FormatError  when `path` cannot be read or is not such a file
+/// throws  ValueError              no prompts, prompts that do not line up, an answer of several tokens
+/// throws  IndexError              a role outside the prompt, or fewer prompts than asked for
+[[nodiscard]] ContrastBatch load_contrast_batch(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                                const ContrastBatchOptions& options = {});
 
 namespace detail {
 
@@ -217,13 +226,9 @@ inline ContrastBatch ContrastBatch::slice(std::size_t first, std::size_t count) 
   return part;
 }
 
-/// Reads a prompt file: {"word_idxs": {role: index without BOS}, "prompts": [{"clean": text, "corrupt": text,
-/// "answers": [text], "wrong_answers": [text]}]}. Each answer must be one token.
-/// throws  FileError, FormatError  when `path` cannot be read or is not such a file
-/// throws  ValueError              no prompts, prompts that do not line up, an answer of several tokens
-/// throws  IndexError              a role outside the prompt, or fewer prompts than asked for
-[[nodiscard]] inline ContrastBatch load_contrast_batch(const std::filesystem::path& path, const Tokenizer& tokenizer,
-                                                       const ContrastBatchOptions& options = {}) {
+#ifdef CIRCUIT_DEFINE
+CIRCUIT_DEFINE ContrastBatch load_contrast_batch(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                                 const ContrastBatchOptions& options) {
   const auto root = read_json(path);
   const auto prompts = detail::read_prompts(root, path);
   const auto [begin, end] = detail::chosen_prompts(options, prompts.size(), path);
@@ -246,6 +251,7 @@ inline ContrastBatch ContrastBatch::slice(std::size_t first, std::size_t count) 
   detail::check_batch(batch, path, begin);
   return batch;
 }
+#endif
 
 /// Reads a prompt file that holds token ids instead of texts, so that no tokenizer is needed. Its ids and word_idxs
 /// count the BOS already; `options.bos` is not used.

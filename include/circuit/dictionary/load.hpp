@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/compiled.hpp"
 #include "circuit/core/order.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
@@ -214,7 +215,9 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
 
 namespace circuit {
 
-inline LoadedDictionary load_dictionary(const std::filesystem::path& path, const DictionaryOptions& options) {
+#ifdef CIRCUIT_DEFINE
+
+CIRCUIT_DEFINE LoadedDictionary load_dictionary(const std::filesystem::path& path, const DictionaryOptions& options) {
   if (!std::filesystem::exists(path)) throw FileError{{.file = path, .problem = "does not exist"}};
   const auto found = detail::recognize(path);
   if (!found) {
@@ -226,8 +229,9 @@ inline LoadedDictionary load_dictionary(const std::filesystem::path& path, const
   return detail::load_found(*found, options);
 }
 
-inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
-                                       const std::filesystem::path& mlp_folder, const DictionaryOptions& options) {
+CIRCUIT_DEFINE DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
+                                               const std::filesystem::path& mlp_folder,
+                                               const DictionaryOptions& options) {
   DictionarySet set;
   std::optional<weights::Processing> expected;
   const auto load = [&](const std::filesystem::path& folder, Module module) {
@@ -246,5 +250,7 @@ inline DictionarySet load_dictionaries(const std::filesystem::path& attn_folder,
   if (expected) set.expect(*expected);
   return set;
 }
+
+#endif
 
 }  // namespace circuit

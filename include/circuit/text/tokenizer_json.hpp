@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/compiled.hpp"
 #include "circuit/core/error.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/mapping.hpp"
@@ -22,6 +23,14 @@
 #include "circuit/text/tokenizer_options.hpp"
 
 namespace circuit {
+
+/// Reads a Hugging Face tokenizer.json: byte-level BPE (GPT-2, GPT-NeoX, Llama 3, Qwen, SmolLM), or BPE with byte
+/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma), or a Unigram model (T5, XLM-R, XGLM). Its post-processor is
+/// not applied: `Bos` says what to prepend.
+/// throws  FileError    when `path` cannot be read
+/// throws  FormatError  not JSON, or a vocabulary and merges that contradict each other
+/// throws  ConfigError  a setting that would change the tokens and is not supported, named
+[[nodiscard]] Tokenizer read_tokenizer_json(const std::filesystem::path& path, const TokenizerOptions& options = {});
 
 namespace detail::tokenizer_json {
 
@@ -215,14 +224,8 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 
 }  // namespace detail::tokenizer_json
 
-/// Reads a Hugging Face tokenizer.json: byte-level BPE (GPT-2, GPT-NeoX, Llama 3, Qwen, SmolLM), or BPE with byte
-/// tokens and U+2581 for spaces (Llama 2, Mistral, Gemma), or a Unigram model (T5, XLM-R, XGLM). Its post-processor is
-/// not applied: `Bos` says what to prepend.
-/// throws  FileError    when `path` cannot be read
-/// throws  FormatError  not JSON, or a vocabulary and merges that contradict each other
-/// throws  ConfigError  a setting that would change the tokens and is not supported, named
-[[nodiscard]] inline Tokenizer read_tokenizer_json(const std::filesystem::path& path,
-                                                   const TokenizerOptions& options = {}) {
+#ifdef CIRCUIT_DEFINE
+CIRCUIT_DEFINE Tokenizer read_tokenizer_json(const std::filesystem::path& path, const TokenizerOptions& options) {
   namespace tj = detail::tokenizer_json;
   const auto root = read_json(path);
   auto layout = tj::LayoutReader{path}.read(root);
@@ -248,6 +251,7 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   parts.decode_drops_space = layout.decode_drops_space;
   return Tokenizer{std::move(parts), path};
 }
+#endif
 
 /// Reads GPT-2's own two files: ids in vocab.json, one merge per line in merges.txt.
 /// throws  as read_tokenizer_json

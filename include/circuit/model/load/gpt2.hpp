@@ -92,4 +92,8 @@ inline ModelWeights HuggingFace<Gpt2>::weights(const WeightSource& source, const
   return w;
 }
 
+#ifdef CIRCUIT_COMPILED
+extern template HookedTransformer<Gpt2> load_model<Gpt2>(const std::filesystem::path&, const LoadOptions&);
+#endif
+
 }  // namespace circuit

@@ -60,4 +60,8 @@ inline ModelWeights HuggingFace<Llama>::weights(const WeightSource& source, cons
   return w;
 }
 
+#ifdef CIRCUIT_COMPILED
+extern template HookedTransformer<Llama> load_model<Llama>(const std::filesystem::path&, const LoadOptions&);
+#endif
+
 }  // namespace circuit
