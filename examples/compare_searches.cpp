@@ -330,8 +330,9 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
                         auto start = ranked();
                         const auto share = options.pruned_share * static_cast<double>(start.size());
                         start.resize(static_cast<std::size_t>(share));
-                        return in_order(options.pruning.from(start, model, dictionaries, batches, metric_of),
-                                        ByValue{});
+                        auto gates = options.pruning.from(start, model, dictionaries, batches, metric_of);
+                        std::erase_if(gates, [](const NodeAttribution& gate) { return gate.attribution <= 0; });
+                        return in_order(std::move(gates), ByValue{});  // what stays open
                       }});
   searches.push_back(
       {"largest_change", [&] {
@@ -343,6 +344,7 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
   for (const auto& [name, search] : searches) {
     if (!wanted(options, name)) continue;
     auto [ranked, row] = timed(name, search);
+    row["ranked"] = ranked.size();
     std::vector<std::int64_t> sizes;
     for (const auto share : mib_shares) {
       sizes.push_back(std::llround(share * static_cast<double>(judge.changes().size())));
@@ -423,13 +425,14 @@ void print(const Json& result) {
             << (result.contains("edges") ? result["edges"] : result["nodes"])
             << (result.contains("edges") ? " edges" : " nodes") << ", metric " << result["full"].get<double>()
             << ", without a circuit " << result["empty"].get<double>()
-            << "\n\n| search | AUROC | of nodes | CPR | CMD | ";
+            << "\n\n| search | nodes ranked | AUROC | of nodes | CPR | CMD | ";
   for (const auto share : mib_shares) std::cout << "f at " << std::setprecision(1) << 100 * share << "% | ";
   std::string columns;
-  for (std::size_t i = 0; i < 7 + mib_shares.size(); ++i) columns += "---|";
+  for (std::size_t i = 0; i < 8 + mib_shares.size(); ++i) columns += "---|";
   std::cout << "seconds | peak MB |\n|" << columns << "\n";
   for (const auto& row : result["searches"]) {
-    std::cout << "| " << row["name"].get<std::string>() << " | ";
+    std::cout << "| " << row["name"].get<std::string>() << " | "
+              << (row.contains("ranked") ? std::to_string(row["ranked"].get<std::size_t>()) : "-") << " | ";
     for (const auto* number : {"auroc", "auroc_nodes", "cpr", "cmd"}) {
       std::cout << (row[number].is_null() ? "-" : two_digits(row[number].get<double>())) << " | ";
     }
