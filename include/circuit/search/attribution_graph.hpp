@@ -133,16 +133,17 @@ Circuit AttributionGraph<Keep, Modules, Softmax>::operator()(const HookedTransfo
   if (budget == 0) run.expand({});
   while (done.size() < budget) {
     if (stop.stop_requested()) throw Cancelled{"the search"};
-    const auto next = detail::most_influential(run.edges(), rows.weights, done, std::min(round, budget - done.size()));
+    const auto next =
+        detail::most_influential(run.found().edges(), rows.weights, done, std::min(round, budget - done.size()));
     if (next.empty()) break;
     run.expand(next);
     done.insert(next.begin(), next.end());
-    notify(RoundDone{done.size(), run.edge_count()}, observers...);
+    notify(RoundDone{done.size(), run.found().edges().size()}, observers...);
   }
   if (budget > 0) {
-    run.drop_edges([&](const EdgeRef& e) { return is_feature(e.up.kind) && !done.contains(e.up); });
+    run.found().drop_edges([&](const EdgeRef& e) { return is_feature(e.up.kind) && !done.contains(e.up); });
   }
-  return std::move(run).circuit();
+  return run.circuit();
 }
 
 }  // namespace circuit

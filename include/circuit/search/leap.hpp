@@ -99,10 +99,10 @@ Circuit Leap<Keep, Chain, Contrast, Batching, Score, Targets, Softmax, Final, Mo
     run.mlp_step(Layer{l});
     run.attention_steps(Layer{l});
     run.stream_step(Layer{l});
-    notify(LayerDone{Layer{l}, run.edge_count()}, observers...);
+    notify(LayerDone{Layer{l}, run.found().edges().size()}, observers...);
   }
   stage("edges");
-  auto found = std::move(run).circuit();
+  auto found = run.circuit();
   stage("graph");
   return found;
 }

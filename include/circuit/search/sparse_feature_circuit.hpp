@@ -90,9 +90,9 @@ struct SparseFeatureCircuit {
       std::ranges::sort(positions, std::ranges::greater{});
       run.error_step(module.first, module.second, positions);
     }
-    run.drop_edges([&](const EdgeRef& e) { return !chosen.contains(e.up); });
-    run.drop_biases();
-    return std::move(run).circuit(nodes);
+    run.found().drop_edges([&](const EdgeRef& e) { return !chosen.contains(e.up); });
+    run.found().drop_biases();
+    return run.circuit(nodes);
   }
 };
 

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <string>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -19,30 +18,15 @@
 #include "circuit/linear/sources.hpp"
 #include "circuit/linear/stream_constants.hpp"
 #include "circuit/search/chain.hpp"
-#include "circuit/search/edge_scores.hpp"
+#include "circuit/search/leap/constant_sums.hpp"
 #include "circuit/search/leap/error_readers.hpp"
+#include "circuit/search/leap/found_edges.hpp"
+#include "circuit/search/leap/kept_pairs.hpp"
 #include "circuit/search/leap/node_values.hpp"
+#include "circuit/search/leap/readers.hpp"
 #include "circuit/search/targets.hpp"
 
 namespace circuit::detail {
-
-/// What constants give the targets of one step, summed over prompts.
-struct ConstantSums {
-  explicit ConstantSums(std::int64_t targets) : bias(static_cast<std::size_t>(targets)), map{bias}, remainder{bias} {}
-
-  struct Sum {
-    double nn = 0;
-    double em = 0;
-
-    void add(double value, const TargetState& target) {
-      nn += value;
-      em += target.nodegrad * target.slope * value;
-    }
-  };
-  std::vector<Sum> bias;
-  std::vector<Sum> map;        // only with contrast
-  std::vector<Sum> remainder;  // only without
-};
 
 /// One run of a search: what it has learned so far.
 template <class Policies, Architecture A, Dictionaries Set>
@@ -55,7 +39,8 @@ class LeapRun {
         lin_{std::move(lin)},
         pull_back_{model, lin_.run, policies.softmax, policies.scales},
         sources_{Sources::pack(model, dictionaries, lin_, policies.contrast, policies.sources)},
-        constants_{lin_, contrasts} {
+        constants_{lin_, contrasts},
+        found_{sources_.batch()} {
     if (const auto* moves =
             policies.scales == Scales::live
                 ? normalizing_dictionary(dictionaries, static_cast<std::int32_t>(model.config().n_layers))
@@ -91,16 +76,13 @@ class LeapRun {
   /// Every upstream node whose own attribution, a mean over prompts, is larger than a threshold.
   [[nodiscard]] std::vector<Node> nodes_above(double threshold) const;
 
-  [[nodiscard]] std::size_t edge_count() const { return edges_.size(); }
-  [[nodiscard]] const std::vector<EdgeRef>& edges() const { return edges_; }
+  [[nodiscard]] const FoundEdges& found() const { return found_; }
+  [[nodiscard]] FoundEdges& found() { return found_; }
   [[nodiscard]] const Linearization& linearization() const { return lin_; }
-  template <class Unwanted>
-  void drop_edges(const Unwanted& unwanted) {
-    std::erase_if(edges_, unwanted);
-  }
-  void drop_biases() { biases_.clear(); }
   /// also  nodes that are there although no edge is kept at them
-  [[nodiscard]] Circuit circuit(const std::vector<Node>& also = {}) &&;
+  [[nodiscard]] Circuit circuit(const std::vector<Node>& also = {}) const {
+    return found_.circuit([this](const Node& node) { return bundle_of(node); }, also);
+  }
 
  private:
   static constexpr bool chains_by_edges = std::remove_cvref_t<decltype(Policies::chain)>::from_edges;
@@ -123,33 +105,11 @@ class LeapRun {
                                  const StepTargets& targets) const {
     return on_output.index_select(1, targets.position_tensor().to(model_.device())).mul(writes).sum(-1);
   }
-  /// Readers that are the same on every prompt and at every position, but for the dictionary's own normalisation.
-  /// constant  [targets]  of what lies between the dictionary and what is read; undefined: 0
-  [[nodiscard]] static auto by_row(const at::Tensor& readers, const ModuleState& module,
-                                   const at::Tensor& constant = {}) {
-    return [readers, constant, divisor = module.input_norm.divisor](Prompt b, const at::Tensor& rows,
-                                                                    const at::Tensor& positions) {
-      Pulled out{readers.index_select(0, rows), constant.defined() ? constant.index_select(0, rows) : at::Tensor{}};
-      if (!divisor.defined()) return out;
-      const auto by = divisor.select(0, b.value).index_select(0, positions);
-      out.grad = out.grad.div(by);
-      if (constant.defined()) out.constant = out.constant.div(by.squeeze(-1));
-      return out;
-    };
-  }
-  /// The gradient on a module's output as one on its write vectors, [batch, pos, d_model].
-  [[nodiscard]] static at::Tensor on_writes(const at::Tensor& grad, const ModuleState& module) {
-    return module.write_scale.defined() ? grad.div(module.write_scale) : grad;
-  }
   void steps(StepTargets targets, const auto& read, Layer layer, std::int64_t depth,
              std::initializer_list<std::pair<EdgeType, Pull>> pulls);
-  void sum_constants(const std::vector<CarriedGradients>& carried, const Upstream& range, const StepTargets& targets,
-                     ConstantSums& sums) const;
   void keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects);
   void add_edge(EdgeType type, const StepTargets& targets, std::int64_t target, const Node& up,
                 const std::vector<DirectEffects::Effect>& effects);
-  void add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums);
-  void join_biases(std::size_t from);
   [[nodiscard]] NodeBundle bundle_of(const Node& node) const;
 
   const Policies& policies_;
@@ -162,9 +122,7 @@ class LeapRun {
   OutputGradients outputs_;  // of the chain rule, unless it works from edges
   TargetSet frontier_;
   std::unordered_map<Node, NodeValues> paths_;  // sums over outgoing kept edges; chains from edges only
-  std::vector<EdgeRef> edges_;
-  std::vector<std::pair<Node, TargetState>> explained_;  // means over prompts
-  std::vector<BiasRow> biases_;
+  FoundEdges found_;
 };
 
 /// Effect of the metric's own gradient at every position of the last residual stream.
@@ -203,13 +161,13 @@ void LeapRun<Policies, A, Set>::output_step(StepTargets targets, std::vector<Pro
       mean.nodegrad += targets.at(Prompt{b}, t).nodegrad / batch();
       mean.activation += targets.at(Prompt{b}, t).activation / batch();
     }
-    explained_.emplace_back(targets.node(t), mean);
+    found_.explain(targets.node(t), mean);
   }
   const auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, positions);
-  sum_constants(carried, range, targets, sums);
+  add_constants(carried, range, targets, lin_, constants_, contrasts, sums);
   effects.multiply(carried);
   keep(EdgeType::metric, targets, effects);
-  add_bias(EdgeType::metric, targets, sums);
+  found_.add_biases(EdgeType::metric, targets, sums);
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -335,30 +293,15 @@ void LeapRun<Policies, A, Set>::crosscoder_step(const Crosscoder& crosscoder, La
       targets.set_constant(dictionary_constant(d, ids));
       const auto width = crosscoder.d_model();
       for (std::size_t i = 0; i < part.reads.size(); ++i) {
-        const auto rows = biases_.size();
+        const auto rows = found_.biases();
         steps(targets, by_row(readers.narrow(1, static_cast<std::int64_t>(i) * width, width), state), part.reads[i],
               stream_depth(part.reads[i]), {{EdgeType::resid, &P::stream}});
-        if (i > 0) join_biases(rows);  // of all the layers that a target reads
+        if (i > 0) found_.join_biases(rows);  // of all the layers that a target reads
         targets.set_constant(make::zeros({targets.size()}, at::kDouble));
       }
     }
     first += d.d_sae();
   }
-}
-
-/// Adds the bias rows from one on to as many before them, which are of the same targets.
-template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::join_biases(std::size_t from) {
-  const auto count = biases_.size() - from;
-  for (std::size_t i = 0; i < count; ++i) {
-    auto& sum = biases_[from - count + i];
-    const auto& more = biases_[from + i];
-    sum.nn_attrib += more.nn_attrib;
-    sum.em_attrib += more.em_attrib;
-    sum.nn_map += more.nn_map;
-    sum.em_map += more.em_map;
-  }
-  biases_.resize(from);
 }
 
 template <class Policies, Architecture A, Dictionaries Set>
@@ -371,22 +314,18 @@ void LeapRun<Policies, A, Set>::error_step(NodeKind kind, Layer layer, const std
       targets.at(Prompt{b}, t) = {.slope = 1, .nodegrad = 1, .activation = 1};
   }
   targets.set_constant(make::zeros({targets.size()}, at::kDouble));
-  const auto read_from = [&](const at::Tensor& readers) {
-    return [readers](Prompt b, const at::Tensor& /*rows*/, const at::Tensor& at_positions) {
-      return Pulled{readers.select(0, b.value).index_select(0, at_positions), {}};
-    };
-  };
   using P = decltype(pull_back_);
   const auto slot = static_cast<std::size_t>(layer.value);
   if (kind == NodeKind::mlp_error) {
-    steps(std::move(targets), read_from(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])),
-          layer, mlp_depth<A>(layer), {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
+    steps(std::move(targets),
+          by_position(mlp_error_readers(model_, dictionaries_, lin_, layer, outputs_.mlp_out[slot])), layer,
+          mlp_depth<A>(layer), {{EdgeType::mlp, pull_back_.from_mlp(mlp_site(dictionaries_, layer))}});
   } else if (kind == NodeKind::resid_error) {
-    steps(std::move(targets), read_from(stream_error_readers(dictionaries_, lin_, layer, outputs_.stream[slot])), layer,
-          stream_depth(layer), {{EdgeType::resid, &P::stream}});
+    steps(std::move(targets), by_position(stream_error_readers(dictionaries_, lin_, layer, outputs_.stream[slot])),
+          layer, stream_depth(layer), {{EdgeType::resid, &P::stream}});
   } else {
     steps(std::move(targets),
-          read_from(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,
+          by_position(attn_error_readers(dictionaries_, lin_, pull_back_, layer, outputs_.attn_out[slot])), layer,
           attn_depth(layer), {{EdgeType::ov, &P::values}, {EdgeType::q, &P::queries}, {EdgeType::k, &P::keys}});
   }
 }
@@ -460,7 +399,7 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
     if (!waiting.empty()) DirectEffects::multiply(effects, carried);
     for (const auto& step : waiting) {
       keep(step.type, targets, step.effects);
-      add_bias(step.type, targets, step.sums);
+      found_.add_biases(step.type, targets, step.sums);
     }
     waiting.clear();
   };
@@ -482,77 +421,24 @@ void LeapRun<Policies, A, Set>::steps(StepTargets targets, const auto& read, Lay
         // The dictionary's own bias, and what stands between it and hook_z, is read once, with the values.
         const bool with_bias = type != EdgeType::q && type != EdgeType::k;
         if (with_bias && readers.constant.defined()) pulled.constant = pulled.constant.add(readers.constant);
-        const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& values, bool with_own) {
-          const auto host = values.to(at::kCPU, at::kDouble).contiguous();
-          for (std::size_t r = 0; r < active.size(); ++r) {
-            const auto t = active[r];
-            into[static_cast<std::size_t>(t)].add(data_of<double>(host)[r] + (with_own ? targets.constant(t) : 0.0),
-                                                  targets.at(Prompt{b}, t));
-          }
-        };
-        add(sums.bias, pulled.constant, with_bias);
-        if (pulled.remainder.defined()) add(sums.remainder, pulled.remainder, false);
+        add_values(active, pulled.constant, Prompt{b}, targets, sums.bias,
+                   [&](std::int64_t t) { return with_bias ? targets.constant(t) : 0.0; });
+        if (pulled.remainder.defined()) add_values(active, pulled.remainder, Prompt{b}, targets, sums.remainder);
       }
     }
     if (gradients.empty()) continue;
     auto carried = carry(pull_back_, dictionaries_, std::move(gradients), range, targets.position_tensor());
-    sum_constants(carried, range, targets, sums);
+    add_constants(carried, range, targets, lin_, constants_, contrasts, sums);
     waiting.push_back({type, {sources_, targets.positions(), spans, range}, std::move(sums), std::move(carried)});
     if (batch() > 1) finish();
   }
   finish();
 }
 
-/// What the modules' constants, and with contrast the change of transparent modules' maps, give the targets.
-template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::sum_constants(const std::vector<CarriedGradients>& carried, const Upstream& range,
-                                              const StepTargets& targets, ConstantSums& sums) const {
-  const auto positions = targets.position_tensor();
-  auto above = range.to;
-  for (std::size_t part = 0; part < carried.size(); ++part) {
-    const auto from = carried[part].from;
-    const bool last = part + 1 == carried.size();  // below the lowest transparent module
-    const auto constant = constants_.between(from, above);
-    for (const auto& g : carried[part].gradients) {
-      const auto add = [&](std::vector<ConstantSums::Sum>& into, const at::Tensor& on_targets) {
-        const auto values = on_targets.to(at::kCPU, at::kDouble).contiguous();
-        for (std::size_t r = 0; r < g.target.size(); ++r) {
-          const auto t = g.target[r];
-          into[static_cast<std::size_t>(t)].add(data_of<double>(values)[r], targets.at(g.prompt, t));
-        }
-      };
-      if (constants_.count()) add(sums.bias, along_constant(constant, g, positions));
-      if constexpr (contrasts) {
-        // What passes a skip path of the stream itself is the same map in both runs.
-        if (last || !lin_.map_change[static_cast<std::size_t>(from)].defined()) continue;
-        add(sums.map, along_constant(lin_.map_change[static_cast<std::size_t>(from)], g, positions));
-      }
-    }
-    above = from;
-  }
-}
-
-/// Scores every candidate, lets the policy decide, and turns what it kept into edges.
+/// Turns what the policy keeps into edges.
 template <class Policies, Architecture A, Dictionaries Set>
 void LeapRun<Policies, A, Set>::keep(EdgeType type, const StepTargets& targets, const DirectEffects& effects) {
-  const auto shape = std::vector<std::int64_t>{effects.targets(), effects.columns()};
-  EdgeScores scores{.type = type, .mean = make::zeros(shape, at::kDouble), .passed = {}, .prompts = batch()};
-  auto* mean = scores.mean.template data_ptr<double>();
-  std::int32_t* passed = nullptr;
-  if (policies_.keep.needs_counts()) {
-    scores.passed = make::zeros(shape, at::kInt);
-    passed = scores.passed.template data_ptr<std::int32_t>();
-  }
-  const double share = 1.0 / batch();
-  const auto columns = effects.columns();
-  effects.for_each([&](Prompt b, std::int64_t target, std::int64_t column, double attrib) {
-    const double value = policies_.score.score(attrib, targets.at(b, target));
-    mean[target * columns + column] += share * value;
-    if (passed != nullptr) passed[target * columns + column] += policies_.keep.passes(value) ? 1 : 0;
-  });
-  check_finite(scores.mean, std::string{name(type)} + " attributions of " + to_string(targets.node(0)));
-
-  const auto kept = policies_.keep.keep(scores).kept.nonzero().contiguous();
+  const auto kept = kept_pairs(policies_, type, targets, effects, batch());
   const auto* pair = data_of<std::int64_t>(kept);
   for (std::int64_t i = 0; i < kept.size(0); ++i, pair += 2) {
     const auto place = effects.place(pair[0], pair[1]);
@@ -582,26 +468,8 @@ void LeapRun<Policies, A, Set>::add_edge(EdgeType type, const StepTargets& targe
       path->attribution[static_cast<std::size_t>(e.prompt.value)] += chained * e.attrib;
     }
   }
-  edges_.push_back({up, targets.node(target), edge});
+  found_.add({up, targets.node(target), edge});
   if (is_feature(up.kind)) policies_.targets.reached(frontier_, up);
-}
-
-template <class Policies, Architecture A, Dictionaries Set>
-void LeapRun<Policies, A, Set>::add_bias(EdgeType type, const StepTargets& targets, const ConstantSums& sums) {
-  const double share = 1.0 / batch();
-  for (std::int64_t t = 0; t < targets.size(); ++t) {
-    const auto& bias = sums.bias[static_cast<std::size_t>(t)];
-    const auto& map = sums.map[static_cast<std::size_t>(t)];
-    const auto& remainder = sums.remainder[static_cast<std::size_t>(t)];
-    biases_.push_back({.target = targets.node(t),
-                       .type = type,
-                       .nn_attrib = share * bias.nn,
-                       .em_attrib = share * bias.em,
-                       .nn_map = share * map.nn,
-                       .em_map = share * map.em,
-                       .nn_remainder = share * remainder.nn,
-                       .em_remainder = share * remainder.em});
-  }
 }
 
 /// From the edges that leave a node, or from the gradient on the output that it is part of.
@@ -617,14 +485,6 @@ NodeValues LeapRun<Policies, A, Set>::values_of(const Node& node) const {
 
 template <class Policies, Architecture A, Dictionaries Set>
 NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
-  for (const auto& [output, state] : explained_) {
-    if (output != node) continue;
-    return {.node = node,
-            .activation = state.activation,
-            .contrast_activation = 0,
-            .attribution = state.nodegrad * state.activation,
-            .nodegrad = state.nodegrad};
-  }
   const auto values = values_of(node);
   NodeBundle out{
       .node = node, .activation = 1, .contrast_activation = contrasts ? 1.0 : 0.0, .attribution = 0, .nodegrad = 0};
@@ -635,27 +495,6 @@ NodeBundle LeapRun<Policies, A, Set>::bundle_of(const Node& node) const {
   for (std::size_t b = 0; b < values.nodegrad.size(); ++b) {
     out.nodegrad += values.nodegrad[b] / batch();
     out.attribution += values.attribution[b] / batch();
-  }
-  return out;
-}
-
-template <class Policies, Architecture A, Dictionaries Set>
-Circuit LeapRun<Policies, A, Set>::circuit(const std::vector<Node>& also) && {
-  CircuitInfo info;
-  info.prompts = static_cast<std::int32_t>(batch());
-  Circuit out{std::move(info)};
-  for (const auto& [node, state] : explained_) out.add_node(bundle_of(node));
-  const auto add = [&](const Node& node) {
-    if (!out.contains(node)) out.add_node(bundle_of(node));
-  };
-  for (const auto& e : edges_) {
-    add(e.down);
-    add(e.up);
-  }
-  for (const auto& node : also) add(node);
-  for (const auto& e : edges_) out.add_edge(e.up, e.down, e.edge);
-  for (const auto& row : biases_) {
-    if (out.contains(row.target)) out.add_bias(row);
   }
   return out;
 }
