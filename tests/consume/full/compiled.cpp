@@ -2,6 +2,8 @@
 #include <circuit/leap.hpp>
 #include <iostream>
 
+#include "refused.hpp"
+
 #ifdef CIRCUIT_DEFINE
 #error "circuit::compiled leaves the loaders declared"
 #endif
@@ -9,14 +11,6 @@
 bool refuses_a_missing_model();
 
 int main() {
-  const auto refused = [](auto load) {
-    try {
-      load();
-    } catch (const circuit::FileError&) {
-      return true;
-    }
-    return false;
-  };
   const bool dictionaries = refused([] { (void)circuit::load_dictionaries("nowhere", "nowhere"); });
   const bool tokenizer = refused([] { (void)circuit::read_tokenizer_json("nowhere.json"); });
   const bool model = refuses_a_missing_model();
