@@ -149,7 +149,7 @@ TEST_CASE("SAELens folders are read as written since version 6 and before") {
   with_ones["scaling_factor"] = at::ones({5});
   const auto before = load_sae_lens(write_sae_lens(folder, old, with_ones));
   REQUIRE(before.hooks.out == "blocks.1.hook_attn_out");
-  REQUIRE(before.expects == weights::Processing{true, false, true, true});
+  REQUIRE(before.expects == weights::unprocessed);  // a missing option is off
   REQUIRE_CLOSE(before.dictionary.reconstruct(x), expected, 1e-6);
 }
 

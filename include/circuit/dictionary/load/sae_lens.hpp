@@ -148,15 +148,16 @@ template <class T>
   return {std::move(in), std::move(out), one_head};
 }
 
-/// The model's loading options, of which a missing one means TransformerLens' default: all on.
+/// The model's loading options. SAELens hands them to TransformerLens' from_pretrained_no_processing, so that a missing
+/// one is off.
 [[nodiscard]] inline std::optional<weights::Processing> expected_processing(const nlohmann::json& json,
                                                                             const std::filesystem::path& file) {
   const auto options = anywhere<nlohmann::json>(json, "model_from_pretrained_kwargs", file, nullptr);
   if (!options.is_object()) return {};
-  return weights::Processing{.fold_norms = value_or(options, "fold_ln", file, true),
-                             .center_writing = value_or(options, "center_writing_weights", file, true),
-                             .center_unembed = value_or(options, "center_unembed", file, true),
-                             .fold_value_biases = value_or(options, "fold_value_biases", file, true)};
+  return weights::Processing{.fold_norms = value_or(options, "fold_ln", file, false),
+                             .center_writing = value_or(options, "center_writing_weights", file, false),
+                             .center_unembed = value_or(options, "center_unembed", file, false),
+                             .fold_value_biases = value_or(options, "fold_value_biases", file, false)};
 }
 
 [[nodiscard]] inline Config config(const std::filesystem::path& file) {
