@@ -151,6 +151,8 @@ TEST_CASE("pickle: size, values and stack are limited") {
   CHECK_THAT(pickle_error("NNNNN.", {.values = 4}), ContainsSubstring("too many values"));
   CHECK_THAT(pickle_error("NNNNN.", {.stack = 4}), ContainsSubstring("too deep"));
   CHECK_THAT(pickle_error("(((((N.", {.stack = 4}), ContainsSubstring("too deep"));
+  CHECK_THAT(pickle_error("cab\nc\nq\1)Rh\1)R.", {.text = 11}), ContainsSubstring("repeats its texts"));
+  CHECK(read_bytes("cab\nc\nq\1)Rh\1)R.", {.text = 12}).nodes.size() == 5);
   // One list of three items made into a set again and again: few bytes, many items.
   const std::string set = "c__builtin__\nset\nq\2](NNNeq\1";
   const auto thrice = set + "\x85Rh\2h\1\x85Rh\2h\1\x85R.";

@@ -154,6 +154,52 @@ TEST_CASE("torch: a tensor rebuilt by an unknown function is refused by that fun
   const auto strange = name("torch._utils", "_rebuild_qtensor") + tuple(floats12 + integer(0)) + "R";
   CHECK_THAT(error(archive(pickle(dict(text("W") + strange)))),
              ContainsSubstring("\"W\"") && ContainsSubstring("_rebuild_qtensor"));
+  // Its parts are ordinary tensors, which must not come out as if they were the file's.
+  const auto dense = tensor(floats12, 0, integer(12), integer(1));
+  const auto sparse = name("torch._utils", "_rebuild_sparse_tensor") + tuple("N" + tuple(dense + dense)) + "R";
+  CHECK_THAT(error(archive(pickle(dict(text("W") + sparse)))),
+             ContainsSubstring("\"W\"") && ContainsSubstring("_rebuild_sparse_tensor"));
+}
+
+TEST_CASE("torch: tensors of a subclass, and parameters, with attributes of their own") {
+  const auto arguments = tuple(floats12 + integer(0) + tuple(integer(12)) + tuple(integer(1)) + "\x89" + "N");
+  const auto typed = [&](const std::string& function, const std::string& args) {
+    return name("torch._tensor", "_rebuild_from_type_v2") +
+           tuple(name("torch._utils", function) + name("torch", "Tensor") + args + dict(text("note") + integer(1))) +
+           "R";
+  };
+  const auto parameter = name("torch._utils", "_rebuild_parameter_with_state") +
+                         tuple(tensor(floats12, 0, integer(12), integer(1)) + "\x88" + "N" + dict("")) + "R";
+  const auto file =
+      read(archive(pickle(dict(text("W") + typed("_rebuild_tensor_v2", arguments) + text("p") + parameter))));
+  CHECK(file.tensors.tensors().size() == 2);
+  CHECK(file.tensors.get("W").bytes.size() == 48);
+  CHECK(file.tensors.get("p").bytes.size() == 48);
+  CHECK_THAT(error(archive(pickle(dict(text("W") + typed("_rebuild_sparse_tensor", arguments))))),
+             ContainsSubstring("_rebuild_sparse_tensor"));
+}
+
+TEST_CASE("torch: a tensor that is negated when it is read is refused") {
+  const auto with = [](const std::string& metadata) {
+    return archive(pickle(dict(
+        text("W") + name("torch._utils", "_rebuild_tensor_v2") +
+        tuple(floats12 + integer(0) + tuple(integer(12)) + tuple(integer(1)) + "\x89" + "N" + dict(metadata)) + "R")));
+  };
+  CHECK_THAT(error(with(text("neg") + "\x88")), ContainsSubstring("\"W\"") && ContainsSubstring("resolve_neg"));
+  CHECK(read(with(text("neg") + "\x89")).tensors.get("W").bytes.size() == 48);
+}
+
+TEST_CASE("torch: an expanded tensor is its numbers repeated, if they are not too many") {
+  const auto with = [](std::int32_t times) {
+    return archive(pickle(dict(text("W") + tensor(floats12, 3, integer(2) + integer(times), integer(1) + integer(0)))));
+  };
+  CHECK(floats(read(with(3)).tensors.get("W")) == std::vector<float>{3, 3, 3, 4, 4, 4});
+  CHECK(read(with(12)).tensors.get("W").shape == std::vector<std::int64_t>{2, 12});
+  CHECK_THAT(error(with(2'000'000'000)), ContainsSubstring("share their storages too often"));
+  // An axis of one element never takes a step, whatever its stride.
+  const auto far = "\x8a\x08" + raw(std::int64_t{9223372036854775807});
+  CHECK(floats(read(archive(pickle(dict(text("W") + tensor(floats12, 1, integer(1) + integer(2), far + integer(2))))))
+                   .tensors.get("W")) == std::vector<float>{1, 3});
 }
 
 TEST_CASE("torch: parameters are their tensors") {
@@ -175,6 +221,18 @@ TEST_CASE("torch: a small pickle that stands for a huge value is refused") {
   for (int i = 0; i < 40; ++i)
     doubling += "q" + raw(std::uint8_t{0}) + "](h" + raw(std::uint8_t{0}) + "h" + raw(std::uint8_t{0}) + "e";
   CHECK_THAT(error(archive(pickle(doubling))), ContainsSubstring("repeats its values too often"));
+  std::string tuples = ")";  // of a state, each twice the one before it
+  for (int i = 0; i < 60; ++i) tuples += "2\x86";
+  CHECK_THAT(error(archive(pickle(name("a", "B") + ")\x81" + tuples + "b"))),
+             ContainsSubstring("repeats its values too often"));
+  std::string names = tensor(floats12, 0, integer(12), integer(1)) + "q" + raw(std::uint8_t{1});
+  const auto key = text(std::string(4000, 'k')) + "q" + raw(std::uint8_t{0});
+  std::string nested;  // one key, again and again: the names of the tensors below are long
+  for (int i = 0; i < 40; ++i) nested += "}" + (i == 0 ? key : "h" + raw(std::uint8_t{0}));
+  nested += "](" + names;
+  for (int i = 0; i < 2000; ++i) nested += "h" + raw(std::uint8_t{1});
+  nested += "e" + std::string(40, 's');
+  CHECK_THAT(error(archive(pickle(nested))), ContainsSubstring("repeats its texts too often"));
   std::string texts = text(std::string(1'000'000, 'x')) + "q" + raw(std::uint8_t{0}) + "0](";
   for (int i = 0; i < 1000; ++i) texts += "h" + raw(std::uint8_t{0});
   CHECK_THAT(error(archive(pickle(texts + "e"))), ContainsSubstring("repeats its texts too often"));

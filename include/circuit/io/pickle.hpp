@@ -50,6 +50,7 @@ struct PickleLimits {
   std::size_t bytes = std::size_t{64} << 20U;
   std::size_t values = 4'000'000;
   std::size_t stack = 1'000'000;
+  std::size_t text = std::size_t{256} << 20U;  ///< of all values; a name is kept by each that uses it
 };
 
 /// A pickle as data.
@@ -117,6 +118,8 @@ class PickleReader {
   // Stack.
   Ref make(PickleNode node) {
     if (pickle_.nodes.size() >= limits_.values) throw bad("holds too many values");
+    text_ += node.text.size();
+    if (text_ > limits_.text) throw bad("repeats its texts too often");
     pickle_.nodes.push_back(std::move(node));
     return static_cast<Ref>(pickle_.nodes.size() - 1);
   }
@@ -254,6 +257,7 @@ class PickleReader {
   PickleLimits limits_;
   std::size_t at_ = 0;
   std::size_t kept_ = 0;  // items in lists, sets and dicts
+  std::size_t text_ = 0;  // bytes in all nodes
   bool stopped_ = false;
   Pickle pickle_;
   std::vector<Ref> stack_;

@@ -86,9 +86,11 @@ struct Strided {
   for (std::size_t i = 0; i < count; ++i) {
     std::memcpy(bytes.data() + i * item, storage.data() + static_cast<std::size_t>(source) * item, item);
     for (auto axis = index.size(); axis-- > 0;) {
-      source += tensor.strides[axis];
-      if (++index[axis] < tensor.shape[axis]) break;
-      source -= tensor.strides[axis] * tensor.shape[axis];
+      if (++index[axis] < tensor.shape[axis]) {
+        source += tensor.strides[axis];
+        break;
+      }
+      source -= tensor.strides[axis] * (tensor.shape[axis] - 1);
       index[axis] = 0;
     }
   }
@@ -217,14 +219,19 @@ class Reader : MappedReader {
       add_tensor(name, args);
       return nlohmann::json::value_t::discarded;
     }
-    if (node.text == "torch._utils._rebuild_parameter" && !args.empty()) return convert(name, args[0], depth + 1);
-    if (node.text == "torch.device" && args.size() == 1) return convert(name, args[0], depth + 1);
-    for (const auto arg : args) {
-      if (pickle_[arg].kind == Kind::persistent) {
-        throw bad(name, "a tensor of an unsupported kind", "torch._utils._rebuild_tensor_v2", node.text,
-                  "save it as a plain dense tensor");
-      }
+    const bool parameter =
+        node.text == "torch._utils._rebuild_parameter" || node.text == "torch._utils._rebuild_parameter_with_state";
+    if (parameter && !args.empty()) return convert(name, args[0], depth + 1);
+    if (node.text == "torch._tensor._rebuild_from_type_v2" && args.size() == 4) {
+      add_tensor(name, built_by(name, args));
+      return nlohmann::json::value_t::discarded;
     }
+    if (node.text == "torch.device" && args.size() == 1) return convert(name, args[0], depth + 1);
+    const bool rebuilds =
+        node.text.starts_with("torch._utils._rebuild") || node.text.starts_with("torch._tensor._rebuild");
+    const bool stored =
+        std::any_of(args.begin(), args.end(), [&](std::uint32_t arg) { return pickle_[arg].kind == Kind::persistent; });
+    if (rebuilds || stored) throw unsupported(name, node.text);
     nlohmann::json object{{"__class__", node.text}};
     for (std::size_t i = 0; i < args.size(); ++i) {
       auto value = convert(join(name, std::to_string(i)), args[i], depth + 1);
@@ -234,8 +241,25 @@ class Reader : MappedReader {
     return object;
   }
 
+  [[nodiscard]] FormatError unsupported(const std::string& name, const std::string& function) const {
+    return bad(name, "a tensor of an unsupported kind", "torch._utils._rebuild_tensor_v2", function,
+               "save it as a plain dense tensor");
+  }
+
+  /// (function, class, its arguments, state): a tensor of a subclass, or one with attributes, which are dropped.
+  [[nodiscard]] std::span<const std::uint32_t> built_by(const std::string& name,
+                                                        std::span<const std::uint32_t> args) const {
+    const auto& function = pickle_[args[0]];
+    const auto& own = pickle_[args[2]];
+    if (function.text != "torch._utils._rebuild_tensor_v2" || own.kind != Kind::tuple) {
+      throw unsupported(name, function.kind == Kind::global ? function.text : "torch._tensor._rebuild_from_type_v2");
+    }
+    return own.items;
+  }
+
   /// Fields of an unknown class; some pickle a pair of them (attributes and slots).
   void convert_state(const std::string& name, std::uint32_t ref, int depth, nlohmann::json& object) {
+    if (++converted_ > most_values) throw bad(name, "the pickle repeats its values too often");
     const auto& state = pickle_[ref];
     if (depth >= deepest) throw bad(name, "values nest too deep");
     if (state.kind == Kind::dict) {
@@ -292,27 +316,43 @@ class Reader : MappedReader {
     return {*dtype, data->bytes, count};
   }
 
-  /// (storage, offset, size, stride, ...)
+  /// Whether a tensor's numbers are to be negated or conjugated when they are read.
+  [[nodiscard]] bool is_lazy(std::span<const std::uint32_t> args) const {
+    if (args.size() < 7 || pickle_[args[6]].kind != Kind::dict) return false;
+    const auto& metadata = pickle_[args[6]].items;
+    return std::any_of(metadata.begin(), metadata.end(), [&](std::uint32_t ref) {
+      return pickle_[ref].kind == Kind::boolean && pickle_[ref].integer != 0;
+    });
+  }
+
+  /// (storage, offset, size, stride, requires_grad, hooks, metadata)
   void add_tensor(const std::string& name, std::span<const std::uint32_t> args) {
     if (args.size() < 4) throw bad(name, "bad tensor");
+    if (is_lazy(args)) {
+      throw bad(name, "a tensor that is negated or conjugated when it is read", {}, {},
+                "save tensor.resolve_neg().resolve_conj()");
+    }
     const auto source = storage(name, args[0]);
     const Strided tensor{integers(name, args[2]), integers(name, args[3]), integer(name, args[1])};
     if (tensor.shape.size() != tensor.strides.size()) throw bad(name, "size and stride disagree");
     const auto needed = elements_needed(tensor);
     const auto count = element_count(tensor.shape);
-    if (!needed || *needed > source.count || !count || *count > source.count) {
+    const auto item = item_size(source.dtype);
+    std::uint64_t size = 0;
+    if (!needed || *needed > source.count || !count || __builtin_mul_overflow(*count, item, &size)) {
       throw bad(name, "the tensor leaves its storage", "at most " + std::to_string(source.count) + " elements",
                 needed ? std::to_string(*needed) : "a size, stride or offset out of range");
     }
-    const auto item = item_size(source.dtype);
-    TensorView view{.name = name.empty() ? "tensor" : name, .dtype = source.dtype, .shape = tensor.shape};
+    TensorView view{
+        .name = name.empty() ? "tensor" : counted(name, name), .dtype = source.dtype, .shape = tensor.shape};
     if (*count == 0 || is_row_major(tensor)) {
       const auto begin = *count == 0 ? std::size_t{0} : static_cast<std::size_t>(tensor.offset) * item;
-      view.bytes = source.bytes.subspan(begin, *count * item);
+      view.bytes = source.bytes.subspan(begin, size);
       view.owner = mapping_;
     } else {
-      copied_ += *count * item;  // views of one storage may overlap; a small file must not ask for much memory
-      if (copied_ > 4 * mapping_->bytes().size()) throw bad(name, "tensors share their storages too often");
+      // Views of one storage may overlap or repeat its numbers; a small file must not ask for much memory.
+      const auto most = 4 * mapping_->bytes().size();
+      if (size > most || (copied_ += size) > most) throw bad(name, "tensors share their storages too often");
       auto copy = std::make_shared<const std::vector<std::byte>>(gather(source.bytes, tensor, item, *count));
       view.bytes = *copy;
       view.owner = std::move(copy);
