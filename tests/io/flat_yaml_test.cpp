@@ -14,6 +14,8 @@ TEST_CASE("keys, values, lists and comments") {
       "# a set\n"
       "model_name: \"google/gemma-2-2b\"\r\n"
       "hook: blocks.0.hook # not this\n"
+      "said: it's so # and not 'this'\n"
+      "quoted: 'a # b' # c\n"
       "url: hf://org/repo/x?revision=1#2\n"
       "k: 32\nnegative: -1\nyes: true\nno: false\nnothing: null\nempty:\n"
       "\n"
@@ -25,6 +27,8 @@ TEST_CASE("keys, values, lists and comments") {
       "- 2\n");
   REQUIRE(json.at("model_name") == "google/gemma-2-2b");
   REQUIRE(json.at("hook") == "blocks.0.hook");
+  REQUIRE(json.at("said") == "it's so");
+  REQUIRE(json.at("quoted") == "a # b");
   REQUIRE(json.at("url") == "hf://org/repo/x?revision=1#2");
   REQUIRE(json.at("k") == 32);
   REQUIRE(json.at("negative") == -1);

@@ -1,5 +1,7 @@
 #include "circuit/io/safetensors.hpp"
 
+#include <sys/stat.h>
+
 #include <array>
 #include <filesystem>
 #include <limits>
@@ -184,6 +186,24 @@ TEST_CASE("safetensors: nothing is left behind by a write that is refused") {
   const std::vector twice{view<float>("x", DType::f32, {2}, values), view<float>("x", DType::f32, {2}, values)};
   CHECK_THROWS_AS(write_safetensors(folder.path / "a", twice), NameError);
   CHECK(std::filesystem::is_empty(folder.path));
+}
+
+TEST_CASE("safetensors: texts that are not UTF-8 cannot be written") {
+  const Folder folder;
+  const std::vector<std::byte> data(4);
+  const auto named = [&](const std::string& name) {
+    return std::vector<TensorView>{{.name = name, .dtype = DType::f32, .shape = {1}, .bytes = data}};
+  };
+  REQUIRE_THROWS_AS(write_safetensors(folder.path / "a.safetensors", named("a\xFF")), NameError);
+  REQUIRE_THROWS_AS(write_safetensors(folder.path / "a.safetensors", named("a"), {{"key", "\xFF"}}), NameError);
+  CHECK_FALSE(std::filesystem::exists(folder.path / "a.safetensors"));
+}
+
+TEST_CASE("safetensors: a named pipe is refused, not waited for") {
+  const Folder folder;
+  const auto path = folder.path / "pipe";
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  REQUIRE_THROWS_AS(open_safetensors(path), FileError);
 }
 
 TEST_CASE("safetensors: pages given back are read from the file again") {

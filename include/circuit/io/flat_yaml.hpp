@@ -23,13 +23,19 @@ inline constexpr std::size_t largest = 1U << 20U;
   return text.substr(first, text.find_last_not_of(' ') - first + 1);
 }
 
+/// Whether a value may begin behind this part of a line, so that a quote there is one.
+[[nodiscard]] inline bool begins_value(std::string_view before) {
+  before = trimmed(before);
+  return before.empty() || before == "-" || before.ends_with(':');
+}
+
 /// The line without a comment, which starts with a # at its start or behind a space, outside quotes.
 [[nodiscard]] inline std::string_view without_comment(std::string_view line) {
   char quote = '\0';
   for (std::size_t i = 0; i < line.size(); ++i) {
     if (quote != '\0') {
       if (line[i] == quote) quote = '\0';
-    } else if (line[i] == '"' || line[i] == '\'') {
+    } else if ((line[i] == '"' || line[i] == '\'') && begins_value(line.substr(0, i))) {
       quote = line[i];
     } else if (line[i] == '#' && (i == 0 || line[i - 1] == ' ')) {
       return line.substr(0, i);

@@ -83,7 +83,9 @@ class Mapping {
 
  private:
   explicit Mapping(const std::filesystem::path& path)
-      : path_{path}, file_{::open(path.c_str(), O_RDONLY | O_CLOEXEC)} {  // NOLINT(cppcoreguidelines-pro-type-vararg)
+      : path_{path},
+        // A named pipe would wait for its other end. NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg)
+        file_{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)} {
     if (file_ < 0) throw FileError{{.file = path, .problem = "cannot be read", .got = std::strerror(errno)}};
     if (const auto* const failed = map(file_); failed != nullptr) {
       ::close(file_);

@@ -21,6 +21,7 @@
 #include "circuit/core/order.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/tensor_file.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 
@@ -192,7 +193,7 @@ inline void check_cover(std::span<TensorView> tensors, std::span<const std::byte
 /// multiple of 64 bytes, so that every tensor can be mapped without a copy.
 /// throws  FileError   when `path` cannot be written
 /// throws  ShapeError  when a view's bytes are not its shape's
-/// throws  NameError   when two tensors have one name or one is called "__metadata__"
+/// throws  NameError   when two tensors have one name or one is called "__metadata__", or a text is not UTF-8
 inline void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                               const std::map<std::string, std::string>& metadata = {}) {
   namespace st = detail::safetensors;
@@ -200,6 +201,15 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   const auto order = detail::order_by(tensors.size(), [&](std::size_t a, std::size_t b) {
     return item_size(tensors[a].dtype) > item_size(tensors[b].dtype);
   });
+
+  const auto check_text = [&](const std::string& text) {
+    if (first_invalid_utf8(text) == text.size()) return;
+    throw NameError{{.file = path, .tensor = to_valid_utf8(text), .problem = "is not UTF-8"}};
+  };
+  for (const auto& [key, value] : metadata) {
+    check_text(key);
+    check_text(value);
+  }
 
   auto header = nlohmann::json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -214,6 +224,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
                         .got = {static_cast<std::int64_t>(tensor->bytes.size() / item_size(tensor->dtype))},
                         .hint = "the view's bytes are not its shape's"}};
     }
+    check_text(tensor->name);
     if (tensor->name == "__metadata__" || header.contains(tensor->name)) {
       throw NameError{{.file = path, .tensor = tensor->name, .problem = "this name is taken"}};
     }

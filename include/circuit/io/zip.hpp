@@ -16,6 +16,7 @@
 #include "circuit/core/error.hpp"
 #include "circuit/core/order.hpp"
 #include "circuit/io/mapping.hpp"
+#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 
@@ -137,6 +138,9 @@ inline void read_extra64(const Fields& fields, std::size_t begin, std::size_t si
   if (central.read<std::uint16_t>(at + 10) != 0) {
     throw bad(mapping, "zip entry is compressed", record.name,
               "torch.save and numpy.savez store entries uncompressed; save it again");
+  }
+  if (first_invalid_utf8(record.name) != record.name.size()) {
+    throw bad(mapping, "the name of a zip entry is not UTF-8", to_valid_utf8(record.name));
   }
   if (record.size != record.stored_size) throw bad(mapping, "zip entry has two sizes", record.name);
   const Fields local{mapping, record.offset, local_size};
