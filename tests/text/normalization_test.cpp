@@ -37,6 +37,8 @@ TEST_CASE("normalization: a space begins a text as each family has it") {
   };
   CHECK(with(PrefixSpace::none, "a", true) == "a");
   CHECK(with(PrefixSpace::always, " a", false) == "  a");
+  CHECK(with(PrefixSpace::at_start, " a", true) == "  a");
+  CHECK(with(PrefixSpace::at_start, "a", false) == "a");
   CHECK(with(PrefixSpace::unless_there, " a", true) == " a");
   CHECK(with(PrefixSpace::unless_there,
              "\xE2\x96\x81"

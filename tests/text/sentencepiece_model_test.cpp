@@ -96,6 +96,29 @@ TEST_CASE("sentencepiece_model: what the user chose is found in a unigram model'
   }
 }
 
+// As the package `sentencepiece` 0.2.3 does: "cat<sep>cat" is a space, cat, <sep>, cat without one.
+TEST_CASE("sentencepiece_model: a space is put before the whole text, not behind what the user chose") {
+  const std::string mark = "\xE2\x96\x81";
+  auto more = piece("<sep>", 0, 4);
+  for (const auto& [text, score] : std::vector<std::pair<std::string, float>>{{"cat", -1.0F},
+                                                                              {mark, -4.0F},
+                                                                              {mark + "cat", -0.5F},
+                                                                              {"ca", -3.0F},
+                                                                              {"c", -4.0F},
+                                                                              {"a", -4.0F},
+                                                                              {"t", -4.0F}}) {
+    more += piece(text, score, 1);
+  }
+  const Folder folder;
+  const auto path = folder.file("tokenizer.model", model(trainer, normalizer + number(3, 1)) + more);
+  const auto tokenizer = read_sentencepiece_model(path);
+  constexpr std::int32_t sep = 258, cat = 259, space = 260, space_cat = 261;
+  CHECK(tokenizer.encode("cat<sep>cat") == Ids{space_cat, sep, cat});
+  CHECK(tokenizer.encode("<sep>cat") == Ids{space, sep, cat});
+  CHECK(tokenizer.encode("cat <sep> cat") == Ids{space_cat, space, sep, space_cat});
+  CHECK(tokenizer.decode(tokenizer.encode("cat<sep>cat")) == "cat<sep>cat");
+}
+
 // The ids are those that the package `sentencepiece` 0.2.3 gives with the same pieces.
 TEST_CASE("sentencepiece_model: a chosen piece counts by its length beside the scores of others") {
   auto all = piece("<unk>", 0, 2) + piece("<s>", 0, 3);

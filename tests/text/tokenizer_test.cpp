@@ -205,6 +205,17 @@ TEST_CASE("tokenizer: added tokens that contradict the vocabulary are refused") 
   CHECK_THAT(with({.text = "", .id = 300}), ContainsSubstring("bad added token"));
 }
 
+TEST_CASE("tokenizer: an added token of which normalisation leaves nothing is refused") {
+  TokenizerParts parts;
+  parts.vocabulary = small().vocabulary();
+  parts.normalization.controls = ControlCharacters::by_nmt;
+  parts.added = {{.text = "\x01", .id = 300, .special = false, .normalized = true}};
+  CHECK_THAT(said<ConfigError>([&] {
+               (void)Tokenizer{parts, "some.json"};
+             }),
+             ContainsSubstring("some.json") && ContainsSubstring("nothing is left"));
+}
+
 TEST_CASE("tokenizer: two threads sharing one tokenizer agree with one") {
   const auto texts = lines();
   const auto qwen2 = load_tokenizer(data / "qwen2");

@@ -42,13 +42,33 @@ TEST_CASE("words: U+180E is no white space, whatever PCRE2 says") {
 }
 
 TEST_CASE("words: what the two dialects understand differently is refused with its place") {
-  for (const auto* const pattern : {R"(a\h)", R"(a\v)", R"(a\1)", R"(a\x41)", R"(a\w)", R"(a\)", R"(a[\S])", "a^", "a$",
-                                    "a[[b]]", "a[b&&c]", "a[]b]", R"(a\p{L)", "a{1}+"}) {
+  for (const auto* const pattern :
+       {R"(a\h)", R"(a\v)", R"(a\1)", R"(a\x41)", R"(a\w)", R"(a\)", R"(a[\S])", "a^", "a$", "a[[b]]", "a[b&&c]",
+        "a[]b]", R"(a\p{L)", "a{1}+", "a{2}?", R"(\p{L&})", "(?m:a.b)", "(?ix)a"}) {
     INFO(pattern);
     CHECK_THAT(said<ConfigError>([&] { (void)tokenizer_pattern(pattern, "some.json"); }),
                ContainsSubstring("some.json") && ContainsSubstring("not supported from byte"));
   }
   CHECK_THAT(said<ConfigError>([] { (void)tokenizer_pattern("(a"); }), ContainsSubstring("not a valid"));
+  CHECK_THAT(said<ConfigError>([] { (void)tokenizer_pattern(R"(\p{Letter})"); }), ContainsSubstring("not a valid"));
+  for (const auto* const pattern : {"a|", "x{0,2}", "(?=b)", R"((?=(\d{3})+(?!\d)))"}) {
+    INFO(pattern);
+    CHECK_THAT(said<ConfigError>([&] { (void)tokenizer_pattern(pattern, "some.json"); }),
+               ContainsSubstring("some.json") && ContainsSubstring("can match nothing"));
+  }
+}
+
+TEST_CASE("words: a script is its own characters, as in the Oniguruma library, without the signs that it shares") {
+  const auto isolated = [](std::string_view expression) {
+    return Splitter{{split::Isolated{tokenizer_pattern(expression)}}};
+  };
+  const std::string text = "\u4e2d\u3001\u6587\u3002\u300c\u6f22\u5b57\u300d";
+  const Words apart{"\u4e2d", "\u3001", "\u6587", "\u3002\u300c", "\u6f22\u5b57", "\u300d"};
+  CHECK(pieces_of(isolated(R"(\p{Han}+)"), text) == apart);
+  CHECK(pieces_of(isolated(R"([\p{Han}]+)"), text) == apart);
+  CHECK(pieces_of(isolated(R"(\p{^Han}+)"), text) == apart);
+  CHECK(pieces_of(isolated(R"(\P{Han}+)"), text) == apart);
+  CHECK(pieces_of(isolated(R"((?i:ab)+)"), "xABab") == Words{"x", "ABab"});
 }
 
 TEST_CASE("words: a literal pattern matches its own text only") {

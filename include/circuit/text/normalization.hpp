@@ -16,7 +16,7 @@ namespace circuit {
 
 /// When a space is put before a stretch of text, so that its first word looks like any other. Stretches lie between
 /// added tokens.
-enum class PrefixSpace : std::uint8_t { none, always, unless_there, at_start_unless_there };
+enum class PrefixSpace : std::uint8_t { none, always, at_start, unless_there, at_start_unless_there };
 
 /// Compiled rules, and what is done with spaces behind them; unigram models have these.
 struct CharsmapRules {
@@ -71,6 +71,7 @@ namespace detail {
 [[nodiscard]] inline bool wants_prefix(PrefixSpace prefix, std::string_view text, bool at_start) {
   if (prefix == PrefixSpace::none || text.empty()) return false;
   if (prefix == PrefixSpace::always) return true;
+  if (prefix == PrefixSpace::at_start) return at_start;
   return !text.starts_with(' ') && (prefix == PrefixSpace::unless_there || at_start);
 }
 

@@ -42,6 +42,13 @@ class Pattern {
   /// throws  ValueError  as scan
   [[nodiscard]] bool matches(std::string_view text) const { return Matcher{*code_}(text, 0) != nullptr; }
 
+  /// Whether a match could be empty; `scan` passes over such matches.
+  [[nodiscard]] bool may_match_nothing() const noexcept {
+    std::uint32_t may = 0;
+    pcre2_pattern_info(code_.get(), PCRE2_INFO_MATCHEMPTY, &may);
+    return may != 0;
+  }
+
  private:
   static constexpr std::uint32_t match_limit = 10'000'000;
   static constexpr std::uint32_t depth_limit = 100'000;

@@ -107,6 +107,7 @@ class Reader {
   [[nodiscard]] GgufVocabulary read() {
     result_.model = "llama";
     result_.bos = 1;
+    result_.prefixes_each_stretch = false;
     Message model{bytes_, file_};
     while (const auto field = model.next()) {
       if (field->number == 1) piece(field->bytes);

@@ -238,6 +238,11 @@ inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path&
     check_added(token, text, file);
     if (token.normalized) {
       text = normalize(how, token.text, false, buffer, changes);
+      if (text.empty()) {
+        throw ConfigError{{.file = file,
+                           .tensor = token.text,
+                           .problem = "an added token looked for in normalised text, where nothing is left of it"}};
+      }
       normalized.push_back({text, token.id});
     } else {
       raw.push_back({token.text, token.id});
@@ -246,7 +251,8 @@ inline Tokenizer::State::State(TokenizerParts from, const std::filesystem::path&
     if (id >= texts.size()) texts.resize(id + 1);
     texts[id] = std::move(text);
   }
-  if (!normalized.empty() && parts.normalization.prefix != how.prefix) {
+  const auto prefix = parts.normalization.prefix;
+  if (!normalized.empty() && prefix != how.prefix && prefix != PrefixSpace::at_start) {
     throw ConfigError{{.file = file,
                        .tensor = normalized.front().text,
                        .problem = "an added token looked for in normalised text, where a space begins each text"}};

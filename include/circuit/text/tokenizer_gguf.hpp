@@ -31,6 +31,9 @@ struct GgufVocabulary {
   std::optional<std::int64_t> bos{};
   std::optional<bool> add_bos{};  ///< absent: true for SentencePiece's and Llama 3's, else false
   bool add_space_prefix = true;   ///< SentencePiece's only
+  /// SentencePiece's only: a space is put before what follows a user-defined token too, as llama.cpp does; the library
+  /// puts one before the whole text, and finds user-defined tokens in what that gives.
+  bool prefixes_each_stretch = true;
 };
 
 /// throws  ConfigError  when model or tokens are missing, or a value is of the wrong type
@@ -128,7 +131,7 @@ class Maker {
   void add(std::size_t id) {
     AddedToken token{.text = std::string{from_.tokens[id]}, .id = static_cast<std::int32_t>(id)};
     token.special = type(id) != Type::user_defined;
-    token.normalized = !token.special && parts_.normalization.prefix == PrefixSpace::none;
+    token.normalized = !token.special && parts_.normalization.prefix != PrefixSpace::always;
     if (!token.text.empty()) parts_.added.push_back(std::move(token));
   }
 
@@ -188,7 +191,12 @@ class Maker {
     if (from_.scores.empty()) throw bad("tokenizer.ggml.scores", "is missing");
     parts_.words = Splitter{};
     parts_.normalization.mark_is_space = true;
-    if (from_.add_space_prefix) parts_.normalization.prefix = PrefixSpace::always;
+    const bool has_user_defined =
+        std::ranges::find(from_.types, static_cast<std::int32_t>(Type::user_defined)) != from_.types.end();
+    if (from_.add_space_prefix) {
+      parts_.normalization.prefix =
+          has_user_defined && !from_.prefixes_each_stretch ? PrefixSpace::at_start : PrefixSpace::always;
+    }
     parts_.decode_drops_space = from_.add_space_prefix;
     parts_.default_bos = from_.add_bos.value_or(true) ? Bos::prepend : Bos::none;
     auto& vocabulary = parts_.vocabulary;

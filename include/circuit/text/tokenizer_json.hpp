@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -164,16 +165,16 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 
 [[nodiscard]] inline std::vector<AddedToken> read_added(const nlohmann::json& root, const std::filesystem::path& file) {
   std::vector<AddedToken> added;
+  std::set<std::string> texts;
+  std::set<std::int32_t> ids;
   for (const auto& entry : value_or<std::vector<nlohmann::json>>(root, "added_tokens", file, {})) {
     refuse(entry, {"single_word", "lstrip", "rstrip"}, file);
     AddedToken token{.text = require<std::string>(entry, "content", file),
                      .id = require<std::int32_t>(entry, "id", file),
                      .special = value_or(entry, "special", file, false)};
     token.normalized = value_or(entry, "normalized", file, !token.special);
-    for (const auto& other : added) {
-      if (other.text == token.text || other.id == token.id) {
-        throw FormatError{{.file = file, .tensor = token.text, .problem = "this added token is there twice"}};
-      }
+    if (!texts.insert(token.text).second || !ids.insert(token.id).second) {
+      throw FormatError{{.file = file, .tensor = token.text, .problem = "this added token is there twice"}};
     }
     added.push_back(std::move(token));
   }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "circuit/core/error.hpp"
 #include "circuit/text/split.hpp"
@@ -38,6 +39,20 @@ namespace circuit {
 
 namespace detail {
 
+/// What stands in the braces of \p: a general category, or a script. PCRE2 takes a script's name for all characters that
+/// its texts use (Script_Extensions), unless told otherwise; the other dialect, for the script's own.
+inline void append_property(std::string_view name, std::string& out) {
+  if (name.starts_with('^')) {
+    out += '^';
+    name.remove_prefix(1);
+  }
+  const bool category = name.size() <= 2 || name == "Any";
+#if PCRE2_MAJOR > 10 || PCRE2_MINOR >= 40
+  if (!category) out += "sc:";
+#endif
+  out += name;
+}
+
 /// Appends what the escape beginning at `expression[i]`, a backslash, means in PCRE2, and returns where it ends.
 inline std::size_t append_escape(std::string_view expression, std::size_t i, bool in_class, std::string& out) {
   static constexpr std::string_view space =
@@ -45,17 +60,24 @@ inline std::size_t append_escape(std::string_view expression, std::size_t i, boo
   const auto end = i + 2;
   const char kind = end <= expression.size() ? expression[i + 1] : '\0';
   if (kind == 's') {
-    out += in_class ? std::string{space} : '[' + std::string{space} + ']';
+    if (!in_class) out += '[';
+    out += space;
+    if (!in_class) out += ']';
     return end;
   }
   if (kind == 'S' && !in_class) {
-    out += "[^" + std::string{space} + ']';
+    out += "[^";
+    out += space;
+    out += ']';
     return end;
   }
   if (kind == 'p' || kind == 'P') {
     const auto close = expression.find('}', end);
-    if (close != expression.npos && expression.substr(end, 1) == "{") {
-      out += expression.substr(i, close + 1 - i);
+    if (close != expression.npos && expression.substr(end, 1) == "{" &&
+        expression.substr(end, close - end).find('&') == expression.npos) {
+      out += expression.substr(i, 3);
+      append_property(expression.substr(i + 3, close - i - 3), out);
+      out += '}';
       return close + 1;
     }
   }
@@ -66,6 +88,14 @@ inline std::size_t append_escape(std::string_view expression, std::size_t i, boo
     return end;
   }
   return 0;  // another meaning in each dialect, or none
+}
+
+/// Whether a group begins that sets options, other than the one for case alone.
+[[nodiscard]] inline bool sets_options(std::string_view group) {
+  if (!group.starts_with("(?")) return false;
+  const auto options = group.substr(2, group.find_first_of(":)", 2) - 2);
+  return options.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == options.npos &&
+         options.find_first_not_of("i-") != options.npos;
 }
 
 /// `expression` as PCRE2 writes it; the place of what has no counterpart otherwise, then `out` is not complete.
@@ -82,8 +112,9 @@ inline std::size_t append_escape(std::string_view expression, std::size_t i, boo
     const bool anchor = (c == '^' || c == '$') && !in_class;  // of a line there, of the text here
     const bool nested = in_class && (c == '[' || c == '&');   // sets of sets
     const auto pair = expression.substr(i, 2);
-    const bool repeated = !in_class && (pair == "}+" || pair == "{,");  // greedy there, possessive or literal here
-    if (anchor || nested || repeated) return i;
+    // Greedy there, possessive or literal here; optional there, as few as may be here.
+    const bool repeated = !in_class && (pair == "}+" || pair == "}?" || pair == "{,");
+    if (anchor || nested || repeated || (!in_class && sets_options(expression.substr(i)))) return i;
     out += c;
     ++i;
     if (c == '[') {
@@ -107,13 +138,19 @@ inline constexpr std::string_view gpt2_expression =
 }  // namespace detail
 
 inline Pattern tokenizer_pattern(std::string_view expression, const std::filesystem::path& file) {
+  const auto refused = [&](std::string problem, std::string got) {
+    return ConfigError{
+        {.file = file, .tensor = std::string{expression}, .problem = std::move(problem), .got = std::move(got)}};
+  };
   std::string translated;
   const auto end = detail::translate_pattern(expression, translated);
-  if (end == expression.size()) return Pattern{translated};
-  throw ConfigError{{.file = file,
-                     .tensor = std::string{expression},
-                     .problem = "this pattern is not supported from byte " + std::to_string(end) + " on",
-                     .got = std::string{expression.substr(end, 12)}}};
+  if (end != expression.size()) {
+    throw refused("this pattern is not supported from byte " + std::to_string(end) + " on",
+                  std::string{expression.substr(end, 12)});
+  }
+  Pattern pattern{translated};
+  if (pattern.may_match_nothing()) throw refused("a pattern that can match nothing is not supported", {});
+  return pattern;
 }
 
 inline Pattern literal_pattern(std::string_view text) {
