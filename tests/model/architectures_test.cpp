@@ -192,6 +192,10 @@ TEST_CASE("configurations that mean another model are refused by key") {
   REQUIRE_THAT(said_of_rotary<Llama>("llama3", "factor", "two"), ContainsSubstring("factor"));
   REQUIRE_THAT(said_of_rotary<Llama>("llama3", "high_freq_factor", 1.0), ContainsSubstring("over low_freq_factor"));
   REQUIRE_THAT(said_of_rotary<Llama>("llama3", "rope_theta", 0.0), ContainsSubstring("rope_theta"));
+  for (const std::string key : {"beta_fast", "beta_slow", "attention_factor", "original_max_position_embeddings"}) {
+    REQUIRE_THAT(said_of_rotary<Llama>("llama_yarn", key, -1), ContainsSubstring(key));
+    REQUIRE_THAT(said_of_rotary<Llama>("llama_yarn", key, 0), ContainsSubstring(key));
+  }
   REQUIRE_THAT(said_of<Llama>("mistral", "sliding_window", 0), ContainsSubstring("sliding_window"));
   REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention"}), ContainsSubstring("2 of them, got 1"));
   REQUIRE_THAT(said_of<Llama>("qwen2", "layer_types", {"full_attention", "linear_attention"}),

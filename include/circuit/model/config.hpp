@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -91,7 +92,10 @@ struct ModelConfig {
     in_range("rotary_base", rotary_base > 0);
     in_range("rotary_dims", rotary_dims >= 0 && rotary_dims <= d_head && rotary_dims % 2 == 0);
     in_range("rotary_speeds",
-             rotary_speeds.empty() || static_cast<std::int64_t>(rotary_speeds.size()) == rotary_dims / 2);
+             rotary_speeds.empty() || (static_cast<std::int64_t>(rotary_speeds.size()) == rotary_dims / 2 &&
+                                       std::all_of(rotary_speeds.begin(), rotary_speeds.end(),
+                                                   [](double speed) { return speed >= 0 && std::isfinite(speed); })));
+    in_range("rotary_gain", rotary_gain > 0 && std::isfinite(rotary_gain));
   }
 };
 

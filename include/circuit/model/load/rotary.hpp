@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <numbers>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,9 +37,10 @@ namespace circuit::detail {
 }
 
 /// A number of the scaling that must be over zero.
+/// otherwise  where there is none
 [[nodiscard]] inline double positive_number(const nlohmann::json& json, const std::string& key,
-                                            const std::filesystem::path& file) {
-  const auto value = require<double>(json, key, file);
+                                            const std::filesystem::path& file, std::optional<double> otherwise = {}) {
+  const auto value = otherwise ? value_or(json, key, file, *otherwise) : require<double>(json, key, file);
   if (value > 0) return value;
   throw ConfigError{{.file = file, .tensor = key, .expected = "> 0", .got = std::to_string(value)}};
 }
@@ -64,21 +66,22 @@ inline void scale_llama3(ModelConfig& config, const nlohmann::json& json, const 
   const auto gain_of = [&](double weight) { return factor <= 1 ? 1.0 : 0.1 * weight * std::log(factor) + 1.0; };
   const auto mscale = value_or(json, "mscale", file, 0.0);
   const auto all = value_or(json, "mscale_all_dim", file, 0.0);
-  return value_or(json, "attention_factor", file,
-                  mscale != 0 && all != 0 ? gain_of(mscale) / gain_of(all) : gain_of(1));
+  return positive_number(json, "attention_factor", file,
+                         mscale != 0 && all != 0 ? gain_of(mscale) / gain_of(all) : gain_of(1));
 }
 
 /// YaRN (Peng et al. 2023): pairs are slowed by `factor` the more, the fewer turns they make in the original context.
 inline void scale_yarn(ModelConfig& config, const nlohmann::json& json, const std::filesystem::path& file) {
   const auto factor = positive_number(json, "factor", file);
-  const auto context = value_or(json, "original_max_position_embeddings", file, static_cast<double>(config.n_ctx));
+  const auto context =
+      positive_number(json, "original_max_position_embeddings", file, static_cast<double>(config.n_ctx));
   const auto pairs = static_cast<double>(config.rotary_speeds.size());
   /// The pair, as a real number, that turns so often.
   const auto pair_with = [&](double turns) {
     return pairs * std::log(context / (turns * 2 * std::numbers::pi)) / std::log(config.rotary_base);
   };
-  auto first = pair_with(value_or(json, "beta_fast", file, 32.0));
-  auto last = pair_with(value_or(json, "beta_slow", file, 1.0));
+  auto first = pair_with(positive_number(json, "beta_fast", file, 32.0));
+  auto last = pair_with(positive_number(json, "beta_slow", file, 1.0));
   if (value_or(json, "truncate", file, true)) {
     first = std::floor(first);
     last = std::ceil(last);
