@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -151,6 +152,38 @@ TEST_CASE("on the page deeper nodes stand higher, later positions further right,
     CHECK(most - least > widest);  // the spacing slider spreads the nodes
     widest = most - least;
   }
+}
+
+TEST_CASE("components stand in one column without a token, the input below all layers, and logits beside each other") {
+  NEEDS_BROWSER
+  Circuit c;
+  c.info().tokens = {"<bos>", " a"};
+  const auto head = Node::head(Layer{0}, Head{1});
+  for (const auto& node : {Node::input(), head, Node::mlp_block(Layer{1})})
+    c.add_node({.node = node, .attribution = 1});
+  for (std::int32_t token = 0; token < 5; ++token) c.add_node({.node = Node::logit(Position{1}, 1000 + token)});
+  c.add_edge(Node::input(), head, {.type = EdgeType::q, .em_attrib = 1});
+  c.add_edge(head, Node::mlp_block(Layer{1}), {.type = EdgeType::mlp, .em_attrib = 1});
+  c.add_edge(Node::mlp_block(Layer{1}), Node::logit(Position{1}, 1000), {.type = EdgeType::metric, .em_attrib = 1});
+  const auto only_components = [](const Node& node) {
+    return node.kind != NodeKind::logit ? "x" : "logit " + std::to_string(node.feature.value);
+  };
+  const auto answer = ask(graph_page(c, {.label = only_components}),
+                          "window.circuitPage.set({names: false}); return {nodes: window.circuitPage.nodes(), pills: "
+                          "[...document.querySelectorAll('.node.metric rect')].map(r => [Number(r.getAttribute('x')), "
+                          "Number(r.getAttribute('width'))])};");
+  std::map<std::string, double> height;
+  for (const auto& n : answer.at("nodes")) {
+    REQUIRE(n.at("x").is_number());
+    height[n.at("id").get<std::string>()] = n.at("y").get<double>();
+  }
+  REQUIRE(height.at("input") > height.at("head.0.1"));
+  REQUIRE(height.at("head.0.1") > height.at("mlp_block.1"));
+  REQUIRE(height.at("mlp_block.1") > height.at("logit.1.1000"));
+  auto pills = answer.at("pills").get<std::vector<std::pair<double, double>>>();
+  REQUIRE(pills.size() == 5);
+  std::ranges::sort(pills);
+  for (std::size_t i = 1; i < pills.size(); ++i) REQUIRE(pills[i - 1].first + pills[i - 1].second < pills[i].first);
 }
 
 TEST_CASE("hovering a node shows its values and its link, and hovering an edge both gradients and attributions") {

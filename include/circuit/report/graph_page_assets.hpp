@@ -101,12 +101,14 @@ const state = { shown: data.shown, limit: data.threshold, types: new Set(types),
 
 nodes.forEach((n, i) => {
   n.index = i; n.in = []; n.out = [];
-  n.error = n.kind.endsWith('_error'); n.embed = n.kind.endsWith('embed');
+  n.error = n.kind.endsWith('_error'); n.embed = n.kind.endsWith('embed') || n.kind === 'input';
   n.isMetric = n.kind === 'metric' || n.kind === 'logit';  // what is explained
-  n.family = n.isMetric ? 'metric' : n.embed ? 'embed' : n.kind.startsWith('attn') ? 'attn' : n.kind.startsWith('resid') ? 'resid' : 'mlp';
+  n.family = n.isMetric ? 'metric' : n.embed ? 'embed' : n.kind.startsWith('attn') || n.kind === 'head' ? 'attn' : n.kind.startsWith('resid') ? 'resid' : 'mlp';
   n.row = n.isMetric ? Infinity : n.embed ? 0 : 3 * n.layer + (n.family === 'resid' ? 1 : n.family === 'attn' ? 2 : 3);
+  n.whole = !n.isMetric && n.position === undefined;  // a head, MLP or input at all positions
   n.token = n.isMetric ? '' : (data.tokens[n.position] ?? '');
 });
+const positioned = nodes.some(n => !n.isMetric && !n.whole);
 edges.forEach((e, i) => { e.index = i; e.from = nodes[e.up]; e.to = nodes[e.down]; e.from.out.push(e); e.to.in.push(e); });
 const value = e => state.shown === 'em' ? e.em_attrib : e.nn_attrib;
 const size = e => Math.abs(value(e));
@@ -132,7 +134,7 @@ if (!state.limit && edges.length > manyEdges) state.limit = edges.map(size).sort
 // ---- what is visible
 let visibleEdges = [], visibleNodes = [], largest = 1;
 function nodeAllowed(n) {
-  return (state.first || n.isMetric || n.position !== 0) && (state.errors || !n.error) && (state.embeddings || !n.embed);
+  return (state.first || n.position !== 0) && (state.errors || !n.error) && (state.embeddings || !n.embed);
 }
 function select() {
   largest = edges.reduce((most, e) => Math.max(most, size(e)), 0) || 1;
@@ -161,19 +163,20 @@ function select() {
 // ---- where everything stands: one column per position, one row per half layer, nodes of a cell in lines side by side
 const left = 112, top = 26, bottom = 46, columnGap = 18, perLine = 8;
 let view = null;
-const nameOf = n => n.isMetric ? n.label || (n.kind === 'logit' ? `logit ${n.feature}` : 'metric') : n.label || (n.feature !== undefined ? String(n.feature) : n.embed ? '' : n.error ? 'err' : 'out');
+const nameOf = n => n.isMetric ? n.label || (n.kind === 'logit' ? `logit ${n.feature}` : 'metric') : n.label || (n.feature !== undefined ? String(n.feature) : n.embed ? '' : n.error ? 'err' : n.kind === 'mlp_block' ? 'mlp' : 'out');
 const cut = (text, most) => { const all = Array.from(text); return all.length > most ? all.slice(0, most - 1).join('') + '\u2026' : text; };
+const pill = n => Math.max(60, Array.from(cut(nameOf(n), 16)).length * 7 + 14);
 function layout() {
   const named = state.names ?? visibleNodes.length <= 160;
-  const step = n => Math.max(state.spacing, named ? Array.from(cut(nameOf(n), 12)).length * 5.6 + 8 : 0);
+  const step = n => n.isMetric ? pill(n) + 6 : Math.max(state.spacing, named ? Array.from(cut(nameOf(n), 12)).length * 5.6 + 8 : 0);
   const positions = new Map();
-  const count = nodes.reduce((most, n) => n.isMetric ? most : Math.max(most, n.position + 1), Math.max(data.tokens.length, 1));
+  const count = positioned ? nodes.reduce((most, n) => Math.max(most, (n.position ?? 0) + 1), Math.max(data.tokens.length, 1)) : 0;
   for (let p = state.first ? 0 : 1; p < count; ++p) positions.set(p, { cells: new Map(), width: 0 });
   if (!positions.size) positions.set(0, { cells: new Map(), width: 0 });
   const last = Math.max(...positions.keys());
   const rows = new Map();
   for (const n of visibleNodes) {
-    const p = n.isMetric ? last : n.position;
+    const p = n.isMetric || n.whole ? last : n.position;
     if (!positions.has(p)) positions.set(p, { cells: new Map(), width: 0 });
     const cells = positions.get(p).cells;
     if (!cells.has(n.row)) cells.set(n.row, []);
@@ -220,7 +223,7 @@ function layout() {
   for (const n of visibleNodes) n.r = n.isMetric ? 11 : 4 + 5 * Math.sqrt(Math.min(1, Math.abs(n.attribution) / most));
   view = { width, height, rows: sorted, positions, named };
 }
-const label = p => { const t = data.tokens[p]; return t === undefined ? '' : t; };
+const label = p => positioned ? data.tokens[p] ?? '' : '';
 
 // ---- drawing
 function curve(e, bend) {
@@ -239,7 +242,7 @@ function samples(c) {
 let svg, labelsLeft, labelsBottom;
 function shape(group, n) {
   const r = n.r;
-  if (n.isMetric) { draw(group, 'rect', { class: 'shape', x: n.x - 30, y: n.y - 11, width: 60, height: 22, rx: 11 }); return; }
+  if (n.isMetric) { draw(group, 'rect', { class: 'shape', x: n.x - pill(n) / 2, y: n.y - 11, width: pill(n), height: 22, rx: 11 }); return; }
   if (n.error) draw(group, 'path', { class: 'shape', d: `M${n.x - r - 1} ${n.y}L${n.x} ${n.y - r - 1}L${n.x + r + 1} ${n.y}L${n.x} ${n.y + r + 1}Z` });
   else if (n.embed) draw(group, 'path', { class: 'shape', d: `M${n.x - r} ${n.y + r * .8}L${n.x} ${n.y - r}L${n.x + r} ${n.y + r * .8}Z` });
   else if (n.family === 'mlp') draw(group, 'rect', { class: 'shape', x: n.x - r, y: n.y - r, width: 2 * r, height: 2 * r, rx: n.feature === undefined ? r * .6 : 1.5 });
@@ -275,7 +278,7 @@ function render() {
   for (const n of visibleNodes) {
     const group = draw(dots, 'g', { class: `node ${n.family}${n.error ? ' error' : ''}` });
     shape(group, n);
-    if (n.isMetric) draw(group, 'text', { x: n.x, y: n.y + 4 }, nameOf(n));
+    if (n.isMetric) draw(group, 'text', { x: n.x, y: n.y + 4 }, cut(nameOf(n), 16));
     else if (named) draw(group, 'text', { x: n.x, y: n.y + n.r + 11 }, cut(nameOf(n), 12));
     if (n === state.pinned) group.classList.add('pinned');
     if (wanted && matches(n, wanted)) { group.classList.add('found'); ++hits; }
@@ -301,7 +304,7 @@ function render() {
   for (const [p, c] of positions) {
     const text = draw(labelsBottom, 'text', { class: 'token', x: c.middle, y: height - bottom + 18, 'text-anchor': 'middle' }, c.label);
     draw(text, 'title', {}, label(p));
-    draw(labelsBottom, 'text', { class: 'token-index', x: c.middle, y: height - bottom + 33, 'text-anchor': 'middle' }, p);
+    draw(labelsBottom, 'text', { class: 'token-index', x: c.middle, y: height - bottom + 33, 'text-anchor': 'middle' }, positioned ? p : '');
   }
   svg.addEventListener('pointermove', near);
   svg.addEventListener('click', () => state.pinned && pin(null));
@@ -342,7 +345,7 @@ function describe(n) {
   const box = document.createDocumentFragment();
   box.append(make('b', {}, n.id));
   if (n.label) box.append(' ', n.label);
-  if (!n.isMetric) box.append(make('div', { class: 'soft' }, `at \u201c${n.token}\u201d, position ${n.position}`));
+  if (!n.isMetric) box.append(make('div', { class: 'soft' }, n.whole ? 'at all positions' : `at \u201c${n.token}\u201d, position ${n.position}`));
   box.append(values(['activation', number(n.activation)], ['contrast activation', number(n.contrast_activation)],
     n.isMetric ? null : ['attribution', number(n.attribution)], ['d metric / d activation', number(n.nodegrad)], ['edges in, out', `${n.in.length}, ${n.out.length}`],
     ...(n.biases || []).flatMap(b => [['bias', 'attrib'], ['change of maps', 'map'], ['remainder', 'remainder']]
