@@ -187,6 +187,10 @@ TEST_CASE("a fixed amount may be added anywhere, but must be finite and at a lay
   REQUIRE_CLOSE(after, expected, 1e-12);
   REQUIRE_THROWS_AS(add(Layer{2}, 1.0), IndexError);
   REQUIRE_THROWS_AS(add(Layer{0}, std::numeric_limits<double>::quiet_NaN()), ValueError);
+
+  const auto parallel = random_model::make<GptNeox>(3);
+  const auto dictionaries = random_model::dictionaries(parallel.config(), 4);
+  REQUIRE_THROWS_AS(add_at<hook::resid_mid>(Layer{1}, parallel, dictionaries, a, 1.0, on(Position{1})), ConfigError);
 }
 
 TEST_CASE("freezing patterns and scales at another run gives those values, in the layers named") {

@@ -3,6 +3,7 @@
 
 #include "circuit/intervene/ablate.hpp"
 #include "circuit/intervene/delete_at.hpp"
+#include "circuit/intervene/in_layers.hpp"
 #include "circuit/intervene/keep_circuit.hpp"
 #include "circuit/intervene/splice.hpp"
 #include "circuit/intervene/splice_at.hpp"
@@ -91,4 +92,32 @@ TEST_CASE("what has no place for dictionaries of the stream or of an MLP's outpu
   const auto outputs = random_model::mlp_out_dictionaries(s.model.config(), 2);
   REQUIRE_THROWS_AS(refuse_unless_within_layers(outputs, 3, "a test", {.stream = true}), ConfigError);
   REQUIRE_NOTHROW(refuse_unless_within_layers(outputs, 3, "a test", {.mlp_out = true}));
+}
+
+TEST_CASE("a range of layers holds the stream before a layer as that layer's") {
+  const OnStream s;
+  const auto clean = s.model.run(s.tokens).logits;
+  const auto dropped = StreamError::dropped;
+  const auto only = [&](std::int32_t layer) {
+    return s.model.run(s.tokens, in_layers({Layer{layer}, Layer{layer}}, splice(s.dictionaries, error::Dropped{})))
+        .logits;
+  };
+  const auto by_hand = s.model.run(s.tokens, splice_at<hook::resid_pre>(Layer{2}, s.sae(Layer{2}), dropped)).logits;
+  REQUIRE_CLOSE(only(2), by_hand, 1e-12);
+  REQUIRE_CLOSE(only(3), s.model.run(s.tokens, splice_at<hook::resid_post>(Layer{2}, s.sae(Layer{3}), dropped)).logits,
+                1e-12);
+  REQUIRE(only(1).equal(clean));
+  REQUIRE_FALSE(by_hand.allclose(clean, 1e-3, 1e-3));
+
+  const auto set = random_model::with_stream({}, s.model.config(), 2, {0, 2});
+  const auto reference = s.model.run(random_model::Source{5}.tokens(2, 6, s.model.config().d_vocab), record_modules());
+  const auto from = [&](std::int32_t first) {
+    const KeepCircuitOptions options{.first_layer = Layer{first}};
+    return s.model.run(s.tokens, keep_circuit(set, {}, reference.cache, options)).logits;
+  };
+  auto none = keep_circuit(set, {}, reference.cache);
+  REQUIRE_CLOSE(from(2), s.model.run(s.tokens, in_layers({Layer{2}, Layer{2}}, std::move(none))).logits, 1e-12);
+  REQUIRE_FALSE(from(2).allclose(clean, 1e-3, 1e-3));
+  REQUIRE(from(3).equal(clean));
+  REQUIRE_CLOSE(from(1), from(2), 1e-12);  // no dictionary describes the stream before layer 1
 }

@@ -21,6 +21,16 @@ concept ModulePoint =
     std::same_as<P, hook::resid_mid> || std::same_as<P, hook::mlp_out> || std::same_as<P, hook::resid_pre> ||
     std::same_as<P, hook::resid_post>;
 
+/// The layer of the module that is complete at a point: for the stream the one behind it.
+template <ModulePoint P>
+[[nodiscard]] constexpr Layer module_layer(P /*point*/, Layer layer) {
+  return std::same_as<P, hook::resid_post> ? Layer{layer.value + 1} : layer;
+}
+
+/// An attachment that acts on modules with dictionaries, at the points where AtModules shows them.
+template <class A>
+concept ActsAtModules = requires { requires A::acts_at_modules; };
+
 /// What cross-layer features have written so far, in one forward pass, into MLP outputs of layers still to come.
 class LaterWrites {
  public:

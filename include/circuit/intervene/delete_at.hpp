@@ -24,6 +24,18 @@ template <class P>
 concept ResidualPoint =
     std::same_as<P, hook::resid_pre> || std::same_as<P, hook::resid_mid> || std::same_as<P, hook::resid_post>;
 
+namespace detail {
+
+/// throws  ConfigError  for hook_resid_mid of an architecture that has none
+template <ResidualPoint P, Architecture A>
+void check_residual_point(Layer layer) {
+  if constexpr (std::same_as<P, hook::resid_mid> && (A::Wiring::parallel || !has_mlp<A>)) {
+    throw ConfigError{{.tensor = hook_name(P{}, layer), .problem = "this architecture has no such point"}};
+  }
+}
+
+}  // namespace detail
+
 /// How much of a feature is deleted.
 template <class A>
 concept DeletedAmount = requires(const A& a, const at::Tensor& activation) {
@@ -125,11 +137,13 @@ template <ResidualPoint P, Architecture A, class... Kinds, DeletedAmount Amount 
 /// later than the feature's own.
 ///
 /// throws  NameError, IndexError, ValueError (NaN or infinity)
+/// throws  ConfigError  for hook_resid_mid of a model that has none, and as write_vectors
 template <ResidualPoint P, Architecture A, class... Kinds>
 [[nodiscard]] auto add_at(Layer layer, const HookedTransformer<A>& model,
                           const BasicDictionarySet<Kinds...>& dictionaries, const FeatureId& feature, double scale,
                           const On& where) {
   check_index(layer, model.config().n_layers);
+  detail::check_residual_point<P, A>(layer);
   check_finite(make::full({}, scale, at::kDouble), "scale");
   const auto added =
       write_vectors(model, dictionaries, feature.module, feature.layer, {feature.feature}).squeeze(0).mul(scale);
@@ -195,9 +209,7 @@ DeleteAt<P, Set, Amount>::DeleteAt(Layer layer, const HookedTransformer<A>& mode
                                    const std::vector<FeatureId>& features, On where, Amount amount)
     : layer_{layer}, modules_{std::move(dictionaries)}, where_{std::move(where)}, amount_{std::move(amount)} {
   check_index(layer, model.config().n_layers);
-  if constexpr (std::same_as<P, hook::resid_mid> && (A::Wiring::parallel || !has_mlp<A>)) {
-    throw ConfigError{{.tensor = hook_name(P{}, layer), .problem = "this architecture has no such point"}};
-  }
+  detail::check_residual_point<P, A>(layer);
   if (features.empty()) throw ValueError{{.tensor = "features", .expected = "at least one", .got = "none"}};
   std::map<std::pair<Module, Layer>, std::vector<Feature>> by_module;
   std::set<FeatureId> seen;

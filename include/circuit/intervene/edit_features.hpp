@@ -38,6 +38,8 @@ struct FeatureEdit {
 template <class Set, ErrorPolicy Errors = error::Recomputed>
 class FeatureEdits {
  public:
+  static constexpr bool acts_at_modules = true;
+
   /// throws  NameError   for a layer without a dictionary
   /// throws  IndexError  for a feature that the dictionary does not have
   /// throws  ValueError  for no edits, or two of one feature at one position

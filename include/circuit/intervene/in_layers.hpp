@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "circuit/core/tensor.hpp"
+#include "circuit/intervene/at_modules.hpp"
 #include "circuit/model/attach.hpp"
 
 namespace circuit {
@@ -23,8 +24,9 @@ struct LayerRange {
   }
 };
 
-/// An attachment that shows another the layers of a range alone; points without a layer pass always. It suits those that
-/// treat each layer by itself, not one that follows the run as a whole, such as `patch_edges`.
+/// An attachment that shows another the layers of a range alone; points without a layer pass always. For one that acts
+/// on modules with dictionaries a layer is the module's: the stream before layer 3 belongs to layer 3, and the one behind
+/// the last layer to a layer of its own. It suits those that treat each layer by itself, not one that follows the run as a whole, such as `patch_edges`.
 template <class A>
 class InRange {
  public:
@@ -34,10 +36,16 @@ class InRange {
   template <HookPoint P>
     requires AttachedTo<A, P>
   void visit(P point, Layer layer, at::Tensor& value) {
-    if (!P::per_layer || range_.contains(layer)) attached_.visit(point, layer, value);
+    if (!P::per_layer || range_.contains(layer_of(point, layer))) attached_.visit(point, layer, value);
   }
 
  private:
+  template <HookPoint P>
+  [[nodiscard]] static constexpr Layer layer_of(P point, Layer layer) {
+    if constexpr (ActsAtModules<A> && ModulePoint<P>) return module_layer(point, layer);
+    return layer;
+  }
+
   LayerRange range_;
   A attached_;
 };

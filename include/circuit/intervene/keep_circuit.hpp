@@ -93,13 +93,15 @@ template <ModuleCache Cache, EncodesDensely Set>
 template <class Set>
 class CircuitOnly {
  public:
+  static constexpr bool acts_at_modules = true;
+
   /// throws  as keep_circuit
   CircuitOnly(OutsideValues<Set> outside, const KeptNodes& kept);
 
   /// throws  ShapeError for a run of another length than the reference, NameError for a module that the reference lacks
   template <ModulePoint P>
   void visit(P point, Layer layer, at::Tensor& value) {
-    if (layer < outside_.options.first_layer) return;
+    if (module_layer(point, layer) < outside_.options.first_layer) return;
     modules_.visit(point, layer, value, [&](Module module, Layer l, const at::Tensor& input, const at::Tensor& output) {
       return replaced(module, l, input, output);
     });

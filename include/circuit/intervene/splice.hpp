@@ -58,6 +58,8 @@ struct Dropped {
 template <class Set, ErrorPolicy Errors>
 class Splice {
  public:
+  static constexpr bool acts_at_modules = true;
+
   Splice(Set dictionaries, Errors errors) : modules_{std::move(dictionaries)}, errors_{std::move(errors)} {}
 
   template <ModulePoint P>

@@ -22,11 +22,23 @@ struct NodeGates {
   at::Tensor embedding{};
 
   /// One of the tensors, and the number of a node's gate in it.
+  /// throws  NameError   for a node that is no feature, error or embedding of these modules
+  /// throws  IndexError  for a position or feature that is not there
   [[nodiscard]] std::pair<at::Tensor*, std::int64_t> find(const Node& node) {
+    const bool gated = is_feature(node.kind) || is_error(node.kind) || is_embedding(node.kind);
+    if (gated) check_index(node.position, embedding.size(0));
     if (is_embedding(node.kind)) return {&embedding, node.position.value};
-    auto& gates = modules.at({module_of(node), node.layer});
-    return {&gates, node.position.value * gates.size(1) +
-                        (is_error(node.kind) ? gates.size(1) - 1 : std::int64_t{node.feature.value})};
+    const auto found = gated ? modules.find({module_of(node), node.layer}) : modules.end();
+    if (found == modules.end()) {
+      throw NameError{{.tensor = to_string(node),
+                       .problem = "has no gate",
+                       .expected = "a feature or error of a module with a dictionary, or an embedding"}};
+    }
+    auto& gates = found->second;
+    const auto features = gates.size(1) - 1;
+    if (is_feature(node.kind)) check_index(node.feature, features);
+    return {&gates,
+            node.position.value * gates.size(1) + (is_error(node.kind) ? features : std::int64_t{node.feature.value})};
   }
   /// Gates of these nodes, value by value.
   void put(std::span<const NodeAttribution> values) {
@@ -63,6 +75,8 @@ struct NodeGates {
 template <class Set>
 class GatedNodes {
  public:
+  static constexpr bool acts_at_modules = true;
+
   using Places = typename AtStrength<Set>::Places;
 
   GatedNodes(const Set& set, const Places& places, const NodeGates& gates, at::Tensor unkept_embedding)

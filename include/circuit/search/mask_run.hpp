@@ -34,6 +34,8 @@ inline void hold_embedding(const at::Tensor& unkept, const at::Tensor& strength,
 template <class Set>
 class AtStrength {
  public:
+  static constexpr bool acts_at_modules = true;
+
   using Places = MaskPlaces;
 
   /// strength  [pos, 1]   unkept_embedding [batch or 1, pos, d_model] where no node is kept; undefined: embeddings are
