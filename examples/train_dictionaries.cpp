@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "circuit/core/atomic_file.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/dictionary/load/sae_lens.hpp"
 #include "circuit/dictionary/save/gemma_scope.hpp"
 #include "circuit/dictionary/save/sae_lens.hpp"
@@ -28,7 +29,6 @@
 #include "circuit/model/open.hpp"
 #include "circuit/report/svg_chart.hpp"
 #include "circuit/report/table.hpp"
-#include "circuit/report/text.hpp"
 #include "train_dictionaries/activations.hpp"
 #include "train_dictionaries/learners.hpp"
 #include "train_dictionaries/options.hpp"

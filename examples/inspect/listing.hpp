@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/io/gguf.hpp"
 #include "circuit/report/table.hpp"
-#include "circuit/report/text.hpp"
 
 /// Tables of what is in a file of tensors.
 namespace inspect {

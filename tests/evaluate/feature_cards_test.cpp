@@ -117,6 +117,36 @@ TEST_CASE("logit effects are what the model's own unembedding makes of a feature
   CHECK_FALSE(feature_cards(model, placed_sae(random, "blocks.0.hook_resid_post"), card_rows)[5].raises.empty());
 }
 
+TEST_CASE("a vocabulary may be padded beyond its tokens, which raise and lower nothing") {
+  const auto small = speaking_model(63);
+  auto config = small.config();
+  auto weights = small.weights();
+  auto tokenizer = std::make_shared<Tokenizer>(small.tokenizer());
+  const auto ids = tokenizer->size();
+  REQUIRE(static_cast<std::int64_t>(ids) >= config.d_vocab);
+  const auto more = static_cast<std::int64_t>(ids) + 5 - config.d_vocab;
+  weights.W_E = make::cat({weights.W_E, at::zeros({more, config.d_model}, weights.W_E.options())}, 0);
+  weights.W_U = make::cat({weights.W_U, at::full({config.d_model, more}, 100.0, weights.W_U.options())}, 1);
+  if (weights.b_U.defined()) weights.b_U = make::cat({weights.b_U, at::zeros({more}, weights.b_U.options())}, 0);
+  config.d_vocab += more;
+  const HookedTransformer<Gpt2> padded{config, weights, small.processing(), tokenizer};
+  random_model::Source random{64};
+  const auto placed = placed_sae(random, "blocks.1.attn.hook_z");
+  const auto count = static_cast<std::int64_t>(ids);
+  const auto cards = feature_cards(padded, placed, card_rows, {.effects = count + 5});
+  CHECK(static_cast<std::int64_t>(cards[5].raises.size()) == count);
+}
+
+TEST_CASE("the largest activation is known without contexts too") {
+  const auto model = speaking_model(61);
+  random_model::Source random{62};
+  const auto placed = placed_sae(random, "blocks.1.attn.hook_z");
+  const auto with = feature_cards(model, placed, card_rows, {.contexts = 3});
+  const auto without = feature_cards(model, placed, card_rows, {.contexts = 0});
+  REQUIRE(with[5].largest > 0);
+  for (std::size_t f = 0; f < with.size(); ++f) CHECK(without[f].largest == with[f].largest);
+}
+
 TEST_CASE("features alike are those with the nearest decoder rows") {
   const auto model = speaking_model(65);
   random_model::Source random{66};
@@ -136,7 +166,7 @@ TEST_CASE("a card reads as text and as JSON") {
                          .frequency = 0.25,
                          .mean = 1.5,
                          .largest = 3.0,
-                         .contexts = {{3.0, 1, 4, {" a", " b", "\n"}, 1}},
+                         .contexts = {{3.0, 1, 4, {" a", " b", "\r\n"}, 1}},
                          .histogram = {{1.0, 4}, {2.0, 1}},
                          .raises = {{" x", 0.5}},
                          .lowers = {{"\n", -0.25}},
@@ -147,7 +177,7 @@ TEST_CASE("a card reads as text and as JSON") {
         "  lowers  \"\\n\" -0.25\n"
         "  like    7 (0.75)\n"
         "  activations from  1.000: 4  2.000: 1\n"
-        "  3.00   a[[ b]]\\n\n");
+        "  3.00   a[[ b]]\\r\\n\n");
   const auto json = to_json(card);
   CHECK(json.at("contexts")[0].at("at_token") == 1);
   CHECK(json.at("histogram")[1].at("count") == 1);

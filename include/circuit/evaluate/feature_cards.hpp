@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "circuit/core/id.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/active_features.hpp"
 #include "circuit/dictionary/train/activation_stream.hpp"
@@ -98,6 +99,7 @@ class CardSums {
   };
 
   void add(const Fire& fire, std::size_t most) {
+    largest_ = fires_ == 0 ? fire.activation : std::max(largest_, fire.activation);
     ++fires_;
     sum_ += fire.activation;
     const auto power = static_cast<int>(std::floor(std::log2(std::abs(fire.activation))));
@@ -112,7 +114,7 @@ class CardSums {
     card.fires = fires_;
     card.frequency = static_cast<double>(fires_) / static_cast<double>(std::max<std::int64_t>(1, tokens));
     card.mean = fires_ > 0 ? sum_ / static_cast<double>(fires_) : 0.0;
-    card.largest = top_.empty() ? 0.0 : top_.front().activation;
+    card.largest = largest_;
     for (int i = 0; i < bins; ++i) {
       const auto count = bins_[static_cast<std::size_t>(i)];
       if (count > 0) card.histogram.push_back({std::exp2(i - middle), count});
@@ -125,6 +127,7 @@ class CardSums {
   static constexpr int middle = 24;
   std::int64_t fires_ = 0;
   double sum_ = 0.0;
+  double largest_ = 0.0;
   std::array<std::int64_t, bins> bins_{};
   std::vector<Fire> top_;
 };
@@ -185,22 +188,35 @@ template <Architecture A>
   return out;
 }
 
+/// The columns of the unembedding that stand for a token; a vocabulary may be padded beyond them. [n] int64
+template <Architecture A>
+[[nodiscard]] at::Tensor token_columns(const HookedTransformer<A>& model) {
+  std::vector<std::int64_t> ids;
+  for (std::int64_t id = 0; id < model.config().d_vocab; ++id) {
+    if (model.tokenizer().has_token(static_cast<std::int32_t>(id))) ids.push_back(id);
+  }
+  return ids_tensor(ids).to(model.weights().W_U.device());
+}
+
 /// Logit effects of the decoder rows of cards[first], cards[first + 1], ...
 template <Architecture A>
 void write_effects(const HookedTransformer<A>& model, const std::string& hook, const at::Tensor& rows,
-                   std::size_t first, std::int64_t count, std::vector<FeatureCard>& cards) {
+                   std::size_t first, std::int64_t count, const at::Tensor& columns, std::vector<FeatureCard>& cards) {
   auto writes = stream_writes(model, hook, rows);
   if (!writes.defined() || count < 1) return;
   if constexpr (A::Norm::centers) writes = writes.sub(writes.mean(-1, /*keepdim=*/true));
   const auto& gain = model.weights().ln_final.gain;
   if (gain.defined()) writes = writes.mul(gain);
-  const auto logits = product(writes, model.weights().W_U);
+  auto logits = product(writes, model.weights().W_U);
+  if (columns.numel() < logits.size(1)) logits = logits.index_select(1, columns);
+  const auto ids = columns.to(at::kCPU).contiguous();
   for (const bool largest : {true, false}) {
     const auto found = extremes(logits, count, largest);
     for (std::size_t r = 0; r < found.size(); ++r) {
       auto& effects = largest ? cards[first + r].raises : cards[first + r].lowers;
-      for (const auto& [effect, token] : found[r]) {
-        effects.push_back({model.tokenizer().token_text(static_cast<std::int32_t>(token)), effect});
+      for (const auto& [effect, column] : found[r]) {
+        const auto token = static_cast<std::int32_t>(data_of<std::int64_t>(ids)[column]);
+        effects.push_back({model.tokenizer().token_text(token), effect});
       }
     }
   }
@@ -265,11 +281,12 @@ std::vector<FeatureCard> feature_cards(const HookedTransformer<A>& model, const 
   }
   const auto W_dec = dictionary.W_dec.to(model.dtype());
   const auto unit = train::detail::unit_rows(W_dec);
+  const auto columns = detail::token_columns(model);
   constexpr std::int64_t block = 256;
   for (std::int64_t from = 0; from < dictionary.d_sae(); from += block) {
     const auto count = std::min(block, dictionary.d_sae() - from);
     detail::write_effects(model, placed.hooks.out, W_dec.narrow(0, from, count), static_cast<std::size_t>(from),
-                          options.effects, cards);
+                          options.effects, columns, cards);
     detail::write_like(unit, from, count, options.like, cards);
   }
   return cards;
@@ -306,13 +323,6 @@ namespace circuit::detail {
   return text.data();
 }
 
-/// A token on one line.
-[[nodiscard]] inline std::string one_line(std::string_view token) {
-  std::string out;
-  for (const char c : token) out += c == '\n' ? std::string{"\\n"} : std::string(1, c);
-  return out;
-}
-
 [[nodiscard]] inline std::string effects_text(const std::vector<TokenEffect>& effects) {
   std::string out;
   for (const auto& e : effects) out += "  \"" + one_line(e.token) + "\" " + short_number(e.effect, 2);
@@ -340,7 +350,7 @@ inline std::string to_text(const FeatureCard& card) {
   for (const auto& c : card.contexts) {
     out += "  " + short_number(c.activation, 2) + "  ";
     for (std::size_t i = 0; i < c.tokens.size(); ++i) {
-      const auto token = detail::one_line(c.tokens[i]);
+      const auto token = one_line(c.tokens[i]);
       out += i == c.at_token ? "[[" + token + "]]" : token;
     }
     out += '\n';

@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "circuit/core/shown_text.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/graph/edge_table.hpp"
 #include "circuit/report/table.hpp"
-#include "circuit/report/text.hpp"
 
 /// A circuit for other programs that draw or analyse graphs.
 namespace circuit {

@@ -12,10 +12,10 @@
 
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/graph/circuit.hpp"
 #include "circuit/graph/json_fields.hpp"
 #include "circuit/report/graph_page_assets.hpp"
-#include "circuit/report/text.hpp"
 
 namespace circuit {
 

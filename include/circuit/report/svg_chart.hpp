@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/report/table.hpp"
-#include "circuit/report/text.hpp"
 
 namespace circuit {
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
-#include "circuit/report/text.hpp"
+#include "circuit/core/shown_text.hpp"
 
 namespace circuit {
 

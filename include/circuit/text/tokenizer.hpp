@@ -106,12 +106,18 @@ class Tokenizer {
   /// throws  IndexError  for an id that no token has
   [[nodiscard]] std::string_view token_bytes(std::int32_t id) const {
     const auto& texts = state_->texts;
-    if (id < 0 || static_cast<std::size_t>(id) >= texts.size() || texts[static_cast<std::size_t>(id)].empty()) {
+    if (!has_token(id)) {
       throw IndexError{{.problem = "there is no such token id",
                         .expected = "0 to " + std::to_string(texts.size() - 1),
                         .got = std::to_string(id)}};
     }
     return texts[static_cast<std::size_t>(id)];
+  }
+
+  /// Whether some token has this id; a model's vocabulary may be padded beyond them.
+  [[nodiscard]] bool has_token(std::int32_t id) const noexcept {
+    const auto& texts = state_->texts;
+    return id >= 0 && static_cast<std::size_t>(id) < texts.size() && !texts[static_cast<std::size_t>(id)].empty();
   }
 
   /// The id of the token whose text is exactly `token` (" Mary", not the vocabulary file's spelling of it).

@@ -70,19 +70,19 @@ constexpr void for_each_character(std::string_view text, const Take& take) {
   return line;
 }
 
-/// The text as XML or HTML content or as a quoted attribute.
+/// The text as XML or HTML content or as a quoted attribute. U+FFFE and U+FFFF, which XML cannot hold, become U+FFFD.
 [[nodiscard]] inline std::string xml_escape(std::string_view text) {
   std::string escaped;
-  for (const char c : one_line(text)) {
-    switch (c) {
+  detail::for_each_character(one_line(text), [&](std::string_view character) {
+    switch (character.front()) {
       case '&': escaped += "&amp;"; break;
       case '<': escaped += "&lt;"; break;
       case '>': escaped += "&gt;"; break;
       case '"': escaped += "&quot;"; break;
       case '\'': escaped += "&#39;"; break;
-      default: escaped += c;
+      default: escaped += character == "\xEF\xBF\xBE" || character == "\xEF\xBF\xBF" ? "\xEF\xBF\xBD" : character;
     }
-  }
+  });
   return escaped;
 }
 

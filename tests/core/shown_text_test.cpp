@@ -1,4 +1,4 @@
-#include "circuit/report/text.hpp"
+#include "circuit/core/shown_text.hpp"
 
 #include <set>
 #include <string>
@@ -12,6 +12,10 @@ TEST_CASE("markup in text is escaped, and text without markup stays as it is") {
   CHECK(xml_escape("<script>alert('x') & \"y\"</script>") ==
         "&lt;script&gt;alert(&#39;x&#39;) &amp; &quot;y&quot;&lt;/script&gt;");
   CHECK(xml_escape("plain \xC3\xA9") == "plain \xC3\xA9");
+}
+
+TEST_CASE("characters that XML cannot hold are replaced") {
+  REQUIRE(xml_escape("a\xEF\xBF\xBE\xEF\xBF\xBF<") == "a\xEF\xBF\xBD\xEF\xBF\xBD&lt;");
 }
 
 TEST_CASE("one line of text spells controls out and replaces what is not UTF-8") {
