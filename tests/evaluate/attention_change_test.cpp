@@ -1,5 +1,7 @@
 #include "circuit/evaluate/attention_change.hpp"
 
+#include <limits>
+
 #include "circuit/model/edit.hpp"
 #include "random_model.hpp"
 
@@ -41,6 +43,13 @@ TEST_CASE("a raised score shows at its head and key, and its pattern takes from 
   }
   const auto pattern = runs.run().get<hook::attn::pattern>(Layer{0});
   REQUIRE(changes[0].pattern_before == Approx(pattern.select(2, 4).select(2, 1).select(1, 0).mean().item<double>()));
+}
+
+TEST_CASE("the score of a key that no run sees does not change") {
+  constexpr auto outside = -std::numeric_limits<double>::infinity();
+  const AttentionChange change{.score_before = outside, .score_after = outside};
+  REQUIRE(change.score_change() == 0.0);
+  REQUIRE(AttentionChange{.score_before = 1.5, .score_after = 1.0}.score_change() == -0.5);
 }
 
 TEST_CASE("positions that the runs do not have, and keys behind the query, are refused") {

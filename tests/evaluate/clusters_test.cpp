@@ -71,6 +71,14 @@ TEST_CASE("features that write into the metric come by size of that edge, whatev
   REQUIRE(largest_into_metric(made_up(), last, 2) == Nodes{mover, other_mover});
 }
 
+TEST_CASE("of a feature that writes into several outputs all its edges count") {
+  auto c = made_up();
+  const Node logit{.kind = NodeKind::logit, .position = last, .feature = Feature{3}};
+  c.add_node({.node = logit, .activation = 1, .nodegrad = 1});
+  c.add_edge(other_mover, logit, {.type = EdgeType::metric, .em_attrib = 0.8});
+  REQUIRE(largest_into_metric(c, last, 2) == Nodes{other_mover, mover});
+}
+
 TEST_CASE("readers' upstream features are summed over targets and edge types") {
   const std::array targets{mover, other_mover};
   const std::array by_query_or_key{EdgeType::q, EdgeType::k};

@@ -197,3 +197,20 @@ TEST_CASE("edges of nodes that have no part in it, and skip paths, are refused")
   const auto across = random_model::cross_layer_dictionaries(s.model.config(), 8);
   CHECK_THROWS_WITH((EdgeRun{s.model, across, s.prompts}), circuit_test::ContainsSubstring("cross-layer"));
 }
+
+TEST_CASE("edges into several logits bring a node's change to the last stream once") {
+  const EdgeSetting<Gpt2> s;
+  const EdgeRun run{s.model, s.dictionaries, s.prompts};
+  const auto up = Node::embedding(Position{2});
+  const auto logit = [](std::int32_t token) {
+    return Node{.kind = NodeKind::logit, .position = Position{3}, .feature = Feature{token}};
+  };
+  const ReadEdge to_metric{up, Node::metric(), EdgeType::metric};
+  const ReadEdge to_one{up, logit(5), EdgeType::metric};
+  const ReadEdge to_other{up, logit(6), EdgeType::metric};
+  const auto expected = run.logits(std::vector{to_metric});
+  REQUIRE_FALSE(expected.allclose(run.logits({}), 1e-3, 1e-3));
+  REQUIRE(run.logits(std::vector{to_one}).equal(expected));
+  REQUIRE(run.logits(std::vector{to_one, to_other}).equal(expected));
+  REQUIRE(run.logits(std::vector{to_metric, to_metric}).equal(expected));
+}

@@ -71,6 +71,16 @@ TEST_CASE("influence is the sum of powers of the normalised matrix") {
   REQUIRE(ends == Approx(0.9));  // all of the outputs' weight ends somewhere
 }
 
+TEST_CASE("influence of edges that have shares of the metric alone is refused, not 0") {
+  Circuit c;
+  c.add_node({.node = Node::input()});
+  c.add_node({.node = Node::metric(), .activation = 1, .nodegrad = 1});
+  REQUIRE(influence(c).empty());
+  c.add_edge(Node::input(), Node::metric(), {.type = EdgeType::metric, .em_attrib = 2});
+  REQUIRE_THROWS_AS(influence(c), ValueError);
+  REQUIRE_THROWS_AS(prune_by_influence(c), ValueError);
+}
+
 TEST_CASE("scores are shares of influence that is no error's") {
   const auto c = example();
   const auto v = by_powers(c);

@@ -26,7 +26,8 @@ struct AttentionChange {
   double pattern_before{};
   double pattern_after{};
 
-  [[nodiscard]] double score_change() const { return score_after - score_before; }
+  /// 0 also where both scores are minus infinity, of a key outside a sliding window.
+  [[nodiscard]] double score_change() const { return score_after == score_before ? 0.0 : score_after - score_before; }
   [[nodiscard]] double pattern_change() const { return pattern_after - pattern_before; }
 };
 

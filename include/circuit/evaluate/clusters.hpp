@@ -83,7 +83,7 @@ inline std::vector<Node> largest_into_metric(const Circuit& circuit, Position po
   std::map<Node, double> weights;
   for (const auto& [up, down, edge] : circuit.edges()) {
     if (edge.type == EdgeType::metric && detail::is_active_attention_feature(circuit.bundle(up), position)) {
-      weights[up] = magnitude(edge, Attribution::em);
+      weights[up] += magnitude(edge, Attribution::em);
     }
   }
   return detail::largest_first(weights, most);

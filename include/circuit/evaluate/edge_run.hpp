@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -56,7 +57,8 @@ class EdgeRun {
   EdgeRun(const HookedTransformer<A>& model, const Set& dictionaries, const PromptPair& prompts,
           EdgeRunOptions options = {});
 
-  /// Logits of the circuit, whose last stream holds what the edges into the metric (or into logits) bring.
+  /// Logits of the circuit, whose last stream holds what the edges into outputs (the metric, or logits) bring. An edge
+  /// given twice counts once, and so does a node with edges into several outputs.
   /// return  [batch, pos, d_vocab]
   /// throws  NameError   for a node that is no feature, error, embedding or output, or an edge its target does not read
   /// by throws  IndexError  for a position or feature that is not there
@@ -272,6 +274,7 @@ auto EdgeRun<A, Set>::grouped(std::span<const ReadEdge> edges) const -> Grouped 
     if (is_stream(feature.kind)) return out.stream[feature];
     return (is_attention(feature.kind) ? out.attn : out.mlp)[feature];
   };
+  std::set<ReadEdge> seen;  // the last stream is one, whatever the output, and no node adds to a stream twice
   for (const auto& edge : edges) {
     const bool into_output = is_output(edge.down.kind);
     if (!reads_by(edge.down.kind, edge.type) || !(into_output || is_feature(edge.down.kind))) {
@@ -280,7 +283,8 @@ auto EdgeRun<A, Set>::grouped(std::span<const ReadEdge> edges) const -> Grouped 
                        .got = std::string{name(edge.type)} + " from " + to_string(edge.up)}};
     }
     if (is_feature(edge.up.kind)) static_cast<void>(reads_of(edge.up));  // it computes, whoever reaches it
-    (into_output ? out.last : reads_of(edge.down)).push_back(edge);
+    const ReadEdge read{edge.up, into_output ? Node::metric() : edge.down, edge.type};
+    if (seen.insert(read).second) (into_output ? out.last : reads_of(edge.down)).push_back(read);
   }
   return out;
 }

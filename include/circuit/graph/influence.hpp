@@ -33,6 +33,7 @@ using NodeWeights = std::unordered_map<Node, double>;
 /// How much of the outputs goes back to each node along all paths, where an edge carries its share of the magnitude of
 /// all edges into its target, whatever their type: w (P + P^2 + ...), with P = |nn_attrib| normalised by target. source
 /// Ameisen et al. 2025, "Circuit tracing"; circuit-tracer's formula
+/// throws  ValueError  for edges that have shares of the metric alone, as those between components
 [[nodiscard]] inline NodeWeights influence(std::span<const EdgeRef> edges, const NodeWeights& outputs);
 [[nodiscard]] inline NodeWeights influence(const Circuit& circuit);
 
@@ -108,6 +109,12 @@ namespace circuit::detail {
 namespace circuit {
 
 inline NodeWeights influence(std::span<const EdgeRef> edges, const NodeWeights& outputs) {
+  const auto of_metric_alone = [](const EdgeRef& e) { return e.edge.nn_attrib == 0 && e.edge.em_attrib != 0; };
+  if (!edges.empty() && std::all_of(edges.begin(), edges.end(), of_metric_alone)) {
+    throw ValueError{{.tensor = "nn_attrib",
+                      .problem = "the edges have none, and influence is made of it",
+                      .hint = "edges between components have shares of the metric alone: keep them by size"}};
+  }
   const auto sums = detail::row_sums(edges);
   std::map<std::int32_t, std::vector<const EdgeRef*>, std::greater<>>
       by_depth;  // a target's influence is known before its edges
