@@ -57,7 +57,7 @@ class Experiments {
         tokens_{study.batch},
         linear_{linearize<final_norm::Frozen>(session.model, session.dictionaries, tokens_.clean, {}, study.metric)},
         clean_{linear_.metric.mean().item<double>()},
-        corrupt_{mean(study.metric, session.model.run(tokens_.corrupt, FrozenRunRecorder{}).logits).item<double>()} {}
+        corrupt_{mean(study.metric, session.model.run(tokens_.corrupt, FrozenRunRecorder{session.model.config()}).logits).item<double>()} {}
 
   [[nodiscard]] const Session& session() const { return session_; }
   [[nodiscard]] const Study& study() const { return study_; }
@@ -143,9 +143,26 @@ struct Clusters {
   [[nodiscard]] std::vector<const Cluster*> all() const { return {&c1, &c2, &c3}; }
 };
 
-[[nodiscard]] inline Clusters find_clusters(const Study& study, std::size_t most) {
+/// `attn.5.7515` at a position.
+/// throws  NameError  for what is no attention feature, or none of the dictionaries
+[[nodiscard]] inline Node named_feature(const Session& session, std::string text, Position position) {
+  const auto number = text.rfind('.');
+  if (number != std::string::npos) text.insert(number, '.' + std::to_string(position.value));
+  const auto node = parse_node(text);
+  if (node.kind != NodeKind::attn_feature) {
+    throw NameError{{.tensor = "--c1", .problem = "is no attention feature", .got = to_string(node)}};
+  }
+  static_cast<void>(require_feature(session.dictionaries, attn_feature(node.layer, node.feature)));
+  return node;
+}
+
+[[nodiscard]] inline Clusters find_clusters(const Session& session, const Study& study) {
+  const auto most = session.options.cluster_size;
+  const auto s2 = study.batch.role("S2");
   Clusters found;
-  found.c1.features = attention_features_at(study.circuit, study.batch.role("S2"), most);
+  found.c1.features = attention_features_at(study.circuit, s2, most);
+  if (!session.options.c1.empty()) found.c1 = {"C1", "attention features at S2, as named"};
+  for (const auto& name : session.options.c1) found.c1.features.push_back(named_feature(session, name, s2));
   const auto movers = largest_into_metric(study.circuit, study.last());
   found.c3.features = {movers.begin(), movers.begin() + static_cast<std::ptrdiff_t>(std::min(most, movers.size()))};
   constexpr std::array by_query_or_key{EdgeType::q, EdgeType::k};

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <concepts>
+#include <utility>
+
 #include "circuit/core/tensor.hpp"
 #include "circuit/hook/points.hpp"
 #include "circuit/model/hooked_transformer.hpp"
@@ -15,24 +18,34 @@ using FrozenRun = ActivationCache<hook::embed, hook::pos_embed, hook::ln1::scale
                                   hook::attn_out, hook::ln2::scale, hook::ln2::normalized, hook::ln2_post::scale,
                                   hook::mlp_out, hook::resid_post, hook::ln_final::scale>;
 
-namespace detail {
+/// An attachment that records a FrozenRun. Scores are kept only where they are soft-capped, which alone reads them: each
+/// is [batch, head, pos, pos], as a pattern is.
+class FrozenRunRecorder {
+ public:
+  explicit FrozenRunRecorder(const ModelConfig& config) : scores_{config.score_soft_cap > 0} {}
 
-template <class Cache>
-struct RecorderOf;
-template <HookPoint... Points>
-struct RecorderOf<ActivationCache<Points...>> {
-  using type = Recorder<Points...>;
+  template <HookPoint P>
+    requires(FrozenRun::holds<P>)
+  void visit(P /*point*/, Layer layer, at::Tensor& value) {
+    if constexpr (std::same_as<P, hook::attn::attn_scores>) {
+      if (!scores_) return;
+    }
+    run_.put<P>(layer, value);
+  }
+
+  [[nodiscard]] FrozenRun&& take() && { return std::move(run_); }
+
+ private:
+  bool scores_;
+  FrozenRun run_;
 };
-
-}  // namespace detail
-
-/// An attachment that records a FrozenRun.
-using FrozenRunRecorder = detail::RecorderOf<FrozenRun>::type;
 
 /// tokens  [batch, pos]
 template <Architecture A>
 [[nodiscard]] FrozenRun record_frozen_run(const HookedTransformer<A>& model, const at::Tensor& tokens) {
-  return model.run(tokens, FrozenRunRecorder{}).cache;
+  FrozenRunRecorder recorder{model.config()};
+  static_cast<void>(model.uncapped_logits(tokens, recorder));
+  return std::move(recorder).take();
 }
 
 }  // namespace circuit

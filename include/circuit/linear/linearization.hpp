@@ -401,9 +401,9 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
     const c10::AutoGradMode with_gradient{true};
     LeafAtEmbedding leaf;
     AttachmentOf<Final, A> final_norm;
-    FrozenRunRecorder recorder;
+    FrozenRunRecorder recorder{model.config()};
     const auto logits = model.uncapped_logits(tokens, leaf, final_norm, recorder);
-    graph = std::move(recorder).cache();
+    graph = std::move(recorder).take();
     const auto metrics = metric.per_prompt(logits);
     check_shape(metrics, {tokens.size(0)}, "metric");
     out.metric = metrics.detach();
