@@ -89,6 +89,11 @@ TEST_CASE("a crosscoder whose parts disagree is refused by name") {
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.layers = {Layer{0}, Layer{2}, Layer{1}}; }), ConfigError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.layers.pop_back(); }), ShapeError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts.clear(); }), ConfigError);
+  REQUIRE_THROWS_WITH(refused([](Crosscoder& c) {
+                        c.layers.push_back(Layer{9});
+                        c.b_out = at::cat({c.b_out, c.b_out.narrow(0, 0, 1)}, 0);
+                      }),
+                      circuit_test::ContainsSubstring("none writes into the stream before layer 9"));
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[1].reads = {Layer{5}}; }), NameError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[1].reads.clear(); }), ConfigError);
   REQUIRE_THROWS_AS(refused([](Crosscoder& c) { c.parts[0].reads.pop_back(); }), ShapeError);

@@ -30,6 +30,14 @@ TEST_CASE("an answer is found when fewer than k tokens are likelier than the bes
   CHECK(mean(Accuracy{answers}, ordered()).item<double>() == Approx(1.0 / 3));
 }
 
+TEST_CASE("logits that are no numbers are not right") {
+  const auto nan = at::full({2, 1, 4}, std::nan(""), at::kDouble);
+  CHECK(values(Accuracy{Ids{{0}, {3}}}.per_prompt(nan)) == std::vector<double>{0, 0});
+  auto one = ordered();
+  one.select(0, 0).select(0, 0).select(0, 3).fill_(std::nan(""));  // the answer's own
+  CHECK(values(InTopK{3, Ids{{3}, {1}, {1}}}.per_prompt(one))[0] == 0);
+}
+
 TEST_CASE("a gradient of accuracy is refused, and so is a k below 1") {
   const c10::AutoGradMode gradient{true};
   const auto logits = ordered().requires_grad_(true);

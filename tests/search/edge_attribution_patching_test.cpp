@@ -2,6 +2,9 @@
 
 #include "circuit/metric/logit_difference.hpp"
 #include "circuit/model/edit.hpp"
+#include "circuit/search/keep/above.hpp"
+#include "circuit/search/keep/any_rule.hpp"
+#include "circuit/search/keep/prompts.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "circuit/search/node_patching.hpp"
 #include "random_model.hpp"
@@ -206,11 +209,20 @@ TEST_CASE("a search keeps what its rule keeps, as a circuit that gives its edges
   const auto all = component_circuit(c, scores, c.edge_mask());
   REQUIRE(all.edge_count() == static_cast<std::size_t>(c.edges()));
   REQUIRE(edge_mask(c, all).equal(c.edge_mask()));
+  REQUIRE(all.bundle(Node::metric()).nodegrad == 1.0);
   REQUIRE(top_edges(scores, 17).sum().item<std::int64_t>() == 17);
   const auto two_per_target = keep_edges(c, scores, keep::TopPerTarget{2});
   for (std::int64_t r = 0; r < c.receivers(); ++r) {
     REQUIRE(two_per_target.select(1, r).sum().item<std::int64_t>() == std::min<std::int64_t>(2, c.before(r)));
   }
+}
+
+TEST_CASE("a rule that counts prompts is refused where edges have one score for all of them") {
+  const auto model = random_model::make<Gpt2>(7);
+  const auto c = Components::of(model);
+  const auto scores = at::zeros({c.senders(), c.receivers()}, at::kDouble);
+  REQUIRE_THROWS_AS(keep_edges(c, scores, keep::AnyRule{keep::AnyPrompt{}}), ConfigError);
+  REQUIRE(keep_edges(c, scores, keep::AnyRule{keep::Above{}}).sum().item<std::int64_t>() == 0);
 }
 
 TEST_CASE("every component has its own name and finds its place again") {

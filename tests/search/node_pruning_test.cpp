@@ -161,6 +161,16 @@ TEST_CASE("pruning from a ranking of masks is what it does by itself; from a par
   REQUIRE(part.size() == 20);
   for (std::size_t i = 0; i < part.size(); ++i) REQUIRE(part[i].node == some[i]);
   REQUIRE_THROWS_AS(search.from({}, s.model, s.set, s.batches, Pruned::metric_of), ValueError);
+  const auto begin_with = [&](const Node& node) {
+    return search.from(std::vector{node}, s.model, s.set, s.batches, Pruned::metric_of);
+  };
+  const auto features = static_cast<std::int32_t>(s.set.mlp(Layer{0})->d_sae());
+  REQUIRE_THROWS_AS(begin_with(Node::mlp_feature(Layer{0}, Position{0}, Feature{features})), IndexError);
+  REQUIRE_THROWS_AS(begin_with(Node::mlp_feature(Layer{0}, Position{99}, Feature{0})), IndexError);
+  REQUIRE_THROWS_AS(begin_with(Node::embedding(Position{99})), IndexError);
+  REQUIRE_THROWS_AS(begin_with(Node::mlp_feature(Layer{9}, Position{0}, Feature{0})), NameError);
+  REQUIRE_THROWS_AS(begin_with(Node::attn_output(Layer{0}, Position{0})), NameError);
+  REQUIRE_THROWS_AS(begin_with(Node::metric()), NameError);
 }
 
 TEST_CASE("gates of a model's own units pass their gradients on through one another") {

@@ -1,5 +1,6 @@
 #include <ATen/ops/arange.h>
 
+#include <cmath>
 #include <set>
 #include <thread>
 
@@ -51,6 +52,8 @@ std::vector<int> kept(const EdgeMask& mask) {
 
 TEST_CASE("keep rules decide as they say") {
   const auto s = scores({3, -4, 0, 1, 0, 2, -1, 0.5}, 2);
+  REQUIRE_THROWS_AS(keep::Above{.threshold = std::nan("")}.keep(s), ValueError);
+  REQUIRE_THROWS_AS(keep::PositiveAbove{.threshold = std::nan("")}.keep(s), ValueError);
   REQUIRE(kept(keep::Above{.threshold = 1}.keep(s)) == std::vector{1, 1, 0, 0, 0, 1, 0, 0});
   REQUIRE(kept(keep::PositiveAbove{.threshold = 1}.keep(s)) == std::vector{1, 0, 0, 0, 0, 1, 0, 0});
   REQUIRE(kept(keep::TopPerTarget{.n = 2}.keep(s)) == std::vector{1, 1, 0, 0, 0, 1, 1, 0});
@@ -182,6 +185,21 @@ TEST_CASE("averaging first is another number than averaging last, and the same f
   const auto a = s(exact);
   REQUIRE(a.edge_count() > 100);
   REQUIRE(gap(a, s(first)) < 1e-10);
+}
+
+TEST_CASE("averaging first, paths and graph paths agree where dictionaries undo a normalisation") {
+  PoliciesSetup s;
+  s.set = random_model::normalizing_dictionaries(s.model.config(), 5);
+  const auto graph = Leap{.keep = keep::All{}, .chain = chain::GraphPath{}, .batching = batching::MeanFirst{}};
+  const auto all = Leap{.keep = keep::All{}, .chain = chain::AllPaths{}, .batching = batching::MeanFirst{}};
+  const auto expected = s(graph);
+  const auto found = s(all);
+  REQUIRE(found.edge_count() > 100);
+  for (const auto& e : found.edges()) {
+    const auto* other = expected.find_edge(e.up, e.down, e.edge.type);
+    REQUIRE(other != nullptr);
+    REQUIRE(e.edge.em_attrib == Approx(other->em_attrib).epsilon(1e-8).margin(1e-10));
+  }
 }
 
 TEST_CASE("the seed's bundle keeps positive, clipped edges") {

@@ -6,6 +6,7 @@
 #include "circuit/io/safetensors.hpp"
 #include "circuit/io/to_tensor.hpp"
 #include "circuit/metric/logit_difference.hpp"
+#include "circuit/model/edit.hpp"
 #include "circuit/model/load/gpt2.hpp"
 #include "circuit/search/keep/top.hpp"
 #include "random_model.hpp"
@@ -319,6 +320,26 @@ TEST_CASE("without a corrupt run activations are taken to 0") {
     REQUIRE(b.attribution ==
             Approx(expected[b.node.position.value][b.node.feature.value].item<double>()).epsilon(1e-9));
   }
+}
+
+TEST_CASE("without a corrupt run an embedding node is token and position, taken to 0 together") {
+  const Setup<Gpt2> s{};
+  const SparseFeatureCircuit half_way{
+      .node_threshold = 0, .keep = keep::All{}, .contrast = contrast::None{}, .steps = 1, .offset = 0.5};
+  const auto found = half_way(s.model, s.set, {s.clean, {}}, s.metric);
+  const auto embedded = s.model.run(s.clean, record<hook::resid_pre>()).cache.get<hook::resid_pre>(Layer{0});
+  const c10::AutoGradMode with_gradient{true};
+  const auto half = embedded.mul(0.5).detach().requires_grad_(true);
+  const auto from = edit<hook::resid_pre>([&](const at::Tensor&, Layer) { return half; }, Where{.layers = {Layer{0}}});
+  const auto metrics = s.metric.per_prompt(s.model.uncapped_logits(s.clean, from));
+  const auto expected = gradient_of(metrics.sum(), {half})[0].mul(embedded).sum(-1).mean(0);
+  std::int64_t seen = 0;
+  for (const auto& b : found.nodes()) {
+    if (b.node.kind != NodeKind::embedding) continue;
+    REQUIRE(b.attribution == Approx(expected[b.node.position.value].item<double>()).epsilon(1e-9));
+    ++seen;
+  }
+  REQUIRE(seen == s.clean.size(1));
 }
 
 TEST_CASE("bad settings of sparse feature circuits are one clear error") {

@@ -172,6 +172,12 @@ inline void Crosscoder::check() const {
   if (!detail::ascends(layers)) refuse("layers", "must ascend, from 0 on, and be at least one");
   if (parts.empty()) refuse("parts", "there are none");
   check_shape(b_out, {static_cast<std::int64_t>(layers.size()), -1}, "b_out", name);
+  for (const auto layer : layers) {
+    const auto writes = [&](const CrosscoderPart& part) { return detail::decoder_of(part, layer).defined(); };
+    if (std::none_of(parts.begin(), parts.end(), writes)) {
+      refuse("parts", "none writes into the stream before layer " + std::to_string(layer.value));
+    }
+  }
   for (const auto& part : parts) {
     const auto& d = part.dictionary;
     d.check();

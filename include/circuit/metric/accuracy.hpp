@@ -32,7 +32,8 @@ class InTopK {
   [[nodiscard]] at::Tensor per_prompt(const at::Tensor& logits) const {
     const auto rows = answers_.rows(logits.detach());
     const auto best = rows.masked_fill(answers_.mask(rows).logical_not(), -std::numeric_limits<double>::infinity());
-    const auto before = rows.gt(best.amax(-1, /*keepdim=*/true)).sum(-1);
+    // Not "larger": where the answer's logit is NaN, everything stands before it.
+    const auto before = rows.le(best.amax(-1, /*keepdim=*/true)).logical_not().sum(-1);
     return before.lt(k_).to(logits.scalar_type());
   }
 

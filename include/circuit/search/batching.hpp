@@ -46,6 +46,8 @@ namespace circuit::detail {
   if (active.size() == 0) {
     ActiveFeatures none;
     none.row_begin.assign(static_cast<std::size_t>(length) + 1, 0);
+    none.activation = active.activation;
+    none.slope = active.slope;
     return none;
   }
   const auto acts = active.activation.to(at::kDouble).contiguous();
@@ -90,10 +92,14 @@ namespace circuit::detail {
   const auto mean_module = [&](const ModuleState& m) -> ModuleState {
     const bool by_prompt = m.constant.defined() && m.constant.dim() > 1;
     const auto& [divisor, factor, shift] = m.input_norm;
+    // The scale holds 1 / factor, and a gradient is multiplied by both: their product is what is averaged.
+    const auto scale = factor.defined() && m.write_scale.defined()
+                           ? mean_prompt(m.write_scale.mul(factor)).div(mean_prompt(factor))
+                           : mean_prompt(m.write_scale);
     return {mean_features(m.features, batch, length),
             mean_prompt(m.rest),
             by_prompt ? mean_prompt(m.constant) : m.constant,
-            mean_prompt(m.write_scale),
+            scale,
             {mean_prompt(divisor), mean_prompt(factor), mean_prompt(shift)}};
   };
   for (const auto& m : run.attn) out.attn.push_back(mean_module(m));

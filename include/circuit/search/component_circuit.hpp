@@ -107,6 +107,13 @@ inline std::int64_t circuit::receiver_index(const Components& c, const Node& nod
 template <circuit::KeepRule Keep>
 at::Tensor circuit::keep_edges(const Components& c, const at::Tensor& scores, const Keep& keep) {
   check_edges(scores, c, "scores");
+  static_assert(!CountsPrompts<Keep>, "edges between components have one score for all prompts");
+  if constexpr (requires { keep.needs_counts(); }) {
+    if (keep.needs_counts()) {
+      throw ConfigError{
+          {.tensor = "keep", .problem = "a rule that counts prompts, where edges have one score for all"}};
+    }
+  }
   auto kept = make::zeros(scores.sizes(), at::kBool);
   for (std::int64_t r = 0; r < c.receivers();) {
     const auto type = receiver_of(c, r).type;
@@ -128,7 +135,7 @@ inline circuit::Circuit circuit::component_circuit(const Components& c, const at
   const auto sent = all.sum(1);
   Circuit out{std::move(info)};
   const auto score = [&](std::int64_t s, std::int64_t r) { return data_of<double>(all)[s * c.receivers() + r]; };
-  out.add_node({.node = Node::metric(), .activation = 1});
+  out.add_node({.node = Node::metric(), .activation = 1, .nodegrad = 1});
   for (std::int64_t s = 0; s < c.senders(); ++s) {
     for (std::int64_t r = 0; r < c.receivers(); ++r) {
       if (!data_of<bool>(mask)[s * c.receivers() + r]) continue;

@@ -15,7 +15,7 @@ namespace circuit {
 /// output to its corrupt one, a module at a time and everything before it clean. A dictionary's features and error
 /// moved together, as sparse feature circuits have it, are this line, since decoding is linear: gradients on features
 /// and errors are these along what they write.
-/// corrupt  undefined: the line ends at 0
+/// corrupt  undefined: the line ends at 0, that of embeddings where token and position are both 0
 /// steps    how many points: at (k + offset) / steps of the way, k from 0
 /// streams  layers before which (n_layers: behind the last) the residual stream is moved too
 /// throws   ShapeError for prompts that do not line up, ValueError for no steps
@@ -48,7 +48,9 @@ template <Architecture A, Metric M>
     return sum.detach();
   };
   OutputGradients out;
-  out.embed = mean_gradient(hook::embed{}, Layer{0});
+  // Corrupt prompts have the same positions; towards 0 these go with the tokens.
+  out.embed = corrupt.defined() || !A::Positions::adds_embedding ? mean_gradient(hook::embed{}, Layer{0})
+                                                                 : mean_gradient(hook::resid_pre{}, Layer{0});
   const auto layers = static_cast<std::int32_t>(model.config().n_layers);
   for (std::int32_t l = 0; l < layers; ++l) {
     out.attn_out.push_back(mean_gradient(hook::attn_out{}, Layer{l}));

@@ -86,5 +86,14 @@ TEST_CASE("what SAELens has no place for is refused by name") {
   two.b_in = parts.random({6});
   CHECK_THROWS_WITH(save_sae_lens(scratch, two, z), ContainsSubstring("b_in is not its b_out"));
   CHECK_THROWS_AS(save_sae_lens(scratch, parts.sae({}), mlp), ConfigError);
+  auto across = parts.transcoder({}, false);
+  across.W_later = parts.random({across.d_sae(), 2, across.d_out()});
+  CHECK_THROWS_WITH(save_sae_lens(scratch, across, mlp), ContainsSubstring("W_later"));
+  auto undoing = parts.transcoder({}, false);
+  undoing.input_norm = {InputNorm::Kind::constant_norm};
+  CHECK_THROWS_WITH(save_sae_lens(scratch, undoing, mlp), ContainsSubstring("undoes its normalisation"));
+  auto keeping = parts.sae({});
+  keeping.input_norm = {InputNorm::Kind::layer_norm, /*undone=*/false};
+  CHECK_THROWS_WITH(save_sae_lens(scratch, keeping, z), ContainsSubstring("does not undo"));
   CHECK_THROWS_AS(save_sae_lens("/proc/no/such", parts.sae({}), z), FileError);
 }

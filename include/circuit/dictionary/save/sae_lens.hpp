@@ -91,8 +91,15 @@ struct Words {
   return json;
 }
 
-/// Whether a dictionary is what it is said to be: an SAE has one bias for both ways, a transcoder subtracts none.
-inline void check_biases(const std::filesystem::path& folder, const DictionaryWeights& d, bool transcoder) {
+/// Whether the layout has a place for all of a dictionary: an SAE has one bias for both ways and undoes its
+/// normalisation, a transcoder does neither, and each writes into one layer.
+inline void check_layout(const std::filesystem::path& folder, const DictionaryWeights& d, bool transcoder) {
+  if (d.later_layers() > 0) cannot_save(folder, "W_later");
+  const bool normalizes = d.input_norm.kind != InputNorm::Kind::none;
+  if (normalizes && d.input_norm.undone == transcoder) {
+    cannot_save(folder, transcoder ? "a transcoder that undoes its normalisation of the input"
+                                   : "an SAE that does not undo its normalisation of the input");
+  }
   if (transcoder) {
     if (d.b_in.defined() && d.b_in.ne(0).any().item<bool>()) cannot_save(folder, "b_in of a transcoder");
     return;
@@ -123,7 +130,7 @@ inline void save_sae_lens(const std::filesystem::path& folder, const SparseDicti
   namespace lens = detail::sae_lens;
   dictionary.check();
   const bool transcoder = metadata.hooks.in != metadata.hooks.out;
-  lens::check_biases(folder, dictionary, transcoder);
+  lens::check_layout(folder, dictionary, transcoder);
   const auto half = metadata.dtype == at::kHalf;
   if (!half && metadata.dtype != at::kFloat) lens::cannot_save(folder, "a dtype but float16 and float32");
   nlohmann::json config{

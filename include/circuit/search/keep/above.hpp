@@ -6,11 +6,20 @@
 
 namespace circuit::keep {
 
+/// throws  ValueError  for NaN, over which nothing is
+inline void check_threshold(double threshold) {
+  if (std::isnan(threshold)) throw ValueError{{.tensor = "threshold", .expected = "a number", .got = "NaN"}};
+}
+
 /// Edges whose mean attribution is larger than a threshold, whatever its sign.
 struct Above {
   double threshold = 0.0;  ///< units of the score: the metric's for chained scores
 
-  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const { return {scores.magnitude().gt(threshold)}; }
+  /// throws  as check_threshold
+  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const {
+    check_threshold(threshold);
+    return {scores.magnitude().gt(threshold)};
+  }
   [[nodiscard]] bool passes(double score) const { return std::abs(score) > threshold; }
 };
 
@@ -18,7 +27,11 @@ struct Above {
 struct PositiveAbove {
   double threshold = 0.0;
 
-  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const { return {scores.mean.gt(threshold)}; }
+  /// throws  as check_threshold
+  [[nodiscard]] EdgeMask keep(const EdgeScores& scores) const {
+    check_threshold(threshold);
+    return {scores.mean.gt(threshold)};
+  }
   [[nodiscard]] bool passes(double score) const { return score > threshold; }
 };
 
