@@ -191,6 +191,17 @@ void add_row(Json& rows, const Json& row) {
   rows.push_back(row);
 }
 
+/// throws  NameError  for a search asked for that is not among these
+template <class Searches>
+void check_names(const Options& options, const Searches& searches) {
+  std::string known;
+  for (const auto& search : searches) known += (known.empty() ? "" : ", ") + search.name;
+  for (const auto& name : options.searches) {
+    if (std::ranges::any_of(searches, [&](const auto& search) { return search.name == name; })) continue;
+    throw NameError{{.tensor = "--searches", .problem = "no such search here", .expected = known, .got = name}};
+  }
+}
+
 bool wanted(const Options& options, const std::string& name) {
   return options.searches.empty() || std::ranges::find(options.searches, name) != options.searches.end();
 }
@@ -230,6 +241,7 @@ Json compare_all(const std::vector<Search>& searches, const EdgeEvaluation<A, Lo
                  const at::Tensor& truth, const Options& options) {
   constexpr std::int64_t many_edges = 10000;
   const auto c = judge.components();
+  check_names(options, searches);
   Json rows = Json::array();
   for (const auto& search : searches) {
     if (!wanted(options, search.name)) continue;
@@ -340,6 +352,7 @@ Json compare_nodes(const HookedTransformer<A>& model, const Set& dictionaries, c
          return ranked_by_change(NodeEvaluation{model, dictionaries, searched, metric_of(searched)}.changes());
        }});
   searches.push_back({"random", [&] { return drawn_at_random(judge.changes(), options.known.seed); }});
+  check_names(options, searches);
   Json rows = Json::array();
   for (const auto& [name, search] : searches) {
     if (!wanted(options, name)) continue;
@@ -407,6 +420,9 @@ Json compare_task(const Options& options) {
     std::ranges::move(known_searches(task, prompts, metric, units), std::inserter(searches, searches.end() - 2));
     return compare_all(searches, EdgeEvaluation{task.model, prompts, metric}, task.edges, options);
   };
+  if (options.task != "ioi" && (options.features || options.units)) {
+    throw ConfigError{{.tensor = options.features ? "--features" : "--units", .problem = "is for --task ioi alone"}};
+  }
   if (options.task == "induction") return known(induction_circuit(options.known));
   if (options.task == "duplicate_token") return known(duplicate_token_circuit(options.known));
   if (options.task == "repeated_pair") return known(repeated_pair_circuit(options.known));

@@ -39,7 +39,11 @@ struct Options {
 /// The features asked for, or of those that fire at few tokens the most frequent ones.
 std::vector<std::size_t> chosen(const Options& o, const std::vector<FeatureCard>& cards) {
   auto out = o.features;
-  for (const auto f : out) check_index(Feature{static_cast<std::int32_t>(f)}, static_cast<std::int64_t>(cards.size()));
+  for (const auto f : out) {
+    if (f < cards.size()) continue;
+    throw IndexError{
+        {.tensor = "--features", .expected = "below " + std::to_string(cards.size()), .got = std::to_string(f)}};
+  }
   if (!out.empty()) return out;
   for (std::size_t f = 0; f < cards.size(); ++f) {
     if (cards[f].frequency <= o.at_most) out.push_back(f);

@@ -83,7 +83,7 @@ void show_paths(const Study& study, Output& out) {
 
 Clusters ablate_clusters(const Experiments& experiments, Output& out) {
   print::title("Clusters");
-  auto clusters = find_clusters(experiments.study(), experiments.session().options.cluster_size);
+  auto clusters = find_clusters(experiments.session(), experiments.study());
   ablate(experiments, clusters);
   const auto control = experiments.control_of(clusters.c1, experiments.session().options.seed);
   print::runs(experiments);
@@ -129,7 +129,7 @@ void chart(const Experiments& experiments, const Cluster& cluster, Output& out) 
 /// The same clusters' ablation on another prompts file.
 void repeat_on(const Session& session, const Study& study, Output& out) {
   const Experiments experiments{session, study};
-  auto clusters = find_clusters(study, session.options.cluster_size);
+  auto clusters = find_clusters(session, study);
   experiments.ablate_all(clusters.c1);
   const auto control = experiments.control_of(clusters.c1, session.options.seed);
   print::title("C1 on " + study.name());

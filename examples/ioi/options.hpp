@@ -30,6 +30,7 @@ struct Options {
   bool per_prompt = false;
 
   std::size_t cluster_size = 12;
+  std::vector<std::string> c1;
   std::uint64_t seed = 1;
   bool lens = false;
   std::optional<std::int32_t> head;
@@ -79,6 +80,8 @@ inline void add_flags(CLI::App& app, Options& o) {
   app.add_option("--cluster-size", o.cluster_size, "features per cluster at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--c1", o.c1, "C1's features, such as attn.5.7515,attn.6.17410, in place of those found at S2")
+      ->delimiter(',');
   app.add_option("--seed", o.seed, "of the control's draws")->capture_default_str();
   app.add_flag("--lens", o.lens, "direct logit attribution and logit lens");
   app.add_option("--head", o.head, "show this head in the attention charts instead of the mean over heads")

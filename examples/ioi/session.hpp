@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -57,7 +58,12 @@ struct Study {
 /// Loads every prompts file before anything is searched, so that a bad one costs no time.
 [[nodiscard]] inline std::vector<Study> load_prompts(const Session& session) {
   std::vector<Study> studies;
+  std::set<std::string> names;
   for (const auto& file : session.options.prompts) {
+    if (!names.insert(file.stem().string()).second) {
+      throw ValueError{
+          {.file = file, .tensor = "--prompts", .problem = "two files of one name would be written over each other"}};
+    }
     auto batch = load_batch(session, file);
     LogitDifference metric{batch};
     studies.push_back({.file = file, .batch = std::move(batch), .metric = std::move(metric)});
