@@ -24,6 +24,7 @@ struct Output {
 
 /// A head that the model does not have, or a folder that cannot be made, is found before the work.
 void check(const Session& session) {
+  for (const auto& name : session.options.c1) static_cast<void>(named_feature(session, name, Position{0}));
   if (const auto head = session.options.head) check_index(Head{*head}, session.model.config().n_heads, "--head");
   std::error_code error;
   std::filesystem::create_directories(session.options.out, error);

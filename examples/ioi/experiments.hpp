@@ -57,7 +57,9 @@ class Experiments {
         tokens_{study.batch},
         linear_{linearize<final_norm::Frozen>(session.model, session.dictionaries, tokens_.clean, {}, study.metric)},
         clean_{linear_.metric.mean().item<double>()},
-        corrupt_{mean(study.metric, session.model.run(tokens_.corrupt, FrozenRunRecorder{session.model.config()}).logits).item<double>()} {}
+        corrupt_{
+            mean(study.metric, session.model.run(tokens_.corrupt, FrozenRunRecorder{session.model.config()}).logits)
+                .item<double>()} {}
 
   [[nodiscard]] const Session& session() const { return session_; }
   [[nodiscard]] const Study& study() const { return study_; }
@@ -111,7 +113,8 @@ class Experiments {
 
   /// How the last position's attention to the names changes.
   [[nodiscard]] std::vector<AttentionChange> attention_changes_by(const Cluster& cluster) const {
-    return attention_changes(linear_.run, cluster.together->cache, study_.last(), name_positions());
+    const auto before = session_.model.run(tokens_.clean, record<hook::attn::attn_scores, hook::attn::pattern>()).cache;
+    return attention_changes(before, cluster.together->cache, study_.last(), name_positions());
   }
   [[nodiscard]] std::vector<Position> name_positions() const {
     return {study_.batch.role("IO"), study_.batch.role("S1"), study_.batch.role("S2")};
@@ -142,19 +145,6 @@ struct Clusters {
 
   [[nodiscard]] std::vector<const Cluster*> all() const { return {&c1, &c2, &c3}; }
 };
-
-/// `attn.5.7515` at a position.
-/// throws  NameError  for what is no attention feature, or none of the dictionaries
-[[nodiscard]] inline Node named_feature(const Session& session, std::string text, Position position) {
-  const auto number = text.rfind('.');
-  if (number != std::string::npos) text.insert(number, '.' + std::to_string(position.value));
-  const auto node = parse_node(text);
-  if (node.kind != NodeKind::attn_feature) {
-    throw NameError{{.tensor = "--c1", .problem = "is no attention feature", .got = to_string(node)}};
-  }
-  static_cast<void>(require_feature(session.dictionaries, attn_feature(node.layer, node.feature)));
-  return node;
-}
 
 [[nodiscard]] inline Clusters find_clusters(const Session& session, const Study& study) {
   const auto most = session.options.cluster_size;

@@ -55,6 +55,19 @@ struct Study {
   return batch;
 }
 
+/// `attn.5.7515` at a position.
+/// throws  NameError  for what is no attention feature, or none of the dictionaries
+[[nodiscard]] inline Node named_feature(const Session& session, std::string text, Position position) {
+  const auto number = text.rfind('.');
+  if (number != std::string::npos) text.insert(number, '.' + std::to_string(position.value));
+  const auto node = parse_node(text);
+  if (node.kind != NodeKind::attn_feature) {
+    throw NameError{{.tensor = "--c1", .problem = "is no attention feature", .got = to_string(node)}};
+  }
+  static_cast<void>(require_feature(session.dictionaries, attn_feature(node.layer, node.feature)));
+  return node;
+}
+
 /// Loads every prompts file before anything is searched, so that a bad one costs no time.
 [[nodiscard]] inline std::vector<Study> load_prompts(const Session& session) {
   std::vector<Study> studies;
