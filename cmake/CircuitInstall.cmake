@@ -20,3 +20,4 @@ install(FILES "${PROJECT_BINARY_DIR}/circuit-config.cmake" "${PROJECT_BINARY_DIR
               "${PROJECT_SOURCE_DIR}/cmake/CircuitDependencies.cmake" "${PROJECT_SOURCE_DIR}/cmake/CircuitTorch.cmake"
               "${PROJECT_SOURCE_DIR}/cmake/CircuitCompiled.cmake" "${PROJECT_SOURCE_DIR}/cmake/circuit_compiled.cpp"
         DESTINATION "${package_dir}")
+install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")

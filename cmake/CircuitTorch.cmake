@@ -5,10 +5,11 @@
 # program aborts at start; so only its location is used here, never its lookups.
 #
 # Order: CIRCUIT_TORCH ("debian", or a prefix holding include/ and lib/), Torch_DIR, CMAKE_PREFIX_PATH, the torch of the
-# Python on PATH, the torch of the project's .venv, Debian's libtorch-dev.
+# Python on PATH, the torch of the project's .venv, Debian's libtorch-dev. What a search found is kept in the build folder,
+# so that a later run in another shell does not change it.
 
 set(CIRCUIT_TORCH "" CACHE STRING "LibTorch to use: empty (search), \"debian\", or a prefix holding include/ and lib/")
-set(CIRCUIT_TORCH_OLDEST 1.13)
+set(CIRCUIT_TORCH_OLDEST 1.13 CACHE INTERNAL "")
 
 # Sets <out> to why `prefix` cannot be used (empty when it can), <out>_VERSION, _INCLUDES, _LIBRARIES when it can.
 function(circuit_inspect_torch prefix out)
@@ -108,6 +109,10 @@ function(circuit_find_torch)
         list(APPEND candidates "${prefix}|CMAKE_PREFIX_PATH")
       endif()
     endforeach()
+    if(CIRCUIT_TORCH_KEPT AND CIRCUIT_TORCH_KEPT_FOR STREQUAL "${prefixes}")
+      list(PREPEND candidates "${CIRCUIT_TORCH_KEPT}|found before")
+    endif()
+    set(CIRCUIT_TORCH_KEPT_FOR "${prefixes}" CACHE INTERNAL "")
     find_program(on_path NAMES python3 python NO_CACHE)
     foreach(python IN ITEMS "${on_path}" "${CMAKE_SOURCE_DIR}/.venv/bin/python")
       if(python AND EXISTS "${python}")
@@ -136,6 +141,7 @@ function(circuit_find_torch)
       message(STATUS "LibTorch ${why_VERSION}: ${prefix} (${origin})")
       set(CIRCUIT_TORCH_REPORTED "${prefix}" CACHE INTERNAL "")
     endif()
+    set(CIRCUIT_TORCH_KEPT "${prefix}" CACHE INTERNAL "")
     add_library(circuit::torch INTERFACE IMPORTED GLOBAL)
     set_target_properties(circuit::torch PROPERTIES
       INTERFACE_INCLUDE_DIRECTORIES "${why_INCLUDES}" INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${why_INCLUDES}")
@@ -144,6 +150,7 @@ function(circuit_find_torch)
       # As flags, and with the run path spelled out, since CMake would warn that the wheel's libgomp hides the compiler's.
       # It does, and it should: libtorch_cpu and the program's own parallel loops then share one OpenMP runtime.
       list(JOIN why_LIBRARIES "," libraries)
+      string(REPLACE " " "\\ " libraries "${libraries}")  # CMake quotes no flag among libraries
       target_link_libraries(circuit::torch INTERFACE "-Wl,--no-as-needed,${libraries},--as-needed")
       list(GET why_LIBRARIES 0 library)
       get_filename_component(folder "${library}" DIRECTORY)
@@ -157,7 +164,7 @@ function(circuit_find_torch)
     set_property(TARGET circuit::torch PROPERTY CIRCUIT_TORCH_PREFIX "${prefix}")
     return()
   endforeach()
-  message(FATAL_ERROR
+  circuit_missing(
     "LibTorch ${CIRCUIT_TORCH_OLDEST} or newer was not found.\n${refused}"
     "Any one of these provides it:\n"
     "  python3 -m pip install torch==2.13.0                      (in an active virtual environment, or in .venv here)\n"

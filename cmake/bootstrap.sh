@@ -35,7 +35,8 @@ architecture=$(gcc -print-multiarch 2>/dev/null || true)
 
 # ---- Packages ------------------------------------------------------------------------------------------------------
 packages=()
-command -v "${CXX:-c++}" >/dev/null || packages+=(g++)
+compiler=${CXX:-c++}
+command -v "${compiler%% *}" >/dev/null || packages+=(g++)
 command -v cmake >/dev/null || packages+=(cmake)
 command -v ninja >/dev/null || packages+=(ninja-build)
 have_header boost/graph/adjacency_list.hpp || packages+=(libboost-graph-dev)
@@ -46,15 +47,41 @@ have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || packages+=(c
 have_header pcre2.h || packages+=(libpcre2-dev)
 
 # ---- LibTorch ------------------------------------------------------------------------------------------------------
-# The folder of a Python's torch, without importing it; only if headers and libraries are in it.
+# Whether CMake will take this prefix: headers and libraries, 1.13 or newer, with the C++11 ABI.
+usable_torch() {
+  local folder=$1 header major minor
+  [[ -n $folder && -e $folder/include/ATen/core/Tensor.h && -e $folder/lib/libtorch_cpu.so ]] || return 1
+  for header in "$folder/include/torch/headeronly/version.h" "$folder/include/torch/csrc/api/include/torch/version.h"; do
+    [[ -e $header ]] || continue
+    major=$(awk '$2 == "TORCH_VERSION_MAJOR" {print $3}' "$header")
+    minor=$(awk '$2 == "TORCH_VERSION_MINOR" {print $3}' "$header")
+    if [[ -n $major && -n $minor ]]; then break; fi
+  done
+  ((${major:-0} > 1 || (${major:-0} == 1 && ${minor:-0} >= 13))) || return 1
+  ! grep -q '_GLIBCXX_USE_CXX11_ABI=0' "$folder/share/cmake/Torch/TorchConfig.cmake" 2>/dev/null
+}
+# A Python's torch, without importing it.
 torch_of() {
   local folder
   folder=$("$1" -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')" 2>/dev/null) || return 1
-  [[ -n $folder && -e $folder/include/ATen/core/Tensor.h && -e $folder/lib/libtorch_cpu.so ]]
+  usable_torch "$folder"
 }
 python=$(command -v python3 || true)
 has_wheel() { { [[ -n $python ]] && torch_of "$python"; } || { [[ -x $root/.venv/bin/python ]] && torch_of "$root/.venv/bin/python"; }; }
 has_debian() { [[ -e /usr/include/ATen/core/Tensor.h && -e /usr/lib/${architecture:-x86_64-linux-gnu}/libtorch_cpu.so ]]; }
+
+# Another program's prefix path holds no LibTorch.
+names_torch() {
+  [[ -n ${Torch_DIR:-} ]] && return 0
+  local prefix prefixes
+  IFS=: read -ra prefixes <<<"${CMAKE_PREFIX_PATH:-}"
+  for prefix in "${prefixes[@]}"; do
+    [[ -e ${prefix%/share/cmake*}/include/ATen ]] && return 0
+  done
+  return 1
+}
+# A folder that was moved, or whose Python is gone, still has an executable pip, which does not run.
+venv_works() { "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1; }
 
 want_wheel=no
 case $torch in
@@ -65,10 +92,10 @@ case $torch in
     ;;
   wheel) has_wheel || want_wheel=yes ;;
   any)
-    if [[ -z ${Torch_DIR:-}${CMAKE_PREFIX_PATH:-} ]] && ! has_wheel && ! has_debian; then want_wheel=yes; fi
+    if ! names_torch && ! has_wheel && ! has_debian; then want_wheel=yes; fi
     ;;
 esac
-if [[ $want_wheel == yes && ! -x $root/.venv/bin/pip ]]; then
+if [[ $want_wheel == yes ]] && ! venv_works; then
   # Debian splits what `python3 -m venv` needs into a package of its own.
   if [[ -z $python ]] || ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then packages+=(python3-venv); fi
 fi
@@ -81,18 +108,24 @@ if [[ $check == yes ]]; then
 fi
 if ((${#packages[@]} == 0)) && [[ $want_wheel == no ]]; then exit 0; fi
 
+as_root=()
+if ((${#packages[@]})) && [[ $(id -u) != 0 ]]; then
+  # Without root there is no installing, but those that are headers alone CMake fetches.
+  needed=$(printf '%s\n' "${packages[@]}" | grep -vxE 'libxtensor-dev|nlohmann-json3-dev|libcli11-dev|catch2' || true)
+  if command -v sudo >/dev/null; then
+    as_root=(sudo)
+  elif [[ -n $needed ]]; then
+    say "please run as root: apt-get update && apt-get install --no-install-recommends ${packages[*]}" >&2
+    exit 1
+  else
+    say "not root: CMake will fetch what these packages hold: ${packages[*]}"
+    packages=()
+  fi
+fi
 if ((${#packages[@]})); then
   if ! command -v apt-get >/dev/null; then
     say "this machine has no apt-get; please install what these Debian packages hold: ${packages[*]}" >&2
     exit 1
-  fi
-  as_root=()
-  if [[ $(id -u) != 0 ]]; then
-    if ! command -v sudo >/dev/null; then
-      say "please run as root: apt-get update && apt-get install --no-install-recommends ${packages[*]}" >&2
-      exit 1
-    fi
-    as_root=(sudo)
   fi
   say "installing ${packages[*]}"
   log=$(mktemp)
@@ -107,12 +140,12 @@ fi
 
 if [[ $want_wheel == yes ]]; then
   python=$(command -v python3)
-  if [[ ! -x $root/.venv/bin/pip ]]; then
+  if ! venv_works; then
     say "making a virtual environment in .venv"
     "$python" -c 'import ensurepip, venv' 2>/dev/null || python=/usr/bin/python3  # where apt-get has just put both
-    "$python" -m venv "$root/.venv"
+    "$python" -m venv --clear "$root/.venv"
   fi
   say "installing torch 2.13.0 into .venv (some minutes)"
-  "$root/.venv/bin/pip" install --quiet --disable-pip-version-check --no-input torch==2.13.0
+  "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0
 fi
 say "done"

@@ -19,7 +19,9 @@ circuit_configure() {
   fi
   [[ -e $cache ]] || echo "build: configuring"
   log=$(mktemp)
-  if ! (cd "$circuit_root" && cmake --preset release "$@") >"$log" 2>&1; then
+  # Spelled out, since a build folder may have been configured with less.
+  local all=(-DCIRCUIT_COMPONENTS=circuit -DCIRCUIT_TESTS=ON -DCIRCUIT_EXAMPLES=ON -DCIRCUIT_BENCHMARKS=ON)
+  if ! (cd "$circuit_root" && cmake --preset release "${all[@]}" "$@") >"$log" 2>&1; then
     cat "$log" >&2
     rm -f "$log"
     return 1
