@@ -160,6 +160,25 @@ TEST_CASE("lists ask for what they said, and no held-out pair are friends") {
   }
 }
 
+TEST_CASE("entries that are not there are refused, and lists of fewer than three words") {
+  data::Random random{1};
+  for (const auto& options :
+       {data::IoiOptions{.opening = 24}, data::IoiOptions{.adverb = 99}, data::IoiOptions{.action = 20},
+        data::IoiOptions{.connective = 5}, data::IoiOptions{.other_opening = 24}, data::IoiOptions{.other_adverb = 15},
+        data::IoiOptions{.aside_clause = 4}}) {
+    CHECK_THROWS_AS(data::make_ioi(random, options), IndexError);
+  }
+  const auto subordinate = [] {
+    for (std::size_t i = 0; i < data::ioi::openings.size(); ++i) {
+      if (data::ioi::openings[i].back() == ',') return i;
+    }
+    return data::ioi::openings.size();
+  }();
+  CHECK_THROWS_AS(data::make_ioi(random, {.other_opening = subordinate}), ConfigError);
+  for (const std::size_t length : {0, 1, 2}) CHECK_THROWS_AS(data::make_induction(random, length), ValueError);
+  CHECK(data::make_induction(random, 3).clean.size() > 0);
+}
+
 TEST_CASE("a subordinate opening cannot carry a distractor") {
   Random random{7};
   CHECK_THROWS_AS(make_ioi(random, {.distractor = IoiDistractor::equal_mentions, .opening = 16}), ConfigError);

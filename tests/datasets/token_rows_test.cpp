@@ -43,7 +43,7 @@ TEST_CASE("packed rows are the text, cut where they are full") {
 
 TEST_CASE("a row per line, each behind a BOS, long ones cut off") {
   REQUIRE(bytes_only().bos_id());
-  TextRows rows{bytes_only(), "one\n\nthree\nx", {.length = 4, .cut = Cut::lines}};
+  TextRows rows{bytes_only(), "one\r\n\r\nthree\nx", {.length = 4, .cut = Cut::lines}};
   CHECK(rows.size() == 3);
   std::vector<std::string> texts;
   for (const auto& row : rows.rows(0, 3)) {

@@ -56,6 +56,7 @@ TEST_CASE("a list places dictionaries by what their files say, or by what it say
   const auto sae = listed.load({{{"path", "own.safetensors"}, {"reads", "blocks.2.hook_attn_out"}}});
   REQUIRE(sae.attn(Layer{2})->b_in.is_same(sae.attn(Layer{2})->b_out));
   REQUIRE(sae.attn_site(Layer{2}) == AttentionSite::attn_out);
+  REQUIRE(sae.attn_site(Layer{99}) == AttentionSite::z);  // of a layer without a dictionary, the default
 }
 
 TEST_CASE("SAEs of the residual stream are placed before the layer behind them") {

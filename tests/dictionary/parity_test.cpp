@@ -57,6 +57,8 @@ std::vector<Case> cases() {
       {"sae_lens_skip_transcoder", "", sae_lens, normalized, mlp_out, lens},
       {"sae_lens_jumprelu_transcoder", "", sae_lens, normalized, mlp_out, lens},
       {"gemma_scope_res", "gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71", gemma_scope, resid, resid, lens},
+      {"gemma_scope_res", "embedding/gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71", gemma_scope, resid, resid,
+       lens},
       {"gemma_scope_embedding", "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", gemma_scope, "hook_embed",
        "hook_embed", lens},
       {"gemma_scope_transcoder", "gemma-scope-2b-pt-transcoders/layer_1/width_16k/average_l0_5", gemma_scope,

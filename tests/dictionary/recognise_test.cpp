@@ -67,6 +67,7 @@ TEST_CASE("a transcoder of sparsify subtracts b_dec from its input only where it
   REQUIRE_CLOSE(load_sparsify(path, {}, SparsifyInput::b_dec_too).dictionary.encode(x),
                 encoded(x.sub(s.tensors.at("b_dec"))), 1e-6);
   REQUIRE(load_sparsify(path).hooks.out == "blocks.0.hook_mlp_out");
+  REQUIRE(load_sparsify(path / "").hooks.out == "blocks.0.hook_mlp_out");  // as a shell completes it
 }
 
 TEST_CASE("sparsify folders that are not read are refused by name") {

@@ -30,6 +30,7 @@ TEST_CASE("rank correlation by hand") {
   REQUIRE_THROWS_AS(rank_correlation(a, std::vector<double>{1, 2}), ValueError);
   REQUIRE_THROWS_AS(rank_correlation(a, std::vector<double>{1, 1, 1, 1}), ValueError);
   REQUIRE_THROWS_AS(rank_correlation(std::vector<double>{}, std::vector<double>{}), ValueError);
+  REQUIRE_THROWS_AS(rank_correlation(a, std::vector<double>{1, std::nan(""), 3, 4}), ValueError);
 }
 
 TEST_CASE("circuits rank edges by magnitude, an edge that one lacks counting as 0") {

@@ -79,6 +79,8 @@ TEST_CASE("stability is the mean Jaccard over pairs of searches, with an interva
   CHECK(found.edges.high == 1.0);
   const std::vector<Circuit> same{heads_from({0, 1}), heads_from({0, 1}), heads_from({0, 1})};
   CHECK(stability(same).edges.low == 1.0);
+  const std::vector<Circuit> apart{heads_from({0}), heads_from({1}), heads_from({2})};
+  CHECK(stability(apart).edges.high == 0.0);  // a draw of one circuit alone says nothing
   CHECK_THROWS_AS(stability(std::vector<Circuit>{heads_from({0}), heads_from({1})}), ValueError);
 }
 

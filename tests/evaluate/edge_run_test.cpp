@@ -126,8 +126,18 @@ TEST_CASE("transcoders that normalise what they read do so on the stream that re
 }
 
 TEMPLATE_TEST_CASE("all edges among some nodes are those nodes kept, through live or held patterns and norms", "", Gpt2,
-                   Llama, GptNeox) {
-  const EdgeSetting<TestType> s;
+                   Llama, GptNeox, Gemma2) {
+  EdgeSetting<TestType> s;
+  if constexpr (TestType::Wiring::post_norms) {  // what z's features write passes a norm, so they are of the output
+    DictionarySet of_outputs;
+    for (std::int32_t l = 0; l < s.model.config().n_layers; ++l) {
+      const SparseDictionary<> both{*s.dictionaries.mlp(Layer{l})};
+      of_outputs.set_attn(Layer{l}, both, AttentionSite::attn_out);
+      of_outputs.set_mlp(Layer{l}, both);
+    }
+    s.dictionaries = of_outputs;
+    s.find_nodes();
+  }
   std::vector<Node> some;
   for (std::size_t i = 0; i < s.all.size(); i += 3) some.push_back(s.all[i]);
   const auto edges = every_read_edge<TestType>(some);
@@ -213,4 +223,20 @@ TEST_CASE("edges into several logits bring a node's change to the last stream on
   REQUIRE(run.logits(std::vector{to_one}).equal(expected));
   REQUIRE(run.logits(std::vector{to_one, to_other}).equal(expected));
   REQUIRE(run.logits(std::vector{to_metric, to_metric}).equal(expected));
+}
+
+TEST_CASE("a module without a dictionary is a node whose whole output changes") {
+  const EdgeSetting<Gpt2> s;
+  DictionarySet some;  // layer 0's MLP and layer 1's attention have none
+  some.set_attn(Layer{0}, SparseDictionary<>{*s.dictionaries.attn(Layer{0})}, s.dictionaries.attn_site(Layer{0}));
+  some.set_mlp(Layer{1}, SparseDictionary<>{*s.dictionaries.mlp(Layer{1})});
+  auto nodes = ranked_by_change(NodeEvaluation{s.model, some, s.prompts, s.metric}.changes());
+  for (std::int32_t p = 0; p < 4; ++p) {
+    nodes.push_back(Node::mlp_output(Layer{0}, Position{p}));
+    nodes.push_back(Node::attn_output(Layer{1}, Position{p}));
+  }
+  const EdgeRun run{s.model, some, s.prompts};
+  REQUIRE_CLOSE(run.logits(every_read_edge<Gpt2>(nodes)), s.model.run(s.prompts.clean).logits, 1e-9);
+  const ReadEdge same{Node::position_embedding(Position{1}), Node::metric(), EdgeType::metric};
+  REQUIRE_CLOSE(run.logits(std::vector{same}), s.model.run(s.prompts.corrupt).logits, 1e-12);
 }

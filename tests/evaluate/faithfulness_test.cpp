@@ -58,6 +58,12 @@ TEST_CASE("faithfulness runs from 0 to 1, and a circuit's rest from 1 to 0") {
     REQUIRE(point.edges == std::llround(point.share_of_edges * static_cast<double>(c.edges())));
     if (point.edges > 0) REQUIRE(point.faithfulness == judge.faithfulness(top_edges(scores, point.edges)));
   }
+  // Edges of score 0 are never kept, so a point says how many were.
+  auto few = scores.clone();
+  few.narrow(0, 0, c.senders() / 2).zero_();
+  const auto kept = few.ne(0).sum().item<std::int64_t>();
+  REQUIRE(kept < c.edges());
+  REQUIRE(judge.curve(few, std::vector{0.999}).front().edges == kept);
   REQUIRE_THROWS_AS(judge.curve(scores, std::vector{1.5}), ValueError);
   REQUIRE_THROWS_AS(judge.curve(scores, std::vector{std::nan("")}), ValueError);
 

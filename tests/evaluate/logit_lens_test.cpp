@@ -34,9 +34,21 @@ TEST_CASE("the lens ends with what the model itself says, and begins with what t
   REQUIRE(rows.front().metric != Approx(rows.back().metric));
 }
 
+TEST_CASE("the lens of a model that caps its logits ends with what the model says too") {
+  auto config = random_model::make<Gpt2>(41).config();
+  config.logit_soft_cap = 2.0;
+  const HookedTransformer<Gpt2> model{config, random_model::make<Gpt2>(41).weights()};
+  const auto tokens = random_model::Source{42}.tokens(2, 6, config.d_vocab);
+  const std::vector<std::int64_t> answers{3, 5};
+  const LogitDifference metric{answers, std::vector<std::int64_t>{4, 1}};
+  const auto rows = logit_lens(model, record_frozen_run(model, tokens), metric, answers);
+  REQUIRE(rows.back().metric == Approx(mean(metric, model.run(tokens).logits).item<double>()).epsilon(1e-10));
+}
+
 TEST_CASE("the lens refuses another number of answers than prompts") {
   const auto model = random_model::make<Gpt2>(43);
   const auto run = record_frozen_run(model, random_model::Source{44}.tokens(2, 4, model.config().d_vocab));
   const LogitDifference metric{std::vector<std::int64_t>{3, 5}, std::vector<std::int64_t>{4, 1}};
   REQUIRE_THROWS_AS(logit_lens(model, run, metric, std::vector<std::int64_t>{1}), ShapeError);
+  REQUIRE_THROWS_AS(logit_lens(model, run, metric, std::vector<std::int64_t>{1, model.config().d_vocab}), IndexError);
 }

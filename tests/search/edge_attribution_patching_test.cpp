@@ -264,6 +264,10 @@ TEST_CASE("prompts and matrices of the wrong shape are refused") {
   pair.corrupt = pair.corrupt.narrow(1, 0, 4);
   REQUIRE_THROWS_AS(Eap{}.scores(model, pair, difference()), ShapeError);
   REQUIRE_THROWS_AS(ActivationPatching{}.scores(model, pair, difference()), ShapeError);
+  const auto good = prompts(model.config().d_vocab);
+  REQUIRE_THROWS_AS(EdgeAttributionPatching{path::Inputs{.steps = 0}}.scores(model, good, difference()), ValueError);
+  REQUIRE_THROWS_AS(EdgeAttributionPatching{path::Activations{.steps = 0}}.scores(model, good, difference()),
+                    ValueError);
   const auto c = Components::of(model);
   REQUIRE_THROWS_AS(component_circuit(c, at::zeros({2, 3}, at::kDouble), c.edge_mask()), ShapeError);
   REQUIRE_THROWS_AS(

@@ -146,6 +146,26 @@ struct IoiOptions {
 
 namespace detail {
 
+/// throws  IndexError, ConfigError  as make_ioi
+inline void check_entries(const IoiOptions& options) {
+  const auto check = [](const char* name, std::optional<std::size_t> entry, std::size_t size) {
+    if (!entry || *entry < size) return;
+    throw IndexError{{.tensor = name, .expected = "0 to " + std::to_string(size - 1), .got = std::to_string(*entry)}};
+  };
+  check("opening", options.opening, ioi::openings.size());
+  check("adverb", options.adverb, ioi::adverbs.size());
+  check("action", options.action, ioi::actions.size());
+  check("connective", options.connective, ioi::connectives.size());
+  check("other_opening", options.other_opening, ioi::openings.size());
+  check("other_adverb", options.other_adverb, ioi::adverbs.size());
+  check("aside_clause", options.aside_clause, ioi::asides.size());
+  if (options.other_opening && ioi::openings[*options.other_opening].back() == ',') {
+    throw ConfigError{{.tensor = "other_opening",
+                       .problem = "a subordinate clause cannot tell of the other pair",
+                       .got = std::string{ioi::openings[*options.other_opening]}}};
+  }
+}
+
 /// One random story about one or two pairs of people, told clause by clause.
 class IoiStory {
  public:
@@ -315,8 +335,10 @@ class IoiStory {
 
 /// One contrast pair. Roles: S1, IO, S2, end; with a distractor also IO2, or other1 and other2. The corrupt prompt has
 /// three unrelated names for S1, IO and S2 and is the same otherwise.
-/// throws  ConfigError  when the chosen opening cannot carry the distractor
+/// throws  ConfigError  when the chosen opening cannot carry the distractor, or cannot tell of the other pair
+/// throws  IndexError   for an entry that is not there
 [[nodiscard]] inline TaskPrompt make_ioi(Random& random, const IoiOptions& options = {}) {
+  detail::check_entries(options);
   return detail::IoiStory{random, options}.tell();
 }
 

@@ -42,7 +42,9 @@ namespace detail {
 /// A list of unrelated words starts over at one of its words, and the next word is the one that followed it.
 /// Roles: first (the word's earlier occurrence), source (the word after it, which is the answer), second, end.
 /// The corrupt prompt ends in another word of the list.
+/// throws  ValueError  for fewer than three words, and as Random::distinct for more than there are
 [[nodiscard]] inline TaskPrompt make_induction(Random& random, std::size_t length = 8) {
+  if (length < 3) throw ValueError{{.tensor = "length", .expected = "at least 3", .got = std::to_string(length)}};
   const auto pool = detail::things();
   const auto chosen = random.distinct(length, pool.size());
   const std::size_t asked = random.below(length - 1);
@@ -105,7 +107,7 @@ namespace detail {
 }
 
 /// "Today Alice left the store because" -> " she". Roles: name, end; in the longer form also other, a person of the
-/// other gender who is no subject. The corrupt subject has the other gender.
+/// other gender who is no clean subject. The corrupt subject has the other gender, and once in some 60 is that person.
 [[nodiscard]] inline TaskPrompt make_pronoun(Random& random) {
   static constexpr std::array<std::string_view, 6> forms{"Today {name} left the {place} because",
                                                          "Yesterday {name} went home because",

@@ -163,7 +163,9 @@ inline void TextRows::add(const Tokenizer& tokenizer, std::string_view text) {
   }
   while (!text.empty()) {
     const auto end = std::min(text.find('\n'), text.size());
-    const auto ids = tokenizer.encode(text.substr(0, end));
+    auto line = text.substr(0, end);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    const auto ids = tokenizer.encode(line);
     if (!ids.empty()) add_row(std::span{ids}.subspan(0, std::min(room, ids.size())));
     text.remove_prefix(std::min(end + 1, text.size()));
   }

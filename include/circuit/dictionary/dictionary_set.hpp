@@ -103,7 +103,10 @@ class BasicDictionarySet {
     const auto slot = static_cast<std::size_t>(layer.value);
     return slot < mlp_sites_.size() ? mlp_sites_[slot] : MlpSite::normalized;
   }
-  [[nodiscard]] AttentionSite attn_site(Layer layer) const { return sites_[static_cast<std::size_t>(layer.value)]; }
+  [[nodiscard]] AttentionSite attn_site(Layer layer) const {
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return slot < sites_.size() ? sites_[slot] : AttentionSite::z;
+  }
 
   [[nodiscard]] const std::vector<Crosscoder>& crosscoders() const noexcept { return crosscoders_; }
 

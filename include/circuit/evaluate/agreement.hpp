@@ -64,6 +64,10 @@ using EdgeKey = std::tuple<Node, Node, EdgeType>;
 }  // namespace circuit::detail
 
 inline double circuit::rank_correlation(std::span<const double> first, std::span<const double> second) {
+  for (const auto values : {first, second}) {
+    if (std::ranges::all_of(values, [](double value) { return std::isfinite(value); })) continue;
+    throw ValueError{{.tensor = "rank correlation", .expected = "finite numbers", .got = "NaN or infinity"}};
+  }
   const auto a = detail::ranks(first);
   const auto b = detail::ranks(second);
   const auto centre = (static_cast<double>(a.size()) - 1) / 2;

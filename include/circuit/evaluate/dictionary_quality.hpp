@@ -53,7 +53,8 @@ struct DictionaryQuality {
 
 struct QualityOptions {
   std::int64_t rows_per_run = 8;
-  std::int64_t skip = 0;    ///< first positions of each row that are neither measured nor replaced
+  std::int64_t skip = 0;  ///< first positions of each row that are not replaced, nor counted in what sites are measured
+                          ///< by; losses are of every next token
   bool each_alone = false;  ///< also replaces each site by itself: two more passes per site
 };
 

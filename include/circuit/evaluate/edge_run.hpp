@@ -45,8 +45,8 @@ struct EdgeRunOptions {
 
 /// Runs circuits of features, errors and embeddings edge by edge: every target reads a stream of its own, the corrupt
 /// run's with the change of those nodes alone that a kept edge brings it. A feature's change is what it computes on
-/// that stream less its corrupt activation; errors and embeddings change from the corrupt run's value to the clean
-/// one's. A feature that nothing kept reaches stays corrupt. With live paths no edge is the corrupt run, and all edges
+/// that stream less its corrupt activation; errors, embeddings, and whole outputs of modules without a dictionary (the
+/// nodes attn_out and mlp_out) change from the corrupt run's value to the clean one's. A feature that nothing kept reaches stays corrupt. With live paths no edge is the corrupt run, and all edges
 /// between all nodes are the clean one. One attention layer, or one row of an encoder, per target and prompt.
 template <Architecture A, class Set>
 class EdgeRun {
@@ -60,14 +60,15 @@ class EdgeRun {
   /// Logits of the circuit, whose last stream holds what the edges into outputs (the metric, or logits) bring. An edge
   /// given twice counts once, and so does a node with edges into several outputs.
   /// return  [batch, pos, d_vocab]
-  /// throws  NameError   for a node that is no feature, error, embedding or output, or an edge its target does not read
+  /// throws  NameError   for a node that is none of these, or an edge its target does not read
   /// by throws  IndexError  for a position or feature that is not there
   [[nodiscard]] at::Tensor logits(std::span<const ReadEdge> edges) const;
 
  private:
-  using Cache = ActivationCache<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out, hook::embed,
-                                hook::resid_pre, hook::resid_mid, hook::resid_post, hook::attn::pattern,
-                                hook::ln1::scale, hook::ln2::scale, hook::ln_final::scale>;
+  using Cache =
+      ActivationCache<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out, hook::embed, hook::resid_pre,
+                      hook::resid_mid, hook::resid_post, hook::attn::pattern, hook::ln1::scale, hook::ln2::scale,
+                      hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>;
   using Changes = std::map<Node, at::Tensor>;  ///< what a feature writes more than in the corrupt run, [batch, d_model]
   using Reads = std::map<Node, std::vector<ReadEdge>>;
   /// Edges by what reads.
@@ -147,7 +148,7 @@ auto EdgeRun<A, Set>::record_run(const at::Tensor& tokens) const -> Cache {
   return model_
       ->run(tokens, record<hook::attn::z, hook::attn_out, hook::ln2::normalized, hook::mlp_out, hook::embed,
                            hook::resid_pre, hook::resid_mid, hook::resid_post, hook::attn::pattern, hook::ln1::scale,
-                           hook::ln2::scale, hook::ln_final::scale>())
+                           hook::ln2::scale, hook::ln1_post::scale, hook::ln2_post::scale, hook::ln_final::scale>())
       .cache;
 }
 
@@ -163,10 +164,19 @@ at::Tensor EdgeRun<A, Set>::change_of(const Node& node, const Changes& changes) 
   if (node.kind == NodeKind::embedding) {
     return at_position(clean_.template get<hook::embed>()).sub(at_position(corrupt_.template get<hook::embed>()));
   }
+  if (node.kind == NodeKind::position_embedding) return {};  // the same in both runs
+  if (node.kind == NodeKind::attn_output) {
+    return at_position(clean_.template get<hook::attn_out>(node.layer))
+        .sub(at_position(corrupt_.template get<hook::attn_out>(node.layer)));
+  }
+  if (node.kind == NodeKind::mlp_output) {
+    return at_position(clean_.template get<hook::mlp_out>(node.layer))
+        .sub(at_position(corrupt_.template get<hook::mlp_out>(node.layer)));
+  }
   if (!is_error(node.kind)) {
     throw NameError{{.tensor = to_string(node),
                      .problem = "does not write in an edge run",
-                     .expected = "a feature, an error or an embedding"}};
+                     .expected = "a feature, an error, a module's output or an embedding"}};
   }
   const auto module = detail::module_of(node);
   const auto change =
@@ -215,7 +225,10 @@ at::Tensor EdgeRun<A, Set>::attention_input(Layer layer, const at::Tensor& q, co
       {normed(q, w.ln1, held), normed(k, w.ln1, held), normed(v, w.ln1, held)}, w.attn, config, layer,
       detail::angles_from<typename A::Positions>(Position{0}, q, config), visit);
   if (dictionaries_->attn_site(layer) == AttentionSite::z) return z.flatten(2);
-  if constexpr (A::Wiring::post_norms) out = normed(out, w.ln1_post, false);
+  if constexpr (A::Wiring::post_norms) {
+    const auto scale = held ? clean_.template get<hook::ln1_post::scale>(layer) : Norm::scale(out, config.norm_eps);
+    out = Norm::output(Norm::normalized(out, scale, w.ln1_post), w.ln1_post);
+  }
   return out;
 }
 
@@ -233,7 +246,8 @@ at::Tensor EdgeRun<A, Set>::mlp_input(Layer layer, const at::Tensor& stream) con
   if constexpr (has_mlp<A>) {
     const auto out = A::Mlp::forward(Norm::output(read, w.ln2), w.mlp, [](auto, at::Tensor&) {});
     if constexpr (A::Wiring::post_norms) {
-      const auto own = Norm::scale(out, model_->config().norm_eps);
+      const auto own = options_.norms == Paths::clean ? clean_.template get<hook::ln2_post::scale>(layer)
+                                                      : Norm::scale(out, model_->config().norm_eps);
       return Norm::output(Norm::normalized(out, own, w.ln2_post), w.ln2_post);
     }
     return out;

@@ -129,7 +129,7 @@ std::vector<circuit::SizePoint> circuit::EdgeEvaluation<A, M>::curve(const at::T
     }
     const auto edges = std::llround(share * static_cast<double>(c.edges()));
     const auto kept = share == 1.0 ? c.edge_mask() : selection.choose(c, scores, edges);
-    points.push_back({edges, share, faithfulness(kept)});
+    points.push_back({kept.sum().template item<std::int64_t>(), share, faithfulness(kept)});
   }
   return points;
 }

@@ -18,13 +18,14 @@ namespace circuit {
 /// What an attribution graph computes when its kept edges alone carry anything.
 struct GraphRunResult {
   std::map<Node, double> activations;  ///< of every feature that an edge names
-  std::map<Node, at::Tensor> logits;   ///< by output (the metric, each logit): [pos, d_vocab], of what its edges bring
+  std::map<Node, at::Tensor> logits;   ///< by output (the metric, each logit): [pos, d_vocab], of what its edges bring,
+                                       ///< before any soft cap
 };
 
 /// Runs attribution graphs of one prompt, in which attention is no node: transcoder features are computed from what
 /// their kept edges bring, through attention patterns and norm scales held at the prompt's own run. Nothing else is
 /// there: a source without an edge to a target counts 0 for it, while biases stay. Errors, embeddings and whole MLPs
-/// hold the run's values. All edges between all nodes give the run's own activations and logits.
+/// hold the run's values. All edges between all nodes give the run's own activations and logits (before a soft cap).
 template <Architecture A, class Set>
 class GraphRun {
  public:

@@ -26,7 +26,7 @@ struct LogitLensRow {
 /// The logit lens at every layer: the residual stream before the first block and after each, through the model's own
 /// final norm and unembedding.
 /// answers  [batch]  right token of each prompt
-/// throws   ShapeError  unless there is one answer per prompt
+/// throws   ShapeError  unless there is one answer per prompt;  IndexError for one that the vocabulary has not
 /// source   nostalgebraist 2020, "interpreting GPT: the logit lens"
 template <Architecture A, Metric M>
 [[nodiscard]] std::vector<LogitLensRow> logit_lens(const HookedTransformer<A>& model, const FrozenRun& run,
@@ -40,10 +40,16 @@ template <Architecture A, Metric M>
                           .clone()
                           .to(model.device());
   check_shape(wanted, {resid.size(0), 1}, "answers", {}, "one answer for each prompt");
+  for (const auto answer : answers) {
+    if (answer >= 0 && answer < model.config().d_vocab) continue;
+    throw IndexError{{.tensor = "answers",
+                      .expected = "0 to " + std::to_string(model.config().d_vocab - 1),
+                      .got = std::to_string(answer)}};
+  }
   std::vector<LogitLensRow> rows;
   for (std::int32_t done = 0; done <= model.config().n_layers; ++done) {
     if (done > 0) resid = run.get<hook::resid_post>(Layer{done - 1});
-    const auto logits = model.unembed(resid);
+    const auto logits = soft_cap(model.unembed(resid), model.config().logit_soft_cap);
     const auto last = logits.select(1, logits.size(1) - 1);  // [batch, d_vocab]
     const auto answer = last.gather(1, wanted);
     const auto number = [](const at::Tensor& t) { return t.to(at::kDouble).mean().template item<double>(); };

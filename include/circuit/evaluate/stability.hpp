@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <span>
 #include <string>
 #include <tuple>
@@ -60,11 +61,13 @@ template <class Search>
 
 namespace circuit::detail {
 
-/// Mean over pairs of different members. A sample that holds one member alone has no such pair, and counts as agreement
-/// with itself: 1.
+/// Mean over pairs of different members. A sample that holds one member alone has no such pair and says nothing: it counts
+/// as the mean over all pairs.
 [[nodiscard]] inline Interval mean_of_pairs(const std::vector<std::vector<double>>& pairs,
                                             const BootstrapOptions& options) {
-  const auto mean = [&](std::span<const std::size_t> members) {
+  std::vector<std::size_t> everyone(pairs.size());
+  std::iota(everyone.begin(), everyone.end(), std::size_t{0});
+  const auto sums = [&](std::span<const std::size_t> members) {
     double sum = 0;
     double count = 0;
     for (std::size_t i = 0; i < members.size(); ++i) {
@@ -74,7 +77,12 @@ namespace circuit::detail {
         ++count;
       }
     }
-    return count == 0 ? 1.0 : sum / count;
+    return std::pair{sum, count};
+  };
+  const auto [all, count_of_all] = sums(everyone);
+  const auto mean = [&, of_all = all / count_of_all](std::span<const std::size_t> members) {
+    const auto [sum, count] = sums(members);
+    return count == 0 ? of_all : sum / count;
   };
   return bootstrap(pairs.size(), mean, options);
 }

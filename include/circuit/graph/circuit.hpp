@@ -191,7 +191,8 @@ class Circuit {
   /// throws  NameError  when it is not there
   [[nodiscard]] Vertex vertex(const Node& node) const;
 
-  /// The edge of a type between two nodes, or nullptr.
+  [[nodiscard]] bool contains_edge(const Node& up, const Node& down, EdgeType type) const;
+  /// The edge of a type between two nodes, or nullptr; looked for among those into `down`.
   [[nodiscard]] const Edge* find_edge(const Node& up, const Node& down, EdgeType type) const;
   /// Edges into, or out of, a node, in the order in which they were added.
   /// throws  NameError  when the node is not there
@@ -391,10 +392,16 @@ inline Circuit::Vertex Circuit::vertex(const Node& node) const {
   throw NameError{{.tensor = to_string(node), .problem = "no such node in this circuit"}};
 }
 
-inline const Edge* Circuit::find_edge(const Node& up, const Node& down, EdgeType type) const {
+inline bool Circuit::contains_edge(const Node& up, const Node& down, EdgeType type) const {
   const auto u = find_vertex(up);
   const auto d = find_vertex(down);
-  if (!u || !d || !edge_keys_.contains(edge_key(*u, *d, type))) return nullptr;
+  return u && d && edge_keys_.contains(edge_key(*u, *d, type));
+}
+
+inline const Edge* Circuit::find_edge(const Node& up, const Node& down, EdgeType type) const {
+  if (!contains_edge(up, down, type)) return nullptr;
+  const auto u = find_vertex(up);
+  const auto d = find_vertex(down);
   const auto [first, last] = boost::in_edges(*d, graph_);
   for (auto it = first; it != last; ++it) {
     if (source(*it, graph_) == *u && graph_[*it].type == type) return &graph_[*it];

@@ -59,7 +59,7 @@ struct CircuitComparison {
 
   EdgeCounts shared;
   for (const auto& [up, down, edge] : first.edges()) {
-    if (second.find_edge(up, down, edge.type) != nullptr) ++shared[edge.type];
+    if (second.contains_edge(up, down, edge.type)) ++shared[edge.type];
   }
   const auto in_first = edge_counts(first);
   const auto in_second = edge_counts(second);

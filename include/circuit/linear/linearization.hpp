@@ -459,7 +459,7 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
   FrozenRun corrupt_run;
   std::vector<const FrozenRun*> runs{&out.run};
   if (corrupt.defined()) {
-    corrupt_run = record_frozen_run(model, corrupt);
+    corrupt_run = record_frozen_run(model, corrupt, RecordedFor::values);  // frozen are the clean run's maps
     runs.push_back(&corrupt_run);
   }
   auto described = detail::describe(model, dictionaries, runs);

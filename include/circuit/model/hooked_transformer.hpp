@@ -234,6 +234,7 @@ at::Tensor HookedTransformer<A>::block_at(const positions::Angles& angles, at::T
                                           Attached&... attached) const {
   using Norm = typename A::Norm;
   using Wiring = typename A::Wiring;
+  check_index(layer, config_.n_layers);
   const auto& w = weights_.blocks[static_cast<std::size_t>(layer.value)];
   const auto eps = config_.norm_eps;
   const auto visit = [&](auto point, at::Tensor& value) { visit_point(point, layer, value, attached...); };

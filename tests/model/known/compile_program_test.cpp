@@ -77,6 +77,11 @@ TEST_CASE("compiled weights compute every step of a program on every prompt of a
   };
   check(repeated_pair_program(3, 7), all_prompts(3, 7));
   check(thrice_program(3, 5), all_prompts(3, 5));
+  Program twice{3, 4};  // one variable named twice
+  twice.say(twice.add(Map{.of = {twice.words(), twice.words()},
+                          .categories = 3,
+                          .table = [](std::span<const std::int64_t> v) { return (v[0] + v[1]) % 3; }}));
+  check(twice, all_prompts(3, 4));
 }
 
 TEST_CASE("what a program says survives distractors, and blunt scores") {

@@ -35,11 +35,13 @@ enum class Site { unknown, embedding, resid, mlp, attention, transcoder };
 
 [[nodiscard]] inline Site site_of(const std::filesystem::path& path) {
   auto site = Site::unknown;
-  for (const auto& part : path) {
-    const auto text = part.string();
+  for (auto part = path.begin(); part != path.end(); ++part) {
+    const auto text = part->string();
     const auto has = [&](std::string_view word) { return text.find(word) != text.npos; };
-    if (text == "embedding") return Site::embedding;
-    if (has("transcoder") || has("clt")) {
+    const auto next = std::next(part);
+    if (text == "embedding" && next != path.end() && next->string().starts_with("width_")) {
+      site = Site::embedding;
+    } else if (has("transcoder") || has("clt")) {
       site = Site::transcoder;
     } else if (text.ends_with("-res") || has("resid_post")) {
       site = Site::resid;

@@ -27,7 +27,8 @@ class Trainer {
   StepReport step(const at::Tensor& x, const at::Tensor& y);
 
   /// The gradients that `step` follows, before any clipping: W_enc [d_in, d_sae], b_enc, W_dec [d_sae, d_out], b_out,
-  /// W_skip where there is one, and the activation's own.
+  /// W_skip where there is one, and the activation's own. What a pass moves it moves too: the price of being active, the
+  /// counts of fires and a threshold.
   [[nodiscard]] std::vector<at::Tensor> gradients(const at::Tensor& x, const at::Tensor& y) { return pass(x, y).grads; }
 
   /// The dictionary in the activations' own units, its decoder rows of length 1 where the activation allows that.

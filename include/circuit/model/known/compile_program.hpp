@@ -211,7 +211,7 @@ class ProgramCompiler {
     const auto gain = 2 * options_.sharpness;
     for_each_combination(step.of, [&](std::span<const std::int64_t> values) {
       for (std::size_t i = 0; i < values.size(); ++i) {
-        block.mlp.W_in[column(step.of[i]) + values[i]][neuron].fill_(gain);
+        block.mlp.W_in[column(step.of[i]) + values[i]][neuron].add_(gain);  // one variable may be named twice
       }
       block.mlp.b_in[neuron].fill_(gain * (0.5 - static_cast<double>(values.size())));
       const auto result = checked_category(step.table(values), step.categories);

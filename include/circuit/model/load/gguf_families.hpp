@@ -66,6 +66,17 @@ struct Family {
   };
   copy("original_max_position_embeddings", "rope.scaling.original_context_length");
   copy("attention_factor", "rope.scaling.attn_factor");
+  // What these do beside the others differs between programs; 1 and 0 change nothing.
+  for (const auto& [key, neutral] :
+       {std::pair{"yarn_attn_factor", 1.0}, std::pair{"yarn_ext_factor", 1.0}, std::pair{"yarn_log_multiplier", 0.0}}) {
+    const auto got = metadata.value_or(in + "rope.scaling." + key, neutral);
+    if (got == neutral) continue;
+    throw ConfigError{{.file = file.path(),
+                       .tensor = in + "rope.scaling." + key,
+                       .problem = "is not supported",
+                       .expected = std::to_string(neutral),
+                       .got = std::to_string(got)}};
+  }
   copy("beta_fast", "rope.scaling.yarn_beta_fast");
   copy("beta_slow", "rope.scaling.yarn_beta_slow");
   return json;
