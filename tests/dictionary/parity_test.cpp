@@ -10,6 +10,7 @@
 
 #include "circuit/dictionary/recognise.hpp"
 #include "circuit/model/load/gpt2.hpp"
+#include "io/files.hpp"
 #include "tensors.hpp"
 
 using namespace circuit;
@@ -57,8 +58,6 @@ std::vector<Case> cases() {
       {"sae_lens_skip_transcoder", "", sae_lens, normalized, mlp_out, lens},
       {"sae_lens_jumprelu_transcoder", "", sae_lens, normalized, mlp_out, lens},
       {"gemma_scope_res", "gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71", gemma_scope, resid, resid, lens},
-      {"gemma_scope_res", "embedding/gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71", gemma_scope, resid, resid,
-       lens},
       {"gemma_scope_embedding", "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", gemma_scope, "hook_embed",
        "hook_embed", lens},
       {"gemma_scope_transcoder", "gemma-scope-2b-pt-transcoders/layer_1/width_16k/average_l0_5", gemma_scope,
@@ -249,6 +248,19 @@ TEST_CASE("so do cross-layer transcoders, layer by layer") {
     REQUIRE(dictionary::recognise(folder() / c.folder / c.inside).format == c.format);
     require_small(difference_of(c));
   }
+}
+
+TEST_CASE("a folder that happens to be called embedding makes no dictionary one of the embedding") {
+  const fs::path inside = "gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71";
+  const auto original = fs::path{CIRCUIT_TEST_DATA} / "dictionaries/gemma_scope_res" / inside;
+  const circuit_test::Folder folder;
+  const auto copy = folder.path / "embedding" / inside;
+  fs::create_directories(copy.parent_path());
+  fs::copy(original, copy, fs::copy_options::recursive);
+  const auto expected = dictionary::load(original);
+  const auto found = dictionary::load(copy);
+  REQUIRE(found.hooks.in == expected.hooks.in);
+  REQUIRE(found.dictionary.W_enc.equal(expected.dictionary.W_enc));
 }
 
 TEST_CASE("every folder of dictionaries is compared") {
