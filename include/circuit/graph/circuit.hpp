@@ -28,8 +28,9 @@ namespace circuit {
 /// A node and what was measured at it, means over the prompts.
 struct NodeBundle {
   Node node{};
-  double activation{};           ///< on the clean run; 1 for errors and embeddings, the metric's value for the metric
-  double contrast_activation{};  ///< on the corrupt run, 0 without one
+  double activation{};  ///< on the clean run; 1 for errors and embeddings, the metric's value for the metric (1
+                        ///< in a circuit of components)
+  double contrast_activation{};  ///< on the corrupt run; 0 without one, and for the metric
   double attribution{};          ///< nodegrad times (contrasted) activation, metric units
   double nodegrad{};             ///< d metric / d activation
 
