@@ -62,9 +62,10 @@ at::Tensor logits_of(const std::string& name) {
 
 /// The config of a file with these metadata and no tensors.
 nlohmann::json config_of(const std::string& architecture,
-                         const std::vector<std::pair<std::string, std::uint32_t>>& numbers,
-                         const std::string& epsilon) {
+                         const std::vector<std::pair<std::string, std::uint32_t>>& numbers, const std::string& epsilon,
+                         const std::vector<std::string>& more = {}) {
   gguf::File file;
+  file.values = more;
   file.values.push_back(gguf::value("general.architecture", 8, gguf::text(architecture)));
   for (const auto& [key, number] : numbers) file.values.push_back(gguf::value(architecture + '.' + key, number));
   file.values.push_back(gguf::value(architecture + ".attention." + epsilon, 6, raw(1e-5F)));
@@ -148,6 +149,27 @@ TEST_CASE("GPT-NeoX turns the part of a head that the metadata name, and needs t
   REQUIRE(config().at("use_parallel_residual") == true);
   numbers.front().first = "other";
   REQUIRE_THAT(said<ConfigError>([&] { (void)config(); }), ContainsSubstring("gptneox.block_count"));
+}
+
+TEST_CASE("factors of YaRN that programs read differently are refused, unless they change nothing") {
+  const auto with = [](const std::string& key, float number) {
+    const std::string in = "llama.rope.scaling.";
+    return config_of("llama",
+                     {{"block_count", 1},
+                      {"embedding_length", 16},
+                      {"attention.head_count", 2},
+                      {"feed_forward_length", 4},
+                      {"context_length", 8},
+                      {"vocab_size", 3}},
+                     "layer_norm_rms_epsilon",
+                     {gguf::value(in + "type", 8, gguf::text("yarn")), gguf::value(in + "factor", 6, raw(4.0F)),
+                      gguf::value(in + key, 6, raw(number))});
+  };
+  REQUIRE(with("yarn_attn_factor", 1.0F).at("rope_parameters").at("factor") == 4.0);
+  for (const std::string key : {"yarn_attn_factor", "yarn_ext_factor", "yarn_log_multiplier"}) {
+    REQUIRE_THAT(said<ConfigError>([&] { (void)with(key, 2.0F); }),
+                 ContainsSubstring("llama.rope.scaling." + key) && ContainsSubstring("not supported"));
+  }
 }
 
 TEST_CASE("GPT-2 needs its norms' epsilon") {
