@@ -352,7 +352,8 @@ class Reader : MappedReader {
     } else {
       // Views of one storage may overlap or repeat its numbers; a small file must not ask for much memory.
       const auto most = 4 * mapping_->bytes().size();
-      if (size > most || (copied_ += size) > most) throw bad(name, "tensors share their storages too often");
+      if (size > most - copied_) throw bad(name, "tensors share their storages too often");
+      copied_ += size;
       auto copy = std::make_shared<const std::vector<std::byte>>(gather(source.bytes, tensor, item, *count));
       view.bytes = *copy;
       view.owner = std::move(copy);
