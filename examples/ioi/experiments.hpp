@@ -150,9 +150,12 @@ struct Clusters {
   const auto most = session.options.cluster_size;
   const auto s2 = study.batch.role("S2");
   Clusters found;
-  found.c1.features = attention_features_at(study.circuit, s2, most);
-  if (!session.options.c1.empty()) found.c1 = {"C1", "attention features at S2, as named"};
-  for (const auto& name : session.options.c1) found.c1.features.push_back(named_feature(session, name, s2));
+  if (session.options.c1.empty()) {
+    found.c1.features = attention_features_at(study.circuit, s2, most);
+  } else {
+    found.c1.meaning += ", as named";
+    for (const auto& name : session.options.c1) found.c1.features.push_back(named_feature(session, name, s2));
+  }
   const auto movers = largest_into_metric(study.circuit, study.last());
   found.c3.features = {movers.begin(), movers.begin() + static_cast<std::ptrdiff_t>(std::min(most, movers.size()))};
   constexpr std::array by_query_or_key{EdgeType::q, EdgeType::k};
