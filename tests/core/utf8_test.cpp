@@ -1,4 +1,4 @@
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 
 #include <string>
 #include <utility>

@@ -8,42 +8,27 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/utf8.hpp"
+
 /// Text that is safe to show: tokens hold any bytes, among them markup, line breaks and parts of characters.
 namespace circuit {
 
 namespace detail {
 
-/// Length of the UTF-8 character at the start of `text`, or 0 when there is no whole, shortest-form character.
-[[nodiscard]] constexpr std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  if (text.empty()) return 0;
-  const auto lead = byte(0);
-  if (lead < 0x80) return 1;
-  const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return 0;
-  for (std::size_t i = 1; i < size; ++i) {
-    if ((byte(i) & 0xC0U) != 0x80) return 0;
-  }
-  const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
-  const bool surrogate = lead == 0xED && byte(1) > 0x9F;
-  const bool too_large = lead == 0xF4 && byte(1) > 0x8F;
-  return overlong || surrogate || too_large ? 0 : size;
-}
-
 /// Calls `take` with each character, a byte that is none as U+FFFD.
 template <class Take>
-constexpr void for_each_character(std::string_view text, const Take& take) {
+void for_each_character(std::string_view text, const Take& take) {
   while (!text.empty()) {
-    const auto size = utf8_length(text);
-    take(size == 0 ? std::string_view{"\xEF\xBF\xBD"} : text.substr(0, size));
-    text.remove_prefix(size == 0 ? 1 : size);
+    const auto step = utf8_step(text);
+    take(step.valid ? text.substr(0, step.length) : std::string_view{"\xEF\xBF\xBD"});
+    text.remove_prefix(step.valid ? step.length : 1);
   }
 }
 
 }  // namespace detail
 
 /// Number of characters, broken bytes counting one each.
-[[nodiscard]] constexpr std::size_t text_width(std::string_view text) {
+[[nodiscard]] inline std::size_t text_width(std::string_view text) {
   std::size_t width = 0;
   detail::for_each_character(text, [&width](std::string_view) { ++width; });
   return width;

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/mapping.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit::detail::flat_yaml {
 

@@ -16,11 +16,11 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/core/order.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/ggml/type.hpp"
 #include "circuit/io/gguf_metadata.hpp"
 #include "circuit/io/mapping.hpp"
 #include "circuit/io/tensor_file.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 

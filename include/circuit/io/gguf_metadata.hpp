@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/mapping.hpp"
 #include "circuit/io/tensor_file.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 

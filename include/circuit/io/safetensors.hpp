@@ -19,9 +19,9 @@
 #include "circuit/core/atomic_file.hpp"
 #include "circuit/core/error.hpp"
 #include "circuit/core/order.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/tensor_file.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 

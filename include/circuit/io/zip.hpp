@@ -15,8 +15,8 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/core/order.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/mapping.hpp"
-#include "circuit/io/utf8.hpp"
 
 namespace circuit {
 

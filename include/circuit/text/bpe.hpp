@@ -19,7 +19,7 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/core/order.hpp"
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 
 namespace circuit {
 

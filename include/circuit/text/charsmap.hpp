@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/text/pattern.hpp"
 
 namespace circuit {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/text/nfc_tables.hpp"
 
 namespace circuit {

@@ -13,9 +13,9 @@
 #include <utility>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/mapping.hpp"
-#include "circuit/io/utf8.hpp"
 #include "circuit/text/tokenizer_gguf.hpp"
 #include "circuit/text/tokenizer_options.hpp"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 
 namespace circuit {
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 #include "circuit/text/added_token.hpp"
 #include "circuit/text/bpe.hpp"
 #include "circuit/text/normalization.hpp"

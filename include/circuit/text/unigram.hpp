@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
-#include "circuit/io/utf8.hpp"
+#include "circuit/core/utf8.hpp"
 
 namespace circuit {
 
