@@ -46,8 +46,9 @@ struct EdgeRunOptions {
 /// Runs circuits of features, errors and embeddings edge by edge: every target reads a stream of its own, the corrupt
 /// run's with the change of those nodes alone that a kept edge brings it. A feature's change is what it computes on
 /// that stream less its corrupt activation; errors, embeddings, and whole outputs of modules without a dictionary (the
-/// nodes attn_out and mlp_out) change from the corrupt run's value to the clean one's. A feature that nothing kept reaches stays corrupt. With live paths no edge is the corrupt run, and all edges
-/// between all nodes are the clean one. One attention layer, or one row of an encoder, per target and prompt.
+/// nodes attn_out and mlp_out) change from the corrupt run's value to the clean one's. A feature that nothing kept
+/// reaches stays corrupt. With live paths no edge is the corrupt run, and all edges between all nodes are the clean
+/// one. One attention layer, or one row of an encoder, per target and prompt.
 template <Architecture A, class Set>
 class EdgeRun {
  public:
@@ -87,6 +88,12 @@ class EdgeRun {
   [[nodiscard]] at::Tensor attention_input(Layer layer, const at::Tensor& q, const at::Tensor& k,
                                            const at::Tensor& v) const;
   [[nodiscard]] at::Tensor mlp_input(Layer layer, const at::Tensor& stream) const;
+  /// A norm's scale: of what it reads here, or the clean run's where norms are held.
+  template <HookPoint Scale>
+  [[nodiscard]] at::Tensor scale_of(Layer layer, const at::Tensor& x) const {
+    return options_.norms == Paths::clean ? clean_.template get<Scale>(layer)
+                                          : A::Norm::scale(x, model_->config().norm_eps);
+  }
   /// What targets of the stream before a layer write, each on a stream of its own.
   void add_stream_changes(Layer layer, const Reads& targets, Changes& changes) const;
   [[nodiscard]] at::Tensor stream_before(Layer layer) const { return detail::recorded_stream(corrupt_, layer); }
@@ -161,18 +168,13 @@ at::Tensor EdgeRun<A, Set>::change_of(const Node& node, const Changes& changes) 
     const auto found = changes.find(node);
     return found == changes.end() ? at::Tensor{} : found->second;
   }
-  if (node.kind == NodeKind::embedding) {
-    return at_position(clean_.template get<hook::embed>()).sub(at_position(corrupt_.template get<hook::embed>()));
-  }
+  const auto between_runs = [&]<HookPoint P>(P /*point*/) {
+    return at_position(clean_.template get<P>(node.layer)).sub(at_position(corrupt_.template get<P>(node.layer)));
+  };
   if (node.kind == NodeKind::position_embedding) return {};  // the same in both runs
-  if (node.kind == NodeKind::attn_output) {
-    return at_position(clean_.template get<hook::attn_out>(node.layer))
-        .sub(at_position(corrupt_.template get<hook::attn_out>(node.layer)));
-  }
-  if (node.kind == NodeKind::mlp_output) {
-    return at_position(clean_.template get<hook::mlp_out>(node.layer))
-        .sub(at_position(corrupt_.template get<hook::mlp_out>(node.layer)));
-  }
+  if (node.kind == NodeKind::embedding) return between_runs(hook::embed{});
+  if (node.kind == NodeKind::attn_output) return between_runs(hook::attn_out{});
+  if (node.kind == NodeKind::mlp_output) return between_runs(hook::mlp_out{});
   if (!is_error(node.kind)) {
     throw NameError{{.tensor = to_string(node),
                      .problem = "does not write in an edge run",
@@ -209,10 +211,10 @@ at::Tensor EdgeRun<A, Set>::attention_input(Layer layer, const at::Tensor& q, co
   using Norm = typename A::Norm;
   const auto& config = model_->config();
   const auto& w = model_->weights().blocks[static_cast<std::size_t>(layer.value)];
-  const auto normed = [&](const at::Tensor& x, const NormWeights& weights, bool held) {
-    const auto scale = held ? clean_.template get<hook::ln1::scale>(layer) : Norm::scale(x, config.norm_eps);
-    return Norm::output(Norm::normalized(x, scale, weights), weights);
+  const auto normed = [&]<class Scale>(Scale /*point*/, const at::Tensor& x, const NormWeights& weights) {
+    return Norm::output(Norm::normalized(x, scale_of<Scale>(layer, x), weights), weights);
   };
+  const auto read = [&](const at::Tensor& x) { return normed(hook::ln1::scale{}, x, w.ln1); };
   at::Tensor z;
   const auto visit = [&]<class P>(P /*point*/, at::Tensor& value) {
     if constexpr (std::same_as<P, hook::attn::pattern>) {
@@ -220,15 +222,11 @@ at::Tensor EdgeRun<A, Set>::attention_input(Layer layer, const at::Tensor& q, co
     }
     if constexpr (std::same_as<P, hook::attn::z>) z = value;
   };
-  const bool held = options_.norms == Paths::clean;
   auto out = attention::forward<typename A::Attention, typename A::Positions>(
-      {normed(q, w.ln1, held), normed(k, w.ln1, held), normed(v, w.ln1, held)}, w.attn, config, layer,
+      {read(q), read(k), read(v)}, w.attn, config, layer,
       detail::angles_from<typename A::Positions>(Position{0}, q, config), visit);
   if (dictionaries_->attn_site(layer) == AttentionSite::z) return z.flatten(2);
-  if constexpr (A::Wiring::post_norms) {
-    const auto scale = held ? clean_.template get<hook::ln1_post::scale>(layer) : Norm::scale(out, config.norm_eps);
-    out = Norm::output(Norm::normalized(out, scale, w.ln1_post), w.ln1_post);
-  }
+  if constexpr (A::Wiring::post_norms) out = normed(hook::ln1_post::scale{}, out, w.ln1_post);
   return out;
 }
 
@@ -239,16 +237,13 @@ at::Tensor EdgeRun<A, Set>::mlp_input(Layer layer, const at::Tensor& stream) con
   const auto site = mlp_site(*dictionaries_, layer);
   if (site == MlpSite::resid_mid) return stream;
   const auto& w = model_->weights().blocks[static_cast<std::size_t>(layer.value)];
-  const auto scale = options_.norms == Paths::clean ? clean_.template get<hook::ln2::scale>(layer)
-                                                    : Norm::scale(stream, model_->config().norm_eps);
-  const auto read = Norm::normalized(stream, scale, w.ln2);
+  const auto read = Norm::normalized(stream, scale_of<hook::ln2::scale>(layer, stream), w.ln2);
   if (site == MlpSite::normalized) return read;
   if constexpr (has_mlp<A>) {
     const auto out = A::Mlp::forward(Norm::output(read, w.ln2), w.mlp, [](auto, at::Tensor&) {});
     if constexpr (A::Wiring::post_norms) {
-      const auto own = options_.norms == Paths::clean ? clean_.template get<hook::ln2_post::scale>(layer)
-                                                      : Norm::scale(out, model_->config().norm_eps);
-      return Norm::output(Norm::normalized(out, own, w.ln2_post), w.ln2_post);
+      const auto scale = scale_of<hook::ln2_post::scale>(layer, out);
+      return Norm::output(Norm::normalized(out, scale, w.ln2_post), w.ln2_post);
     }
     return out;
   }
