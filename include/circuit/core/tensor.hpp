@@ -91,12 +91,20 @@ inline void check_compute_dtype(at::ScalarType dtype, std::string_view name) {
 }
 
 /// throws  IndexError  unless 0 <= index < size
+inline void check_index(std::int64_t index, std::int64_t size, std::string_view what) {
+  if (index >= 0 && index < size) return;
+  throw IndexError{
+      {.tensor = std::string{what}, .expected = "0 to " + std::to_string(size - 1), .got = std::to_string(index)}};
+}
 template <class Tag>
 void check_index(Id<Tag> index, std::int64_t size, std::string_view what = Tag::name) {
-  if (index.value >= 0 && index.value < size) return;
-  throw IndexError{{.tensor = std::string{what},
-                    .expected = "0 to " + std::to_string(size - 1),
-                    .got = std::to_string(index.value)}};
+  check_index(std::int64_t{index.value}, size, what);
+}
+
+/// throws  ValueError  for a count below 1
+inline void check_count(std::int64_t count, std::string_view what) {
+  if (count >= 1) return;
+  throw ValueError{{.tensor = std::string{what}, .expected = "at least 1", .got = std::to_string(count)}};
 }
 
 }  // namespace circuit

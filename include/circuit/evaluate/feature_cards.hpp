@@ -209,7 +209,7 @@ void write_effects(const HookedTransformer<A>& model, const std::string& hook, c
   if (gain.defined()) writes = writes.mul(gain);
   auto logits = product(writes, model.weights().W_U);
   if (columns.numel() < logits.size(1)) logits = logits.index_select(1, columns);
-  const auto ids = columns.to(at::kCPU).contiguous();
+  const auto ids = columns.to(at::kCPU);
   for (const bool largest : {true, false}) {
     const auto found = extremes(logits, count, largest);
     for (std::size_t r = 0; r < found.size(); ++r) {

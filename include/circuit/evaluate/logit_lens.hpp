@@ -40,12 +40,7 @@ template <Architecture A, Metric M>
                           .clone()
                           .to(model.device());
   check_shape(wanted, {resid.size(0), 1}, "answers", {}, "one answer for each prompt");
-  for (const auto answer : answers) {
-    if (answer >= 0 && answer < model.config().d_vocab) continue;
-    throw IndexError{{.tensor = "answers",
-                      .expected = "0 to " + std::to_string(model.config().d_vocab - 1),
-                      .got = std::to_string(answer)}};
-  }
+  for (const auto answer : answers) check_index(answer, model.config().d_vocab, "answers");
   std::vector<LogitLensRow> rows;
   for (std::int32_t done = 0; done <= model.config().n_layers; ++done) {
     if (done > 0) resid = run.get<hook::resid_post>(Layer{done - 1});

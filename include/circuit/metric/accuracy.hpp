@@ -20,7 +20,7 @@ class InTopK {
   /// throws  ValueError for k below 1, and as TokenLogit
   InTopK(std::int64_t k, std::vector<std::vector<std::int64_t>> ids, Reading reading = {})
       : k_{k}, answers_{std::move(ids), std::move(reading)} {
-    if (k < 1) throw ValueError{{.tensor = "k", .expected = "at least 1", .got = std::to_string(k)}};
+    check_count(k, "k");
   }
   InTopK(std::int64_t k, std::span<const std::int64_t> ids, Reading reading = {})
       : InTopK{k, detail::one_each(ids), std::move(reading)} {}

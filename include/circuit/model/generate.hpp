@@ -97,7 +97,7 @@ namespace circuit::detail {
 template <Architecture A, TokenChoice Choice, class Use, class... Attached>
 [[nodiscard]] at::Tensor go_on(const HookedTransformer<A>& model, const at::Tensor& prompts, std::int64_t count,
                                Choice choice, Use&& use, Attached... attached) {
-  if (count < 1) throw ValueError{{.tensor = "count", .expected = "at least 1", .got = std::to_string(count)}};
+  check_count(count, "count");
   KeyValueCache cache;
   std::vector<at::Tensor> tokens{prompts};
   for (std::int64_t i = 0; i < count; ++i) {

@@ -73,7 +73,7 @@ template <Architecture A, Observer... Observers>
 at::Tensor EdgePruning::scores(const HookedTransformer<A>& model, const PromptPair& prompts,
                                Observers&&... observers) const {
   prompts.check();
-  if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
+  check_count(steps, "steps");
   const c10::AutoGradMode with_gradient{true};
   const auto components = Components::of(model);
   const auto mask = components.edge_mask().to(at::kDouble);

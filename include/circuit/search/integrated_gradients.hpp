@@ -24,7 +24,7 @@ template <Architecture A, Metric M>
 [[nodiscard]] OutputGradients integrated_gradients(const HookedTransformer<A>& model, const at::Tensor& clean,
                                                    const at::Tensor& corrupt, const M& metric, std::int64_t steps = 10,
                                                    double offset = 0.0, const std::vector<Layer>& streams = {}) {
-  if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
+  check_count(steps, "steps");
   if (corrupt.defined()) check_shape(corrupt, shape_of(clean), "corrupt tokens");
   const auto points = [] {
     return record<hook::embed, hook::attn_out, hook::mlp_out, hook::resid_pre, hook::resid_post>();

@@ -34,10 +34,7 @@ struct LogitTargets {
     const auto* value = data_of<double>(p);
     std::vector<ChosenLogit> out;
     for (const auto token : tokens) {
-      if (token < 0 || token >= p.size(0)) {
-        throw IndexError{
-            {.tensor = "token", .expected = "0 to " + std::to_string(p.size(0) - 1), .got = std::to_string(token)}};
-      }
+      check_index(token, p.size(0), "token");
       out.push_back({token, value[token]});
     }
     if (!out.empty()) return out;

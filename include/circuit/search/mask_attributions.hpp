@@ -82,8 +82,7 @@ std::vector<NodeAttribution> mask_attributions(const HookedTransformer<A>& model
   dictionaries.check(model.config(), model.processing(), model.dtype());
   refuse_unless_within_layers(dictionaries, static_cast<std::int32_t>(model.config().n_layers), "a walk of masks",
                               {.mlp_out = true, .stream = true, .resid_mid = true, .input_norm = true});
-  if (walk.steps < 1)
-    throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(walk.steps)}};
+  check_count(walk.steps, "steps");
   if (walk.outside != Outside::reference && walk.outside != Outside::reference_mean) {
     throw ValueError{{.tensor = "outside", .problem = "the walk starts at a reference or at its mean"}};
   }

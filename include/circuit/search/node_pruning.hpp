@@ -59,11 +59,6 @@ struct NodePruning {
     const auto aim = static_cast<double>(nodes);
     return aim * std::pow(std::max(1.0, open_at_first / aim), left);
   }
-
- private:
-  void check_steps() const {
-    if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
-  }
 };
 
 }  // namespace circuit
@@ -83,7 +78,7 @@ template <Architecture A, Dictionaries Set, class MetricOf, Observer... Observer
 std::vector<NodeAttribution> NodePruning::operator()(const HookedTransformer<A>& model, const Set& dictionaries,
                                                      std::span<const ContrastBatch> batches, const MetricOf& metric_of,
                                                      Observers&&... observers) const {
-  check_steps();
+  check_count(steps, "steps");
   const auto start = in_order(mask_attributions(model, dictionaries, batches, metric_of, {.steps = mask_steps}));
   return from(start, model, dictionaries, batches, metric_of, std::forward<Observers>(observers)...);
 }
@@ -92,7 +87,7 @@ template <Architecture A, Dictionaries Set, class MetricOf, Observer... Observer
 std::vector<NodeAttribution> NodePruning::from(std::span<const Node> start, const HookedTransformer<A>& model,
                                                const Set& dictionaries, std::span<const ContrastBatch> batches,
                                                const MetricOf& metric_of, Observers&&... observers) const {
-  check_steps();
+  check_count(steps, "steps");
   static_assert(!mlp_writes_pass_post_norm<A, Set>, "neurons that write before a post-norm have no gates behind it");
   if (batches.empty()) throw ValueError{{.tensor = "batches", .expected = "at least one", .got = "none"}};
   if (start.empty()) throw ValueError{{.tensor = "start", .expected = "at least one node", .got = "none"}};

@@ -37,7 +37,7 @@ struct Moved {
 
 template <class Add>
 void circuit::path::Activations::walk(const PathEnds& ends, Add&& add) const {
-  detail::check_path_steps(steps);
+  check_count(steps, "steps");
   const auto& c = ends.components;
   const auto& tokens = ends.prompts.clean;
   const auto weight = 1.0 / static_cast<double>(steps * (1 + c.n_layers * (c.mlps ? 2 : 1)));

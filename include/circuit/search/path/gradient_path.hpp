@@ -2,7 +2,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <string>
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/model/components.hpp"
@@ -25,11 +24,6 @@ struct AnyPoint {
   template <class... Attached>
   void operator()(double /*weight*/, const at::Tensor& /*tokens*/, Attached... /*attached*/) const {}
 };
-
-/// throws  ValueError  for a path of no points
-inline void check_path_steps(std::int64_t steps) {
-  if (steps < 1) throw ValueError{{.tensor = "steps", .expected = "at least 1", .got = std::to_string(steps)}};
-}
 
 }  // namespace detail
 

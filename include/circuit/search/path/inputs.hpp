@@ -16,7 +16,7 @@ struct Inputs {
 
   template <class Add>
   void walk(const PathEnds& ends, Add&& add) const {
-    detail::check_path_steps(steps);
+    check_count(steps, "steps");
     const auto corrupt = ends.corrupt.select(0, 0);
     const auto change = ends.clean.select(0, 0).sub(corrupt);
     for (std::int64_t k = 0; k < steps; ++k) {
