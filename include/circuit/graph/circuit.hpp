@@ -28,8 +28,8 @@ namespace circuit {
 /// A node and what was measured at it, means over the prompts.
 struct NodeBundle {
   Node node{};
-  double activation{};  ///< on the clean run; 1 for errors and embeddings, the metric's value for the metric (1
-                        ///< in a circuit of components)
+  double activation{};           ///< on the clean run; 1 for errors and embeddings, the metric's value for the metric,
+                                 ///< which is 1 in a circuit of components
   double contrast_activation{};  ///< on the corrupt run; 0 without one, and for the metric
   double attribution{};          ///< nodegrad times (contrasted) activation, metric units
   double nodegrad{};             ///< d metric / d activation
@@ -192,7 +192,9 @@ class Circuit {
   /// throws  NameError  when it is not there
   [[nodiscard]] Vertex vertex(const Node& node) const;
 
-  [[nodiscard]] bool contains_edge(const Node& up, const Node& down, EdgeType type) const;
+  [[nodiscard]] bool contains_edge(const Node& up, const Node& down, EdgeType type) const {
+    return ends_of(up, down, type).has_value();
+  }
   /// The edge of a type between two nodes, or nullptr; looked for among those into `down`.
   [[nodiscard]] const Edge* find_edge(const Node& up, const Node& down, EdgeType type) const;
   /// Edges into, or out of, a node, in the order in which they were added.
@@ -236,6 +238,8 @@ class Circuit {
     return (static_cast<std::uint64_t>(up) << 33U) | (static_cast<std::uint64_t>(down) << 3U) |
            static_cast<std::uint64_t>(type);
   }
+  /// The vertices that an edge joins, or nothing where there is no such edge.
+  [[nodiscard]] std::optional<std::pair<Vertex, Vertex>> ends_of(const Node& up, const Node& down, EdgeType type) const;
 
   Graph graph_;
   std::unordered_map<Node, Vertex> vertices_;
@@ -393,19 +397,20 @@ inline Circuit::Vertex Circuit::vertex(const Node& node) const {
   throw NameError{{.tensor = to_string(node), .problem = "no such node in this circuit"}};
 }
 
-inline bool Circuit::contains_edge(const Node& up, const Node& down, EdgeType type) const {
+inline std::optional<std::pair<Circuit::Vertex, Circuit::Vertex>> Circuit::ends_of(const Node& up, const Node& down,
+                                                                                   EdgeType type) const {
   const auto u = find_vertex(up);
   const auto d = find_vertex(down);
-  return u && d && edge_keys_.contains(edge_key(*u, *d, type));
+  if (!u || !d || !edge_keys_.contains(edge_key(*u, *d, type))) return {};
+  return std::pair{*u, *d};
 }
 
 inline const Edge* Circuit::find_edge(const Node& up, const Node& down, EdgeType type) const {
-  if (!contains_edge(up, down, type)) return nullptr;
-  const auto u = find_vertex(up);
-  const auto d = find_vertex(down);
-  const auto [first, last] = boost::in_edges(*d, graph_);
+  const auto ends = ends_of(up, down, type);
+  if (!ends) return nullptr;
+  const auto [first, last] = boost::in_edges(ends->second, graph_);
   for (auto it = first; it != last; ++it) {
-    if (source(*it, graph_) == *u && graph_[*it].type == type) return &graph_[*it];
+    if (source(*it, graph_) == ends->first && graph_[*it].type == type) return &graph_[*it];
   }
   return nullptr;
 }

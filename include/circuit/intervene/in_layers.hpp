@@ -26,7 +26,8 @@ struct LayerRange {
 
 /// An attachment that shows another the layers of a range alone; points without a layer pass always. For one that acts
 /// on modules with dictionaries a layer is the module's: the stream before layer 3 belongs to layer 3, and the one behind
-/// the last layer to a layer of its own. It suits those that treat each layer by itself, not one that follows the run as a whole, such as `patch_edges`.
+/// the last layer to a layer of its own. It suits those that treat each layer by itself, not one that follows the run as
+/// a whole, such as `patch_edges`.
 template <class A>
 class InRange {
  public:

@@ -60,6 +60,11 @@ at::Tensor logits_of(const std::string& name) {
   return load_gguf<A>(folder / (name + ".gguf"), {.processing = weights::unprocessed}).run(fact("tokens")).logits;
 }
 
+/// Sizes that every architecture's metadata hold.
+const std::vector<std::pair<std::string, std::uint32_t>> sizes{{"block_count", 1},          {"embedding_length", 16},
+                                                               {"attention.head_count", 2}, {"feed_forward_length", 4},
+                                                               {"context_length", 8},       {"vocab_size", 3}};
+
 /// The config of a file with these metadata and no tensors.
 nlohmann::json config_of(const std::string& architecture,
                          const std::vector<std::pair<std::string, std::uint32_t>>& numbers, const std::string& epsilon,
@@ -139,9 +144,7 @@ TEST_CASE("Gemma 2's scale of queries, soft caps and windows are the published m
 }
 
 TEST_CASE("GPT-NeoX turns the part of a head that the metadata name, and needs them to") {
-  std::vector<std::pair<std::string, std::uint32_t>> numbers{{"block_count", 1},          {"embedding_length", 16},
-                                                             {"attention.head_count", 2}, {"feed_forward_length", 4},
-                                                             {"context_length", 8},       {"vocab_size", 3}};
+  auto numbers = sizes;
   const auto config = [&] { return config_of("gptneox", numbers, "layer_norm_epsilon"); };
   REQUIRE_THAT(said<ConfigError>([&] { (void)config(); }), ContainsSubstring("gptneox.rope.dimension_count"));
   numbers.emplace_back("rope.dimension_count", 2);
@@ -154,14 +157,7 @@ TEST_CASE("GPT-NeoX turns the part of a head that the metadata name, and needs t
 TEST_CASE("factors of YaRN that programs read differently are refused, unless they change nothing") {
   const auto with = [](const std::string& key, float number) {
     const std::string in = "llama.rope.scaling.";
-    return config_of("llama",
-                     {{"block_count", 1},
-                      {"embedding_length", 16},
-                      {"attention.head_count", 2},
-                      {"feed_forward_length", 4},
-                      {"context_length", 8},
-                      {"vocab_size", 3}},
-                     "layer_norm_rms_epsilon",
+    return config_of("llama", sizes, "layer_norm_rms_epsilon",
                      {gguf::value(in + "type", 8, gguf::text("yarn")), gguf::value(in + "factor", 6, raw(4.0F)),
                       gguf::value(in + key, 6, raw(number))});
   };
@@ -173,16 +169,7 @@ TEST_CASE("factors of YaRN that programs read differently are refused, unless th
 }
 
 TEST_CASE("GPT-2 needs its norms' epsilon") {
-  REQUIRE_THAT(said<ConfigError>([] {
-                 (void)config_of("gpt2",
-                                 {{"block_count", 1},
-                                  {"embedding_length", 16},
-                                  {"attention.head_count", 2},
-                                  {"feed_forward_length", 4},
-                                  {"context_length", 8},
-                                  {"vocab_size", 3}},
-                                 "layer_norm_rms_epsilon");
-               }),
+  REQUIRE_THAT(said<ConfigError>([] { (void)config_of("gpt2", sizes, "layer_norm_rms_epsilon"); }),
                ContainsSubstring("gpt2.attention.layer_norm_epsilon"));
 }
 

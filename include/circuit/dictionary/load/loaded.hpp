@@ -53,6 +53,11 @@ struct LoadedDictionary {
 
 namespace circuit::detail {
 
+/// A folder's own name, also of "here/", which a shell completes, and of ".".
+[[nodiscard]] inline std::string folder_name(const std::filesystem::path& folder) {
+  return (std::filesystem::absolute(folder) / "").lexically_normal().parent_path().filename().string();
+}
+
 /// The layer and the rest of "blocks.3.attn.hook_z", or nothing for another text or a layer that no model has.
 [[nodiscard]] inline std::optional<std::pair<Layer, std::string_view>> split_hook(std::string_view hook) {
   constexpr std::string_view start = "blocks.";

@@ -51,7 +51,7 @@ namespace circuit::detail::sparsify {
 }
 
 [[nodiscard]] inline DictionaryHooks hooks(const std::filesystem::path& folder, bool transcoder) {
-  const auto name = (std::filesystem::absolute(folder) / "").lexically_normal().parent_path().filename().string();
+  const auto name = folder_name(folder);
   if (name == "embed_tokens") return {std::string{hook::embed::name}, std::string{hook::embed::name}};
   const auto place = module_of(name);
   if (!place) return {};

@@ -46,10 +46,6 @@ namespace circuit::detail::crosscoder {
   return folder / ("params_layer_" + std::to_string(i) + ".safetensors");
 }
 
-[[nodiscard]] inline std::string folder_name(const std::filesystem::path& folder) {
-  return (folder.filename().empty() ? folder.parent_path() : folder).filename().string();
-}
-
 /// The streams in "model.layers.{7,13}.output", as a configuration names a hook.
 /// throws  ConfigError  for another module's output
 [[nodiscard]] inline std::vector<Layer> layers_of_hook(const nlohmann::json& config, const char* key,
