@@ -51,6 +51,8 @@ struct Utf8Step {
   return i;
 }
 
+[[nodiscard]] inline bool is_utf8(std::string_view text) { return first_invalid_utf8(text) == text.size(); }
+
 /// throws  ValueError  naming the byte offset when `text` is not UTF-8
 inline void check_utf8(std::string_view text) {
   const auto offset = first_invalid_utf8(text);

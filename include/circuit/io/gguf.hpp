@@ -122,7 +122,7 @@ class Reader : MappedReader {
     }
     const auto part = take(length, after);
     std::string text{reinterpret_cast<const char*>(part.data()), part.size()};
-    if (first_invalid_utf8(text) != text.size()) throw bad(to_valid_utf8(text), "this name is not UTF-8");
+    if (!is_utf8(text)) throw bad(to_valid_utf8(text), "this name is not UTF-8");
     return text;
   }
 

@@ -203,7 +203,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   });
 
   const auto check_text = [&](const std::string& text) {
-    if (first_invalid_utf8(text) == text.size()) return;
+    if (is_utf8(text)) return;
     throw NameError{{.file = path, .tensor = to_valid_utf8(text), .problem = "is not UTF-8"}};
   };
   for (const auto& [key, value] : metadata) {

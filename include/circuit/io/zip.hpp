@@ -139,7 +139,7 @@ inline void read_extra64(const Fields& fields, std::size_t begin, std::size_t si
     throw bad(mapping, "zip entry is compressed", record.name,
               "torch.save and numpy.savez store entries uncompressed; save it again");
   }
-  if (first_invalid_utf8(record.name) != record.name.size()) {
+  if (!is_utf8(record.name)) {
     throw bad(mapping, "the name of a zip entry is not UTF-8", to_valid_utf8(record.name));
   }
   if (record.size != record.stored_size) throw bad(mapping, "zip entry has two sizes", record.name);

@@ -112,7 +112,7 @@ inline void Charsmap::check(const std::filesystem::path& file) const {
     return FormatError{{.file = file, .tensor = "precompiled_charsmap", .problem = std::move(problem)}};
   };
   if (replacements_.empty() || replacements_.back() != '\0') throw bad("its replacements do not end in a zero");
-  if (first_invalid_utf8(replacements_) != replacements_.size()) throw bad("its replacements are not UTF-8");
+  if (!is_utf8(replacements_)) throw bad("its replacements are not UTF-8");
   for (std::size_t i = 0; i < units_.size(); ++i) {
     if ((units_[i] & value_flag) != 0 || (units_[i] & leaf_flag) == 0) continue;
     const auto leaf = i ^ offset(units_[i]);

@@ -224,7 +224,7 @@ inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const 
                                                     : marks_to_spaces(pieces.tokens[i]));
     const bool chosen = type == Type::user_defined && !pieces.tokens[i].empty();
     if (chosen) {
-      if (first_invalid_utf8(pieces.tokens[i]) != pieces.tokens[i].size()) {
+      if (!is_utf8(pieces.tokens[i])) {
         throw FormatError{{.file = file_, .tensor = "piece " + std::to_string(i), .problem = "is not UTF-8"}};
       }
       parts.normalization.rules.kept.emplace_back(pieces.tokens[i]);

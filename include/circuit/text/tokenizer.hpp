@@ -271,7 +271,7 @@ inline void Tokenizer::State::check_added(const AddedToken& token, const std::st
   const auto bad = [&](std::string problem) {
     return FormatError{{.file = file, .tensor = token.text, .problem = std::move(problem)}};
   };
-  if (token.text.empty() || first_invalid_utf8(token.text) != token.text.size()) throw bad("bad added token");
+  if (token.text.empty() || !is_utf8(token.text)) throw bad("bad added token");
   if (token.id < 0 || token.id >= most) throw bad("an added token's id is out of range");
   const auto id = static_cast<std::size_t>(token.id);
   if (id < texts.size() && !texts[id].empty() && texts[id] != text) throw bad("an added token's id is taken");
