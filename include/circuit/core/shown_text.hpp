@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -26,6 +28,13 @@ void for_each_character(std::string_view text, const Take& take) {
 }
 
 }  // namespace detail
+
+/// Shortest text that reads back as the same double.
+[[nodiscard]] inline std::string exact_text(double value) {
+  std::array<char, 32> buffer{};
+  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
+  return {buffer.data(), end};
+}
 
 /// Number of characters, broken bytes counting one each.
 [[nodiscard]] inline std::size_t text_width(std::string_view text) {

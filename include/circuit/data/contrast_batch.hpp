@@ -162,13 +162,13 @@ template <class Read>
 [[nodiscard]] inline std::map<std::string, Position, std::less<>> read_roles(const nlohmann::json& root,
                                                                              const std::filesystem::path& file,
                                                                              std::int32_t shift) {
-  const auto words = require<nlohmann::json>(root, "word_idxs", file);
+  const auto& words = require_field(root, "word_idxs", file);
   if (!words.is_object()) {
     throw FormatError{
         {.file = file, .tensor = "word_idxs", .expected = "an object of positions", .got = words.type_name()}};
   }
   std::map<std::string, Position, std::less<>> roles;
-  for (const auto& [name, index] : words.items()) {
+  for (const auto& [name, index] : members(words)) {
     const auto value = require<std::int32_t>(words, name, file);
     if (value < 0 || value > (1 << 24)) {
       throw IndexError{
@@ -179,13 +179,13 @@ template <class Read>
   return roles;
 }
 
-[[nodiscard]] inline std::vector<nlohmann::json> read_prompts(const nlohmann::json& root,
-                                                              const std::filesystem::path& file) {
-  const auto prompts = require<nlohmann::json>(root, "prompts", file);
+[[nodiscard]] inline const nlohmann::json::array_t& read_prompts(const nlohmann::json& root,
+                                                                 const std::filesystem::path& file) {
+  const auto& prompts = require_field(root, "prompts", file);
   if (!prompts.is_array()) {
     throw FormatError{{.file = file, .tensor = "prompts", .expected = "a list", .got = prompts.type_name()}};
   }
-  return prompts.get<std::vector<nlohmann::json>>();
+  return items(prompts);
 }
 
 template <class T>
@@ -230,7 +230,7 @@ inline ContrastBatch ContrastBatch::slice(std::size_t first, std::size_t count) 
 CIRCUIT_DEFINE ContrastBatch load_contrast_batch(const std::filesystem::path& path, const Tokenizer& tokenizer,
                                                  const ContrastBatchOptions& options) {
   const auto root = read_json(path);
-  const auto prompts = detail::read_prompts(root, path);
+  const auto& prompts = detail::read_prompts(root, path);
   const auto [begin, end] = detail::chosen_prompts(options, prompts.size(), path);
   ContrastBatch batch{.roles = detail::read_roles(root, path, options.bos == Bos::prepend ? 1 : 0)};
   for (std::size_t i = begin; i < end; ++i) {
@@ -259,7 +259,7 @@ CIRCUIT_DEFINE ContrastBatch load_contrast_batch(const std::filesystem::path& pa
 [[nodiscard]] inline ContrastBatch load_contrast_batch_ids(const std::filesystem::path& path,
                                                            const ContrastBatchOptions& options = {}) {
   const auto root = read_json(path);
-  const auto prompts = detail::read_prompts(root, path);
+  const auto& prompts = detail::read_prompts(root, path);
   const auto [begin, end] = detail::chosen_prompts(options, prompts.size(), path);
   ContrastBatch batch{.roles = detail::read_roles(root, path, 0)};
   for (std::size_t i = begin; i < end; ++i) {

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 
 #include "circuit/core/atomic_file.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/graph/circuit.hpp"
 
 namespace circuit {
@@ -19,17 +19,6 @@ inline constexpr std::array<std::string_view, 16> edge_table_columns{
     "up_feature",   "down_kind", "down_layer", "down_position",
     "down_feature", "type",      "nn_grad",    "nn_attrib",
     "em_grad",      "em_attrib", "activation", "contrast_activation"};
-
-namespace detail {
-
-/// Shortest text that reads back as the same double.
-[[nodiscard]] inline std::string exact_text(double value) {
-  std::array<char, 32> buffer{};
-  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
-  return {buffer.data(), end};
-}
-
-}  // namespace detail
 
 /// Every edge of one or more circuits as rows of text: the mean over a batch, or one circuit per prompt. A target's
 /// constants follow its circuit's edges as rows whose `up_kind` is `bias` (and `map`, where a contrast has one), with empty
@@ -55,7 +44,7 @@ class EdgeTable {
     if (!text_.empty() && text_.back() != '\n') text_ += separator_;
     text_ += words;
   }
-  void number(double value) { field(detail::exact_text(value)); }
+  void number(double value) { field(exact_text(value)); }
   void part(bool present, std::int32_t value) { field(present ? std::to_string(value) : std::string{}); }
   void node(const Node& n) {
     field(name(n.kind));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/shown_text.hpp"
 #include "circuit/io/mapping.hpp"
 
 namespace circuit {
@@ -110,6 +111,27 @@ template <class T>
   return "another type";
 }
 
+/// What lies in a value by its stored type, or nullptr; unlike nlohmann's `get`, which converts, nothing is instantiated
+/// for it but a cast.
+template <class Stored>
+[[nodiscard]] const Stored* stored(const nlohmann::json& value) {
+  return value.get_ptr<const Stored*>();
+}
+
+/// The items of a list; none of anything else.
+[[nodiscard]] inline const nlohmann::json::array_t& items(const nlohmann::json& list) {
+  static const nlohmann::json::array_t none;
+  const auto* found = stored<nlohmann::json::array_t>(list);
+  return found != nullptr ? *found : none;
+}
+
+/// The members of an object by name; none of anything else.
+[[nodiscard]] inline const nlohmann::json::object_t& members(const nlohmann::json& object) {
+  static const nlohmann::json::object_t none;
+  const auto* found = stored<nlohmann::json::object_t>(object);
+  return found != nullptr ? *found : none;
+}
+
 template <class T>
 [[nodiscard]] bool json_holds(const nlohmann::json& value) {
   if constexpr (std::same_as<T, nlohmann::json>) {
@@ -117,16 +139,33 @@ template <class T>
   } else if constexpr (std::same_as<T, bool>) {
     return value.is_boolean();
   } else if constexpr (std::integral<T>) {
-    if (value.is_number_unsigned()) return std::in_range<T>(value.get<std::uint64_t>());
-    return value.is_number_integer() && std::in_range<T>(value.get<std::int64_t>());
+    if (const auto* number = stored<std::uint64_t>(value)) return std::in_range<T>(*number);
+    const auto* number = stored<std::int64_t>(value);
+    return number != nullptr && std::in_range<T>(*number);
   } else if constexpr (std::floating_point<T>) {
     return value.is_number();
   } else if constexpr (std::same_as<T, std::string>) {
     return value.is_string();
   } else {  // a vector of one of the above
-    return value.is_array() && std::all_of(value.begin(), value.end(), [](const nlohmann::json& item) {
-             return json_holds<typename T::value_type>(item);
-           });
+    return value.is_array() && std::ranges::all_of(items(value), json_holds<typename T::value_type>);
+  }
+}
+
+/// The value as T, which it holds.
+template <class T>
+[[nodiscard]] T json_as(const nlohmann::json& value) {
+  if constexpr (std::same_as<T, nlohmann::json>) {
+    return value;
+  } else if constexpr (std::same_as<T, bool> || std::same_as<T, std::string>) {
+    return *stored<T>(value);
+  } else if constexpr (std::integral<T> || std::floating_point<T>) {
+    if (value.is_number_unsigned()) return static_cast<T>(*stored<std::uint64_t>(value));
+    if (value.is_number_integer()) return static_cast<T>(*stored<std::int64_t>(value));
+    return static_cast<T>(*stored<double>(value));
+  } else {
+    T list;
+    for (const auto& item : items(value)) list.push_back(json_as<typename T::value_type>(item));
+    return list;
   }
 }
 
@@ -140,14 +179,35 @@ template <class T>
   }
 }
 
+/// A value as errors show it, near to JSON and on one line: of long lists and objects how much they hold, of long texts
+/// the beginning. nlohmann's own `dump` would be 2 % of the machine code of a program with a search.
 [[nodiscard]] inline std::string short_dump(const nlohmann::json& value) {
   constexpr std::size_t most = 60;
   if (value.is_structured() && value.size() > most) {
     return std::string{value.type_name()} + " of " + std::to_string(value.size()) + " items";
   }
-  auto text = value.dump(-1, ' ', /*ensure_ascii=*/true);
-  if (text.size() > most) text = text.substr(0, most) + "...";
-  return text;
+  const auto quoted = [](std::string_view text) { return '"' + one_line(text.substr(0, most)) + '"'; };
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ",") + part; };
+  if (value.is_array()) {
+    for (const auto& item : items(value)) add(short_dump(item));
+    text = '[' + text + ']';
+  } else if (value.is_object()) {
+    for (const auto& [key, member] : members(value)) add(quoted(key) + ':' + short_dump(member));
+    text = '{' + text + '}';
+  } else if (const auto* words = stored<std::string>(value)) {
+    text = quoted(*words);
+  } else if (const auto* flag = stored<bool>(value)) {
+    text = *flag ? "true" : "false";
+  } else if (const auto* number = stored<double>(value)) {
+    text = exact_text(*number);
+  } else if (value.is_number()) {
+    text = json_holds<std::int64_t>(value) ? std::to_string(json_as<std::int64_t>(value))
+                                           : std::to_string(json_as<std::uint64_t>(value));
+  } else {
+    text = "null";
+  }
+  return text.size() > most ? text.substr(0, most) + "..." : text;
 }
 
 }  // namespace detail
@@ -179,6 +239,13 @@ template <class T>
   return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, limits);
 }
 
+/// What stands under `key`, or nullptr where there is none or `object` is no object; valid as long as `object`.
+[[nodiscard]] inline const nlohmann::json* find_field(const nlohmann::json& object, const std::string& key) {
+  const auto& members = detail::members(object);
+  const auto found = members.find(key);
+  return found == members.end() ? nullptr : &found->second;
+}
+
 /// What stands under `key`, whatever its type; valid as long as `object`.
 /// throws  ConfigError  when `object` is no object or has no such key
 [[nodiscard]] inline const nlohmann::json& require_field(const nlohmann::json& object, const std::string& key,
@@ -186,8 +253,8 @@ template <class T>
   if (!object.is_object()) {
     throw ConfigError{{.file = file, .tensor = key, .expected = "an object", .got = detail::short_dump(object)}};
   }
-  const auto found = object.find(key);
-  if (found == object.end()) throw ConfigError{{.file = file, .tensor = key, .problem = "is missing"}};
+  const auto* found = find_field(object, key);
+  if (found == nullptr) throw ConfigError{{.file = file, .tensor = key, .problem = "is missing"}};
   return *found;
 }
 
@@ -204,17 +271,15 @@ template <class T>
                        .expected = detail::json_type_text<T>(),
                        .got = detail::short_dump(value)}};
   }
-  return value.template get<T>();
+  return detail::json_as<T>(value);
 }
 
 /// As require, but `otherwise` when the key is absent or null.
 template <class T>
 [[nodiscard]] T value_or(const nlohmann::json& object, const std::string& key, const std::filesystem::path& file,
                          T otherwise) {
-  if (object.is_object()) {
-    const auto found = object.find(key);
-    if (found == object.end() || found->is_null()) return otherwise;
-  }
+  const auto* found = find_field(object, key);
+  if (object.is_object() && (found == nullptr || found->is_null())) return otherwise;
   return require<T>(object, key, file);
 }
 

@@ -92,12 +92,12 @@ inline constexpr std::pair<std::string_view, DType> dtypes[] = {
   };
   if (!entry.is_object()) throw bad("bad header entry", "an object", short_dump(entry));
   const auto field = [&]<class T>(const char* key, T) {
-    const auto found = entry.find(key);
-    if (found == entry.end() || !json_holds<T>(*found)) {
+    const auto* found = find_field(entry, key);
+    if (found == nullptr || !json_holds<T>(*found)) {
       throw bad(std::string{"bad header entry \""} + key + '"', json_type_text<T>(),
-                found == entry.end() ? "nothing" : short_dump(*found));
+                found == nullptr ? "nothing" : short_dump(*found));
     }
-    return found->template get<T>();
+    return json_as<T>(*found);
   };
 
   TensorView tensor{.name = name, .dtype = dtype_of(field("dtype", std::string{}), file, name)};
@@ -105,17 +105,18 @@ inline constexpr std::pair<std::string_view, DType> dtypes[] = {
   const auto offsets = field("data_offsets", std::vector<std::uint64_t>{});
   if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data.size()) {
     throw bad("data_offsets leave the file", "two offsets within " + std::to_string(data.size()) + " bytes",
-              short_dump(entry.at("data_offsets")));
+              short_dump(*find_field(entry, "data_offsets")));
   }
   const auto count = element_count(tensor.shape);
   if (tensor.shape.size() > most_axes || !count) {
-    throw bad("impossible shape", "at most 16 axes that fit into memory", short_dump(entry.at("shape")));
+    throw bad("impossible shape", "at most 16 axes that fit into memory", short_dump(*find_field(entry, "shape")));
   }
   const auto length = offsets[1] - offsets[0];
   if (*count * item_size(tensor.dtype) != length) {
-    throw bad("shape and length disagree",
-              std::to_string(*count * item_size(tensor.dtype)) + " bytes for " + short_dump(entry.at("shape")),
-              std::to_string(length));
+    throw bad(
+        "shape and length disagree",
+        std::to_string(*count * item_size(tensor.dtype)) + " bytes for " + short_dump(*find_field(entry, "shape")),
+        std::to_string(length));
   }
   tensor.bytes = data.subspan(static_cast<std::size_t>(offsets[0]), static_cast<std::size_t>(length));
   return tensor;
@@ -150,9 +151,9 @@ inline void check_cover(std::span<TensorView> tensors, std::span<const std::byte
     return FormatError{{.file = file, .tensor = "__metadata__", .expected = "strings", .got = short_dump(entry)}};
   };
   if (!entry.is_object()) throw bad();
-  for (const auto& [key, value] : entry.items()) {
+  for (const auto& [key, value] : members(entry)) {
     if (!value.is_string()) throw bad();
-    metadata.emplace(key, value.get<std::string>());
+    metadata.emplace(key, json_as<std::string>(value));
   }
   return metadata;
 }
@@ -173,7 +174,7 @@ inline void check_cover(std::span<TensorView> tensors, std::span<const std::byte
 
   std::vector<TensorView> tensors;
   std::map<std::string, std::string> metadata;
-  for (const auto& [name, entry] : header.items()) {
+  for (const auto& [name, entry] : detail::members(header)) {
     if (name == "__metadata__") {
       metadata = st::metadata_of(entry, path);
     } else {

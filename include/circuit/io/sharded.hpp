@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/mapping.hpp"
 #include "circuit/io/safetensors.hpp"
@@ -35,8 +37,11 @@ template <std::invocable<const std::filesystem::path&> Open>
 
 namespace detail::sharded {
 
-/// Tensors by shard.
-using Map = std::map<std::string, std::vector<std::string>>;
+/// Tensor i lies in shard i.
+struct Index {
+  std::vector<std::string> tensors{};
+  std::vector<std::string> shards{};
+};
 
 /// throws  FormatError  unless `name` is the name of a file beside the index
 inline void check_file_name(const std::string& name, const std::filesystem::path& index, const std::string& tensor) {
@@ -49,7 +54,7 @@ inline void check_file_name(const std::string& name, const std::filesystem::path
                      .got = short_dump(name)}};
 }
 
-[[nodiscard]] inline Map read_map(const std::filesystem::path& index) {
+[[nodiscard]] inline Index read_index(const std::filesystem::path& index) {
   const auto json = read_json(index, {.bytes = std::size_t{64} << 20U, .depth = 8});
   const auto& weights = require_field(json, "weight_map", index);
   if (!weights.is_object() || weights.empty()) {
@@ -58,16 +63,16 @@ inline void check_file_name(const std::string& name, const std::filesystem::path
                        .expected = "an object of tensor names and file names",
                        .got = short_dump(weights)}};
   }
-  Map map;
-  for (const auto& [tensor, shard] : weights.items()) {
+  Index read;
+  for (const auto& [tensor, shard] : members(weights)) {
     if (!shard.is_string()) {
       throw ConfigError{{.file = index, .tensor = tensor, .expected = "a file name", .got = short_dump(shard)}};
     }
-    const auto name = shard.get<std::string>();
-    check_file_name(name, index, tensor);
-    map[name].push_back(tensor);
+    read.tensors.push_back(tensor);
+    read.shards.push_back(json_as<std::string>(shard));
+    check_file_name(read.shards.back(), index, tensor);
   }
-  return map;
+  return read;
 }
 
 }  // namespace detail::sharded
@@ -77,9 +82,14 @@ TensorFile open_sharded(const std::filesystem::path& index, Open&& open) {
   std::vector<std::shared_ptr<const Mapping>> mappings;
   std::vector<TensorView> tensors;
   std::map<std::string, std::string> metadata;
-  for (const auto& [name, expected] : detail::sharded::read_map(index)) {
+  const auto [names, shards] = detail::sharded::read_index(index);
+  const auto by_shard =
+      detail::order_by(names.size(), [&shards = shards](auto a, auto b) { return shards[a] < shards[b]; });
+  for (auto i = by_shard.begin(); i != by_shard.end();) {
+    const auto& name = shards[*i];
     const TensorFile shard = open(index.parent_path() / name);
-    for (const auto& tensor : expected) {
+    for (; i != by_shard.end() && shards[*i] == name; ++i) {
+      const auto& tensor = names[*i];
       const auto* found = shard.find(tensor);
       if (found == nullptr) {
         throw FormatError{{.file = shard.path(),

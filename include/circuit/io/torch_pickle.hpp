@@ -163,9 +163,9 @@ class Reader : MappedReader {
       case Kind::integer: return node.integer;
       case Kind::number: return node.number;
       case Kind::text: return counted(name, node.text);
-      case Kind::bytes: return {{"__class__", "bytes"}, {"size", node.text.size()}};
+      case Kind::bytes: return nlohmann::json::object_t{{"__class__", "bytes"}, {"size", node.text.size()}};
       case Kind::global: return counted(name, node.text);
-      case Kind::persistent: return {{"__class__", "storage"}};
+      case Kind::persistent: return nlohmann::json::object_t{{"__class__", "storage"}};
       default: break;
     }
     if (depth >= deepest) throw bad(name, "values nest too deep");
@@ -178,19 +178,19 @@ class Reader : MappedReader {
 
   [[nodiscard]] nlohmann::json convert_container(const std::string& name, const PickleNode& node, int depth) {
     if (node.kind != Kind::dict) {
-      auto list = nlohmann::json::array();
+      nlohmann::json::array_t list;
       for (std::size_t i = 0; i < node.items.size(); ++i) {
         auto value = convert(join(name, std::to_string(i)), node.items[i], depth + 1);
-        list.push_back(value.is_discarded() ? nullptr : std::move(value));
+        list.push_back(value.is_discarded() ? nlohmann::json{} : std::move(value));
       }
       return list;
     }
-    auto object = nlohmann::json::object();
+    nlohmann::json::object_t object;
     convert_dict(name, node, depth, object);
     return object;
   }
 
-  void convert_dict(const std::string& name, const PickleNode& node, int depth, nlohmann::json& object) {
+  void convert_dict(const std::string& name, const PickleNode& node, int depth, nlohmann::json::object_t& object) {
     for (std::size_t i = 0; i + 1 < node.items.size(); i += 2) {
       const auto& key = pickle_[node.items[i]];
       if (key.kind != Kind::text && key.kind != Kind::integer) continue;  // tuples and classes name nothing of ours
@@ -230,13 +230,15 @@ class Reader : MappedReader {
     const bool rebuilds =
         node.text.starts_with("torch._utils._rebuild") || node.text.starts_with("torch._tensor._rebuild");
     const bool stored =
-        std::any_of(args.begin(), args.end(), [&](std::uint32_t arg) { return pickle_[arg].kind == Kind::persistent; });
+        std::ranges::any_of(args, [&](std::uint32_t arg) { return pickle_[arg].kind == Kind::persistent; });
     if (rebuilds || stored) throw unsupported(name, node.text);
-    nlohmann::json object{{"__class__", node.text}};
+    nlohmann::json::object_t object{{"__class__", node.text}};
+    nlohmann::json::array_t given;
     for (std::size_t i = 0; i < args.size(); ++i) {
       auto value = convert(join(name, std::to_string(i)), args[i], depth + 1);
-      if (!value.is_discarded()) object["__args__"].push_back(std::move(value));
+      if (!value.is_discarded()) given.push_back(std::move(value));
     }
+    if (!given.empty()) object["__args__"] = std::move(given);
     for (const auto state : std::span{node.items}.subspan(1)) convert_state(name, state, depth, object);
     return object;
   }
@@ -258,7 +260,7 @@ class Reader : MappedReader {
   }
 
   /// Fields of an unknown class; some pickle a pair of them (attributes and slots).
-  void convert_state(const std::string& name, std::uint32_t ref, int depth, nlohmann::json& object) {
+  void convert_state(const std::string& name, std::uint32_t ref, int depth, nlohmann::json::object_t& object) {
     if (++converted_ > most_values) throw bad(name, "the pickle repeats its values too often");
     const auto& state = pickle_[ref];
     if (depth >= deepest) throw bad(name, "values nest too deep");
@@ -320,9 +322,8 @@ class Reader : MappedReader {
   [[nodiscard]] bool is_lazy(std::span<const std::uint32_t> args) const {
     if (args.size() < 7 || pickle_[args[6]].kind != Kind::dict) return false;
     const auto& metadata = pickle_[args[6]].items;
-    return std::any_of(metadata.begin(), metadata.end(), [&](std::uint32_t ref) {
-      return pickle_[ref].kind == Kind::boolean && pickle_[ref].integer != 0;
-    });
+    return std::ranges::any_of(
+        metadata, [&](std::uint32_t ref) { return pickle_[ref].kind == Kind::boolean && pickle_[ref].integer != 0; });
   }
 
   /// (storage, offset, size, stride, requires_grad, hooks, metadata)
@@ -364,7 +365,7 @@ class Reader : MappedReader {
   std::vector<ZipEntry> entries_;
   std::string prefix_;
   Pickle pickle_;
-  std::vector<bool> open_;  // by node: being converted, so meeting it again is a cycle
+  std::vector<std::uint8_t> open_;  // by node: being converted, so meeting it again is a cycle
   std::size_t converted_ = 0;
   std::size_t text_ = 0;
   std::size_t copied_ = 0;

@@ -70,7 +70,7 @@ namespace detail {
             std::string{detail::edge_color(edge.type)} + "\", penwidth=" + fixed(0.5 + 3.5 * share, 2) +
             (value(edge, shown) < 0 ? ", style=dashed" : "") + ", tooltip=" +
             detail::dot_string(std::string{name(edge.type)} + ' ' + std::string{name(shown)} + ' ' +
-                               detail::exact_text(value(edge, shown))) +
+                               exact_text(value(edge, shown))) +
             "];\n";
   }
   return text + "}\n";
@@ -103,10 +103,10 @@ namespace detail {
     if (has_layer(node.kind)) data("node_layer", std::to_string(node.layer.value));
     if (has_position(node.kind)) data("node_position", std::to_string(node.position.value));
     if (has_feature(node.kind)) data("node_feature", std::to_string(node.feature.value));
-    data("node_activation", detail::exact_text(activation));
-    data("node_contrast_activation", detail::exact_text(contrast));
-    data("node_attribution", detail::exact_text(attribution));
-    data("node_nodegrad", detail::exact_text(nodegrad));
+    data("node_activation", exact_text(activation));
+    data("node_contrast_activation", exact_text(contrast));
+    data("node_attribution", exact_text(attribution));
+    data("node_nodegrad", exact_text(nodegrad));
     text += "</node>\n";
   }
   std::size_t id = 0;
@@ -114,10 +114,10 @@ namespace detail {
     text += "    <edge id=\"e" + std::to_string(id++) + "\" source=\"" + to_string(up) + "\" target=\"" +
             to_string(down) + "\">";
     data("edge_type", name(edge.type));
-    data("edge_nn_grad", detail::exact_text(edge.nn_grad));
-    data("edge_nn_attrib", detail::exact_text(edge.nn_attrib));
-    data("edge_em_grad", detail::exact_text(edge.em_grad));
-    data("edge_em_attrib", detail::exact_text(edge.em_attrib));
+    data("edge_nn_grad", exact_text(edge.nn_grad));
+    data("edge_nn_attrib", exact_text(edge.nn_attrib));
+    data("edge_em_grad", exact_text(edge.em_grad));
+    data("edge_em_attrib", exact_text(edge.em_attrib));
     data("edge_prompts", std::to_string(edge.prompts));
     text += "</edge>\n";
   }

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -16,6 +15,7 @@
 
 #include "circuit/core/compiled.hpp"
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/io/json.hpp"
 #include "circuit/io/mapping.hpp"
 #include "circuit/text/spelling.hpp"
@@ -43,22 +43,23 @@ inline void read_vocabulary(const nlohmann::json& object, bool byte_level, BpeVo
                             const std::filesystem::path& file) {
   if (!object.is_object()) throw FormatError{{.file = file, .tensor = "vocab", .expected = "an object of ids"}};
   auto& tokens = bpe.tokens;
-  for (const auto& [text, value] : object.items()) {
-    if (!json_holds<std::int32_t>(value) || value.get<std::int32_t>() < 0 || value.get<std::int32_t>() >= most_tokens) {
+  for (const auto& [text, value] : members(object)) {
+    const auto id = json_holds<std::int32_t>(value) ? json_as<std::int32_t>(value) : -1;
+    if (id < 0 || id >= most_tokens) {
       throw FormatError{{.file = file,
                          .tensor = text,
                          .problem = "bad token id",
                          .expected = "a whole number below " + std::to_string(most_tokens),
                          .got = short_dump(value)}};
     }
-    const auto id = value.get<std::size_t>();
-    if (id >= tokens.size()) tokens.resize(id + 1);
-    if (!tokens[id].empty()) throw FormatError{{.file = file, .tensor = text, .problem = "this token's id is taken"}};
+    const auto slot = static_cast<std::size_t>(id);
+    if (slot >= tokens.size()) tokens.resize(slot + 1);
+    if (!tokens[slot].empty()) throw FormatError{{.file = file, .tensor = text, .problem = "this token's id is taken"}};
     const auto byte = byte_level ? std::nullopt : byte_of_token(text);
-    if (byte) bpe.byte_tokens[*byte] = value.get<std::int32_t>();
-    tokens[id] = byte         ? std::string(1, static_cast<char>(*byte))
-                 : byte_level ? from_byte_level(text).value_or(text)
-                              : marks_to_spaces(text);
+    if (byte) bpe.byte_tokens[*byte] = id;
+    tokens[slot] = byte         ? std::string(1, static_cast<char>(*byte))
+                   : byte_level ? from_byte_level(text).value_or(text)
+                                : marks_to_spaces(text);
   }
 }
 
@@ -82,11 +83,11 @@ class MergeReader {
 
  private:
   [[nodiscard]] std::int32_t id(const std::string& text) const {
-    const auto found = vocabulary_.find(text);
-    if (found == vocabulary_.end()) {
+    const auto* found = find_field(vocabulary_, text);
+    if (found == nullptr) {
       throw FormatError{{.file = file_, .tensor = text, .problem = "a merge names a token that the vocabulary lacks"}};
     }
-    return found->get<std::int32_t>();
+    return json_as<std::int32_t>(*found);
   }
 
   const nlohmann::json& vocabulary_;
@@ -100,11 +101,12 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   if (!merges.is_array()) {
     throw FormatError{{.file = file, .tensor = "merges", .expected = "a list", .got = short_dump(merges)}};
   }
-  for (const auto& entry : merges) {
-    if (entry.is_string()) {
-      bpe.merges.push_back(merge(entry.get<std::string>()));
+  for (const auto& entry : items(merges)) {
+    if (const auto* line = stored<std::string>(entry)) {
+      bpe.merges.push_back(merge(*line));
     } else if (json_holds<std::vector<std::string>>(entry) && entry.size() == 2) {
-      bpe.merges.push_back(merge(entry[0].get<std::string>(), entry[1].get<std::string>()));
+      const auto pair = json_as<std::vector<std::string>>(entry);
+      bpe.merges.push_back(merge(pair[0], pair[1]));
     } else {
       throw FormatError{{.file = file, .tensor = "merges", .expected = "two tokens", .got = short_dump(entry)}};
     }
@@ -146,38 +148,43 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   UnigramVocabulary v;
   const bool byte_fallback = value_or(model, "byte_fallback", file, false);
   if (byte_fallback) v.byte_tokens.assign(256, -1);
-  for (const auto& entry : entries) {
+  for (const auto& entry : items(entries)) {
     const auto id = static_cast<std::int32_t>(v.tokens.size());
-    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+    const auto& pair = items(entry);
+    if (pair.size() != 2 || !pair[0].is_string() || !pair[1].is_number()) {
       throw bad("token " + std::to_string(id), entry);
     }
-    const auto text = entry[0].get<std::string>();
+    const auto text = json_as<std::string>(pair[0]);
     const auto byte = byte_fallback ? byte_of_token(text) : std::nullopt;
     if (byte) v.byte_tokens[*byte] = id;
     v.tokens.push_back(byte ? std::string(1, static_cast<char>(*byte)) : marks_to_spaces(text));
-    v.scores.push_back(entry[1].get<double>());
+    v.scores.push_back(json_as<double>(pair[1]));
     v.in_text.push_back(!byte);
   }
-  const auto unknown = model.find("unk_id");
-  if (unknown != model.end() && !unknown->is_null()) v.unknown = require<std::int32_t>(model, "unk_id", file);
+  const auto* unknown = find_field(model, "unk_id");
+  if (unknown != nullptr && !unknown->is_null()) v.unknown = require<std::int32_t>(model, "unk_id", file);
   return v;
 }
 
 [[nodiscard]] inline std::vector<AddedToken> read_added(const nlohmann::json& root, const std::filesystem::path& file) {
   std::vector<AddedToken> added;
-  std::set<std::string> texts;
-  std::set<std::int32_t> ids;
   for (const auto& entry : value_or<std::vector<nlohmann::json>>(root, "added_tokens", file, {})) {
     refuse(entry, {"single_word", "lstrip", "rstrip"}, file);
     AddedToken token{.text = require<std::string>(entry, "content", file),
                      .id = require<std::int32_t>(entry, "id", file),
                      .special = value_or(entry, "special", file, false)};
     token.normalized = value_or(entry, "normalized", file, !token.special);
-    if (!texts.insert(token.text).second || !ids.insert(token.id).second) {
-      throw FormatError{{.file = file, .tensor = token.text, .problem = "this added token is there twice"}};
-    }
     added.push_back(std::move(token));
   }
+  const auto refuse_twice = [&](const auto& less) {
+    const auto order = order_by(added.size(), [&](auto a, auto b) { return less(added[a], added[b]); });
+    for (std::size_t i = 1; i < order.size(); ++i) {
+      if (less(added[order[i - 1]], added[order[i]])) continue;
+      throw FormatError{{.file = file, .tensor = added[order[i]].text, .problem = "this added token is there twice"}};
+    }
+  };
+  refuse_twice([](const AddedToken& a, const AddedToken& b) { return a.text < b.text; });
+  refuse_twice([](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   return added;
 }
 
@@ -191,9 +198,8 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
 [[nodiscard]] inline std::optional<std::string> bos_of(const std::filesystem::path& file) {
   if (!is_there(file)) return {};
   const auto root = read_json(file);
-  if (!root.is_object()) return {};
-  const auto found = root.find("bos_token");
-  if (found == root.end() || found->is_null()) return {};
+  const auto* found = find_field(root, "bos_token");
+  if (found == nullptr || found->is_null()) return {};
   if (found->is_object()) return require<std::string>(*found, "content", file);
   return require<std::string>(root, "bos_token", file);
 }
@@ -208,7 +214,7 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
   }
   if (first) return *first;
   const auto is_end = [](const AddedToken& token) { return token.text == gpt2_end; };
-  return std::any_of(added.begin(), added.end(), is_end) ? std::string{gpt2_end} : std::string{};
+  return std::ranges::any_of(added, is_end) ? std::string{gpt2_end} : std::string{};
 }
 
 /// `add_bos_token` of tokenizer_config.json, else whether the post-processor puts the BOS first.
@@ -275,8 +281,9 @@ CIRCUIT_DEFINE Tokenizer read_tokenizer_json(const std::filesystem::path& path, 
     bpe.merges.push_back(merge(line));
   }
   std::vector<AddedToken> added;
-  if (const auto end = vocabulary.find(tj::gpt2_end); end != vocabulary.end()) {
-    added.push_back({.text = std::string{tj::gpt2_end}, .id = end->get<std::int32_t>()});
+  const std::string end_text{tj::gpt2_end};
+  if (const auto* end = find_field(vocabulary, end_text)) {
+    added.push_back({.text = end_text, .id = detail::json_as<std::int32_t>(*end)});
   }
   const auto bos = tj::choose_bos(options, vocab.parent_path(), {}, added);
   return Tokenizer{std::move(bpe), std::move(added), bos, vocab};

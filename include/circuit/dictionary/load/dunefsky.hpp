@@ -25,9 +25,8 @@ namespace circuit::detail::dunefsky {
 
 /// The configuration object among a file's values, or null.
 [[nodiscard]] inline const nlohmann::json* config(const TorchFile& file) {
-  if (!file.values.is_object()) return nullptr;
-  const auto found = file.values.find("cfg");
-  return found != file.values.end() && found->is_object() ? &*found : nullptr;
+  const auto* found = find_field(file.values, "cfg");
+  return found != nullptr && found->is_object() ? found : nullptr;
 }
 
 [[nodiscard]] inline DictionaryHooks hooks(const nlohmann::json& config, const std::filesystem::path& file) {

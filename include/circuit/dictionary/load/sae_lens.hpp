@@ -71,8 +71,8 @@ inline void refuse(const std::filesystem::path& file, std::string key, std::stri
 template <class T>
 [[nodiscard]] T anywhere(const nlohmann::json& json, const std::string& key, const std::filesystem::path& file,
                          T otherwise) {
-  const auto metadata = json.find("metadata");
-  if (metadata != json.end() && metadata->is_object() && metadata->contains(key)) {
+  const auto* metadata = find_field(json, "metadata");
+  if (metadata != nullptr && find_field(*metadata, key) != nullptr) {
     return value_or<T>(*metadata, key, file, std::move(otherwise));
   }
   return value_or<T>(json, key, file, std::move(otherwise));
@@ -89,7 +89,7 @@ template <class T>
       {"jumprelu_transcoder", {Nonlinearity::jump_relu, true}},
       {"jumprelu_skip_transcoder", {Nonlinearity::jump_relu, true, true}}};
   const auto name = value_or<std::string>(json, "architecture", file, "standard");
-  const auto* found = std::find_if(std::begin(known), std::end(known), [&](const auto& k) { return k.first == name; });
+  const auto* found = std::ranges::find(known, name, [](const auto& entry) { return entry.first; });
   if (found == std::end(known)) {
     refuse(file, "architecture", "standard, gated, topk, jumprelu or a transcoder of these", name,
            "an SAE saved for inference has one of them");
@@ -112,9 +112,9 @@ template <class T>
 
 /// The normalisation's name; before version 6 a bool.
 [[nodiscard]] inline std::string normalization(const nlohmann::json& json, const std::filesystem::path& file) {
-  const auto found = json.find("normalize_activations");
-  if (found == json.end() || found->is_null()) return "none";
-  if (found->is_boolean()) return found->get<bool>() ? "expected_average_only_in" : "none";
+  const auto* found = find_field(json, "normalize_activations");
+  if (found == nullptr || found->is_null()) return "none";
+  if (const auto* flag = stored<bool>(*found)) return *flag ? "expected_average_only_in" : "none";
   return require<std::string>(json, "normalize_activations", file);
 }
 
@@ -141,7 +141,7 @@ template <class T>
     if (transcoder || !json_holds<std::uint16_t>(head) || !in.ends_with(hook::attn::z::name)) {
       refuse(file, key, "null, or a number for an SAE of attn.hook_z", short_dump(head));
     }
-    one_head = head.get<std::int32_t>();
+    one_head = json_as<std::int32_t>(head);
   }
   auto out = transcoder ? anywhere<std::string>(json, "hook_name_out", file, "") : in;
   if (out.empty()) throw ConfigError{{.file = file, .tensor = "hook_name_out", .problem = "is missing"}};

@@ -37,8 +37,7 @@ inline ModelConfig HuggingFace<Gpt2>::config(const nlohmann::json& json, const s
   c.d_model = require<std::int32_t>(json, "n_embd", file);  // which leaves room for its multiples
   c.n_heads = c.n_key_value_heads = require<std::int64_t>(json, "n_head", file);
   c.d_vocab = require<std::int64_t>(json, "vocab_size", file);
-  c.n_ctx = json.contains("n_positions") ? require<std::int64_t>(json, "n_positions", file)
-                                         : require<std::int64_t>(json, "n_ctx", file);
+  c.n_ctx = require<std::int64_t>(json, find_field(json, "n_positions") != nullptr ? "n_positions" : "n_ctx", file);
   c.norm_eps = value_or(json, "layer_norm_epsilon", file, 1e-5);
   c.d_mlp = value_or(json, "n_inner", file, 4 * c.d_model);
   if (c.n_heads <= 0 || c.d_model <= 0 || c.d_model % c.n_heads != 0) {
