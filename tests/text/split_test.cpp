@@ -21,15 +21,16 @@ Words pieces(const Splitter& splitter, std::string_view text) {
 
 TEST_CASE("split: matches stand alone, or join a neighbour that is none") {
   const Pattern comma{","};
-  CHECK(pieces(Splitter{{split::Isolated{comma}}}, ",a,,b,") == Words{",", "a", ",", ",", "b", ","});
-  CHECK(pieces(Splitter{{split::MergedWithPrevious{comma}}}, ",a,,b,") == Words{",", "a,", ",", "b,"});
-  CHECK(pieces(Splitter{{split::MergedWithNext{comma}}}, ",a,,b,") == Words{",a", ",", ",b", ","});
-  CHECK(pieces(Splitter{{split::MergedWithPrevious{comma}}}, "a") == Words{"a"});
-  CHECK(pieces(Splitter{{split::MergedWithNext{comma}}}, ",,") == Words{",", ","});
+  CHECK(pieces(Splitter{{SplitStep{comma}}}, ",a,,b,") == Words{",", "a", ",", ",", "b", ","});
+  CHECK(pieces(Splitter{{SplitStep{comma, SplitBehavior::merged_with_previous}}}, ",a,,b,") ==
+        Words{",", "a,", ",", "b,"});
+  CHECK(pieces(Splitter{{SplitStep{comma, SplitBehavior::merged_with_next}}}, ",a,,b,") == Words{",a", ",", ",b", ","});
+  CHECK(pieces(Splitter{{SplitStep{comma, SplitBehavior::merged_with_previous}}}, "a") == Words{"a"});
+  CHECK(pieces(Splitter{{SplitStep{comma, SplitBehavior::merged_with_next}}}, ",,") == Words{",", ","});
 }
 
 TEST_CASE("split: each step cuts what the one before left whole") {
-  const Splitter splitter{{split::Isolated{Pattern{"[0-9]"}}, split::MergedWithNext{Pattern{" "}}}};
+  const Splitter splitter{{SplitStep{Pattern{"[0-9]"}}, SplitStep{Pattern{" "}, SplitBehavior::merged_with_next}}};
   CHECK(pieces(splitter, "ab 1 2c d") == Words{"ab", " ", "1", " ", "2", "c", " d"});
   CHECK(pieces(splitter, "").empty());
   CHECK(pieces(Splitter{}, "a b") == Words{"a b"});

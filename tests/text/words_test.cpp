@@ -60,7 +60,7 @@ TEST_CASE("words: what the two dialects understand differently is refused with i
 
 TEST_CASE("words: a script is its own characters, as in the Oniguruma library, without the signs that it shares") {
   const auto isolated = [](std::string_view expression) {
-    return Splitter{{split::Isolated{tokenizer_pattern(expression)}}};
+    return Splitter{{SplitStep{tokenizer_pattern(expression)}}};
   };
   const std::string text = "\u4e2d\u3001\u6587\u3002\u300c\u6f22\u5b57\u300d";
   const Words apart{"\u4e2d", "\u3001", "\u6587", "\u3002\u300c", "\u6f22\u5b57", "\u300d"};

@@ -1,58 +1,30 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "circuit/text/pattern.hpp"
 
 namespace circuit {
 
-/// How one step of a splitter cuts text at the matches of a pattern; the pieces joined are the text again.
-namespace split {
+/// What becomes of a match, by the names that `tokenizers` uses: a piece of its own, the end of the piece before it, or
+/// the beginning of the piece after it. No piece has two matches.
+enum class SplitBehavior : std::uint8_t { isolated, merged_with_previous, merged_with_next };
 
-/// Matches and what lies between them are pieces of their own.
-struct Isolated {
+/// One step of a splitter: cuts text at the matches of a pattern; the pieces joined are the text again.
+struct SplitStep {
   Pattern pattern;
+  SplitBehavior behavior = SplitBehavior::isolated;
 
+  /// Calls `visit(piece)` from left to right.
   template <class Visit>
   void split(std::string_view text, Visit&& visit) const {
-    pattern.scan(text, [&](std::string_view piece, bool) { visit(piece); });
-  }
-};
-
-/// A match ends the piece before it, unless that is a match too.
-struct MergedWithPrevious {
-  Pattern pattern;
-
-  template <class Visit>
-  void split(std::string_view text, Visit&& visit) const {
-    std::string_view open;
+    std::string_view open;  // a piece that the next one may complete
     pattern.scan(text, [&](std::string_view piece, bool matched) {
-      if (!matched) {
-        open = piece;
-      } else if (open.empty()) {
-        visit(piece);
-      } else {
-        visit(std::string_view{open.data(), open.size() + piece.size()});
-        open = {};
-      }
-    });
-    if (!open.empty()) visit(open);
-  }
-};
-
-/// A match begins the piece after it, unless that is a match too.
-struct MergedWithNext {
-  Pattern pattern;
-
-  template <class Visit>
-  void split(std::string_view text, Visit&& visit) const {
-    std::string_view open;
-    pattern.scan(text, [&](std::string_view piece, bool matched) {
-      if (matched) {
+      if (behavior != SplitBehavior::isolated && matched == (behavior == SplitBehavior::merged_with_next)) {
         if (!open.empty()) visit(open);
         open = piece;
       } else {
@@ -64,16 +36,12 @@ struct MergedWithNext {
   }
 };
 
-}  // namespace split
-
 /// Cuts text into the words that are merged apart from each other: each step cuts what the one before it left whole.
 /// Without steps the text is one word. A value; const calls are safe from several threads.
 class Splitter {
  public:
-  using Step = std::variant<split::Isolated, split::MergedWithPrevious, split::MergedWithNext>;
-
   Splitter() = default;
-  explicit Splitter(std::vector<Step> steps) : steps_{std::move(steps)} {}
+  explicit Splitter(std::vector<SplitStep> steps) : steps_{std::move(steps)} {}
 
   /// Calls `visit(word)` from left to right; the words joined are `text`, which must be valid UTF-8.
   /// throws  ValueError  when matching needs more work than its limits allow
@@ -88,14 +56,10 @@ class Splitter {
   template <class Visit>
   void split_from(std::size_t step, std::string_view text, Visit& visit) const {
     if (step == steps_.size()) return visit(text);
-    std::visit(
-        [&](const auto& kind) {
-          kind.split(text, [&](std::string_view piece) { split_from(step + 1, piece, visit); });
-        },
-        steps_[step]);
+    steps_[step].split(text, [&](std::string_view piece) { split_from(step + 1, piece, visit); });
   }
 
-  std::vector<Step> steps_;
+  std::vector<SplitStep> steps_;
 };
 
 }  // namespace circuit

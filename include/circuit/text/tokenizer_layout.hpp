@@ -24,7 +24,7 @@ namespace circuit::detail::tokenizer_json {
 struct Layout {
   bool byte_level = false;  ///< tokens are spelt one character per byte; else with U+2581 for a space
   Normalization normalization{};
-  std::vector<Splitter::Step> steps{};
+  std::vector<SplitStep> steps{};
   bool decode_drops_space = false;
   std::optional<std::string> first{};  ///< special token that the post-processor puts first
 };
@@ -50,11 +50,12 @@ struct Layout {
 }
 
 [[nodiscard]] inline bool is_empty(const nlohmann::json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return true;
-  if (found->is_boolean()) return !found->get<bool>();
-  if (found->is_number()) return found->get<double>() == 0.0;
-  return found->is_string() && found->get_ref<const std::string&>().empty();
+  const auto* found = find_field(object, key);
+  if (found == nullptr || found->is_null()) return true;
+  if (const auto* flag = stored<bool>(*found)) return !*flag;
+  if (found->is_number()) return json_as<double>(*found) == 0.0;
+  const auto* text = stored<std::string>(*found);
+  return text != nullptr && text->empty();
 }
 
 /// Refuses settings that would change the tokens.
@@ -66,7 +67,7 @@ inline void refuse(const nlohmann::json& object, std::initializer_list<const cha
                        .tensor = key,
                        .problem = "is not supported",
                        .expected = "absent, null, false or empty",
-                       .got = short_dump(object.at(key))}};
+                       .got = short_dump(*find_field(object, key))}};
   }
 }
 
@@ -76,19 +77,21 @@ class LayoutReader {
 
   [[nodiscard]] Layout read(const nlohmann::json& root) {
     layout_.normalization.rules.as_tokenizers = true;
-    each("normalizer", root, "normalizers", [&](const auto& step) { normalizer(step); });
+    each("normalizer", root, "normalizers", &LayoutReader::normalizer);
     (void)require_field(root, "pre_tokenizer", file_);
-    each("pre_tokenizer", root, "pretokenizers", [&](const auto& step) { pre_tokenizer(step); });
-    each("decoder", root, "decoders", [&](const auto& step) { decoder(step); });
-    each("post_processor", root, "processors", [&](const auto& step) { post_processor(step); });
+    each("pre_tokenizer", root, "pretokenizers", &LayoutReader::pre_tokenizer);
+    each("decoder", root, "decoders", &LayoutReader::decoder);
+    each("post_processor", root, "processors", &LayoutReader::post_processor);
     if (layout_.byte_level && layout_.normalization.rules.any()) {
-      fail("normalizer", root.at("normalizer"), "no Precompiled, Strip or joined spaces beside ByteLevel");
+      fail("normalizer", require_field(root, "normalizer", file_),
+           "no Precompiled, Strip or joined spaces beside ByteLevel");
     }
     if (layout_.normalization.rules.all_whitespace && layout_.normalization.prefix != PrefixSpace::unless_there) {
-      fail("pre_tokenizer", root.at("pre_tokenizer"), "WhitespaceSplit with a Metaspace that begins every word");
+      fail("pre_tokenizer", require_field(root, "pre_tokenizer", file_),
+           "WhitespaceSplit with a Metaspace that begins every word");
     }
     if (!layout_.byte_level && !layout_.normalization.mark_is_space) {
-      fail("pre_tokenizer", root.at("pre_tokenizer"), "ByteLevel, or U+2581 in place of spaces");
+      fail("pre_tokenizer", require_field(root, "pre_tokenizer", file_), "ByteLevel, or U+2581 in place of spaces");
     }
     return std::move(layout_);
   }
@@ -100,17 +103,17 @@ class LayoutReader {
   }
 
   /// The part of the file named `key`: nothing, one step or a sequence of them.
-  template <class OnStep>
-  void each(const char* key, const nlohmann::json& root, const char* list, OnStep&& on_step) const {
-    const auto found = root.find(key);
-    if (found == root.end() || found->is_null()) return;
+  void each(const char* key, const nlohmann::json& root, const char* list,
+            void (LayoutReader::*on_step)(const nlohmann::json&)) {
+    const auto* found = find_field(root, key);
+    if (found == nullptr || found->is_null()) return;
     if (!found->is_object()) fail(key, *found, "an object");
-    if (type(*found) != "Sequence") return on_step(*found);
+    if (type(*found) != "Sequence") return (this->*on_step)(*found);
     const auto& steps = require_field(*found, list, file_);
     if (!steps.is_array()) fail(key, steps, "a list of steps");
-    for (const auto& step : steps) {
+    for (const auto& step : items(steps)) {
       if (!step.is_object()) fail(key, step, "a list of steps");
-      on_step(step);
+      (this->*on_step)(step);
     }
   }
 
@@ -123,7 +126,7 @@ class LayoutReader {
   /// The text of a pattern that is a plain string.
   [[nodiscard]] std::optional<std::string> plain(const nlohmann::json& step) const {
     const auto& pattern = require_field(step, "pattern", file_);
-    if (!pattern.is_object() || !pattern.contains("String")) return {};
+    if (!pattern.is_object() || find_field(pattern, "String") == nullptr) return {};
     return require<std::string>(pattern, "String", file_);
   }
 
@@ -187,16 +190,16 @@ class LayoutReader {
     } else if (kind == "Split") {
       split_step(step);
     } else if (kind == "Digits") {
-      add(split::Isolated{Pattern{require<bool>(step, "individual_digits", file_) ? R"(\p{N})" : R"(\p{N}+)"}}, step);
+      add({Pattern{require<bool>(step, "individual_digits", file_) ? R"(\p{N})" : R"(\p{N}+)"}}, step);
     } else {
       fail("pre_tokenizer", step, "ByteLevel, Split, Digits, Metaspace, or a Sequence of them");
     }
   }
 
-  void add(Splitter::Step&& kind, const nlohmann::json& step) {
+  void add(SplitStep&& split, const nlohmann::json& step) {
     constexpr std::size_t most = 16;
     if (layout_.steps.size() == most) fail("pre_tokenizer", step, "at most 16 steps");
-    layout_.steps.push_back(std::move(kind));
+    layout_.steps.push_back(std::move(split));
   }
 
   void byte_level(const nlohmann::json& step) {
@@ -205,7 +208,7 @@ class LayoutReader {
       if (!layout_.steps.empty()) fail("pre_tokenizer", step, "no add_prefix_space within words");
       layout_.normalization.prefix = PrefixSpace::unless_there;
     }
-    if (flag(step, "use_regex", true)) add(split::Isolated{tokenizer_pattern(gpt2_expression)}, step);
+    if (flag(step, "use_regex", true)) add({tokenizer_pattern(gpt2_expression)}, step);
     layout_.byte_level = closed_ = true;
   }
 
@@ -218,12 +221,12 @@ class LayoutReader {
     const auto* const older = flag(step, "add_prefix_space", true) ? "always" : "never";
     const auto scheme = value_or<std::string>(step, "prepend_scheme", file_, older);
     if (scheme != "always" && scheme != "first" && scheme != "never") {
-      fail("prepend_scheme", step.at("prepend_scheme"), "always, first or never");
+      fail("prepend_scheme", require_field(step, "prepend_scheme", file_), "always, first or never");
     }
     if (scheme == "always") how.prefix = PrefixSpace::unless_there;
     if (scheme == "first") how.prefix = PrefixSpace::at_start_unless_there;
     how.mark_is_space = closed_ = true;
-    if (flag(step, "split", true)) add(split::MergedWithNext{literal_pattern(" ")}, step);
+    if (flag(step, "split", true)) add({literal_pattern(" "), SplitBehavior::merged_with_next}, step);
   }
 
   void split_step(const nlohmann::json& step) {
@@ -235,15 +238,16 @@ class LayoutReader {
       fail("pre_tokenizer", step, "no Split, or one at spaces, once U+2581 stands for them");
     }
     if (text && text->empty()) fail("pre_tokenizer", step, "a pattern that is not empty");
-    auto pattern = text ? literal_pattern(*text)
-                        : tokenizer_pattern(require<std::string>(step.at("pattern"), "Regex", file_), file_);
+    auto pattern =
+        text ? literal_pattern(*text)
+             : tokenizer_pattern(require<std::string>(require_field(step, "pattern", file_), "Regex", file_), file_);
     if (behaviour != "Isolated") refuse(step, {"invert"}, file_);
     if (behaviour == "Isolated") {
-      add(split::Isolated{std::move(pattern)}, step);
+      add({std::move(pattern)}, step);
     } else if (behaviour == "MergedWithPrevious") {
-      add(split::MergedWithPrevious{std::move(pattern)}, step);
+      add({std::move(pattern), SplitBehavior::merged_with_previous}, step);
     } else if (behaviour == "MergedWithNext") {
-      add(split::MergedWithNext{std::move(pattern)}, step);
+      add({std::move(pattern), SplitBehavior::merged_with_next}, step);
     } else {
       fail("pre_tokenizer", step, "behavior Isolated, MergedWithPrevious or MergedWithNext");
     }
@@ -272,9 +276,9 @@ class LayoutReader {
   void post_processor(const nlohmann::json& step) {
     if (type(step) != "TemplateProcessing") return;
     const auto& single = require_field(step, "single", file_);
-    if (!single.is_array() || single.empty() || !single[0].is_object()) return;
-    const auto special = single[0].find("SpecialToken");
-    if (special != single[0].end()) layout_.first = require<std::string>(*special, "id", file_);
+    if (items(single).empty()) return;
+    const auto* special = find_field(items(single)[0], "SpecialToken");
+    if (special != nullptr) layout_.first = require<std::string>(*special, "id", file_);
   }
 
   const std::filesystem::path& file_;

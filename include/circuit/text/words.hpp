@@ -132,7 +132,7 @@ inline constexpr std::string_view gpt2_expression =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 [[nodiscard]] inline Splitter isolated(std::string_view expression) {
-  return Splitter{{split::Isolated{tokenizer_pattern(expression)}}};
+  return Splitter{{SplitStep{tokenizer_pattern(expression)}}};
 }
 
 }  // namespace detail
@@ -177,7 +177,7 @@ inline Splitter qwen2_words() {
 }
 
 inline Splitter smollm_words() {
-  return Splitter{{split::Isolated{Pattern{R"(\p{N})"}}, split::Isolated{tokenizer_pattern(detail::gpt2_expression)}}};
+  return Splitter{{SplitStep{Pattern{R"(\p{N})"}}, SplitStep{tokenizer_pattern(detail::gpt2_expression)}}};
 }
 
 }  // namespace circuit
