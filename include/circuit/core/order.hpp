@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <numeric>
 #include <utility>
@@ -29,6 +30,13 @@ template <class T, class Less>
     sorted.push_back(std::move(values[i]));
   }
   return sorted;
+}
+
+/// Each of some numbers once, sorted.
+[[nodiscard]] inline std::vector<std::int64_t> distinct(std::vector<std::int64_t> numbers) {
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  return numbers;
 }
 
 }  // namespace circuit::detail

@@ -133,7 +133,7 @@ inline Bpe::Bpe(BpeVocabulary vocabulary, const std::filesystem::path& file) : v
 }
 
 inline void Bpe::index_tokens(const std::filesystem::path& file) {
-  std::vector<bool> is_byte(vocabulary_.tokens.size());
+  std::vector<std::uint8_t> is_byte(vocabulary_.tokens.size());
   for (const auto id : vocabulary_.byte_tokens) {
     if (id >= 0 && static_cast<std::size_t>(id) < is_byte.size()) is_byte[static_cast<std::size_t>(id)] = true;
   }

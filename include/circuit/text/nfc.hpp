@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "circuit/core/order.hpp"
 #include "circuit/core/utf8.hpp"
 #include "circuit/text/nfc_tables.hpp"
 
@@ -79,9 +80,11 @@ inline void reorder(std::u32string& text) {
       ++begin;
       continue;
     }
-    const auto end = std::find_if(begin, text.end(), [](char32_t c) { return combining_class(c) == 0; });
-    std::stable_sort(begin, end, [](char32_t a, char32_t b) { return combining_class(a) < combining_class(b); });
-    begin = end;
+    const auto end = std::ranges::find_if(begin, text.end(), [](char32_t c) { return combining_class(c) == 0; });
+    const std::u32string marks{begin, end};
+    const auto order =
+        order_by(marks.size(), [&](auto a, auto b) { return combining_class(marks[a]) < combining_class(marks[b]); });
+    for (const auto i : order) *begin++ = marks[i];
   }
 }
 
@@ -131,7 +134,7 @@ inline void append_utf8(char32_t c, std::string& text) {
 
 /// Form C: what a character becomes before marks are sorted and joined, and whether it may join what stands before it.
 struct Canonical {
-  static constexpr bool keeps_ascii = true;
+  static constexpr bool keeps_ascii = true;  ///< a character of one byte alone
   static void append(char32_t c, std::u32string& out) { decompose(c, out); }
   [[nodiscard]] static bool continues(char32_t c) { return joins(c); }
 };
@@ -139,7 +142,7 @@ struct Canonical {
 /// Cuts `text`, which must be valid UTF-8, where a form cannot join across the cut, and calls `visit(piece, normal)` for
 /// each piece with its normal form; most pieces are one character. The views last for the call.
 template <class Form, class Visit>
-void for_each_piece(std::string_view text, Visit&& visit) {
+void for_each_piece(const Form& form, std::string_view text, Visit&& visit) {
   std::u32string points;
   std::string normal;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -148,13 +151,13 @@ void for_each_piece(std::string_view text, Visit&& visit) {
     while (end < text.size()) {
       const auto character = text.substr(end, utf8_step(text.substr(end)).length);
       const auto c = code_point(character);
-      if (end > begin && !Form::continues(c)) break;
-      Form::append(c, points);
+      if (end > begin && !form.continues(c)) break;
+      form.append(c, points);
       end += character.size();
     }
     const auto piece = text.substr(begin, end - begin);
     begin = end;
-    if (Form::keeps_ascii && piece.size() == 1) {
+    if (form.keeps_ascii && piece.size() == 1) {
       visit(piece, piece);
       continue;
     }
@@ -173,7 +176,7 @@ void for_each_piece(std::string_view text, Visit&& visit) {
 /// call. source  Unicode Standard Annex 15; the tables' version is named in nfc_tables.hpp
 template <class Visit>
 void for_each_nfc_piece(std::string_view text, Visit&& visit) {
-  detail::nfc::for_each_piece<detail::nfc::Canonical>(text, std::forward<Visit>(visit));
+  detail::nfc::for_each_piece(detail::nfc::Canonical{}, text, std::forward<Visit>(visit));
 }
 
 /// `text`, which must be valid UTF-8, in Unicode's normalisation form C.

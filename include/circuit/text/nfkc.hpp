@@ -41,43 +41,40 @@ namespace circuit::detail::nfc {
   return {compatibility_text + run->from + std::size_t{c - run->first} * run->length, run->length};
 }
 
-/// Form KC.
-struct Compatibility {
-  static constexpr bool keeps_ascii = true;
-  static void append(char32_t c, std::u32string& out) {
-    const auto parts = compatibility(c);
-    if (parts.empty()) return decompose(c, out);
-    out += parts;
+[[nodiscard]] inline bool nmt_removes(char32_t c) {
+  return (c >= 0x1 && c <= 0x8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+}
+
+[[nodiscard]] inline bool nmt_makes_space(char32_t c) {
+  return c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
+         c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+}
+
+/// A form, of what the rules of "Nmt" leave if those come first. Chosen as the program runs, since files name it.
+struct ChosenForm {
+  UnicodeForm form;
+  bool nmt;
+  bool keeps_ascii = !nmt;
+
+  void append(char32_t c, std::u32string& out) const {
+    if (nmt && nmt_removes(c)) return;
+    if (nmt && nmt_makes_space(c)) c = U' ';
+    const auto parts = form == UnicodeForm::kc ? compatibility(c) : std::u32string_view{};
+    if (!parts.empty()) {
+      out += parts;
+    } else if (form == UnicodeForm::none) {
+      out += c;
+    } else {
+      decompose(c, out);
+    }
   }
-  [[nodiscard]] static bool continues(char32_t c) {
-    const auto parts = compatibility(c);
+  /// What "Nmt" removes parts nothing.
+  [[nodiscard]] bool continues(char32_t c) const {
+    if (nmt && nmt_removes(c)) return true;
+    if (form == UnicodeForm::none || (nmt && nmt_makes_space(c))) return false;
+    const auto parts = form == UnicodeForm::kc ? compatibility(c) : std::u32string_view{};
     return joins(parts.empty() ? c : parts.front());
   }
-};
-
-/// No form: every character stays.
-struct Unchanged {
-  static constexpr bool keeps_ascii = true;
-  static void append(char32_t c, std::u32string& out) { out += c; }
-  [[nodiscard]] static bool continues(char32_t /*c*/) { return false; }
-};
-
-/// A form of what the rules of "Nmt" leave.
-template <class Form>
-struct AfterNmt {
-  static constexpr bool keeps_ascii = false;
-  [[nodiscard]] static bool removes(char32_t c) {
-    return (c >= 0x1 && c <= 0x8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
-  }
-  [[nodiscard]] static bool makes_space(char32_t c) {
-    return c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
-           c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
-  }
-  static void append(char32_t c, std::u32string& out) {
-    if (!removes(c)) Form::append(makes_space(c) ? U' ' : c, out);
-  }
-  /// What is removed parts nothing.
-  [[nodiscard]] static bool continues(char32_t c) { return removes(c) || (!makes_space(c) && Form::continues(c)); }
 };
 
 }  // namespace circuit::detail::nfc
@@ -86,17 +83,8 @@ namespace circuit {
 
 template <class Visit>
 void for_each_form_piece(std::string_view text, UnicodeForm form, ControlCharacters controls, Visit&& visit) {
-  namespace nfc = detail::nfc;
-  const auto of = [&]<class Form>(Form) {
-    if (controls == ControlCharacters::by_nmt) {
-      nfc::for_each_piece<nfc::AfterNmt<Form>>(text, visit);
-    } else {
-      nfc::for_each_piece<Form>(text, visit);
-    }
-  };
-  if (form == UnicodeForm::none) of(nfc::Unchanged{});
-  if (form == UnicodeForm::c) of(nfc::Canonical{});
-  if (form == UnicodeForm::kc) of(nfc::Compatibility{});
+  detail::nfc::for_each_piece(detail::nfc::ChosenForm{form, controls == ControlCharacters::by_nmt}, text,
+                              std::forward<Visit>(visit));
 }
 
 inline std::string to_nfkc(std::string_view text) {

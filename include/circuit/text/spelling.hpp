@@ -91,7 +91,7 @@ namespace detail {
                                                               0xFC, 0xFD, 0xFE, 0xFF}) {
     there[never] = true;
   }
-  return std::find(there.begin(), there.end(), false) == there.end();
+  return std::ranges::find(there, false) == there.end();
 }
 
 }  // namespace circuit

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -206,17 +207,19 @@ class Tokenizer {
   void append_ids(std::string_view text, const Normalization& normalization, std::vector<std::int32_t>& ids) const {
     std::vector<TextChange> changes;
     encode_pieces(text, normalization, changes,
-                  [&](std::string_view, std::span<const std::int32_t> piece, const auto&) {
+                  [&](std::string_view, std::span<const std::int32_t> piece, std::span<const std::size_t>) {
                     ids.insert(ids.end(), piece.begin(), piece.end());
                   });
   }
 
-  /// Calls `visit(normal, ids, ends)` per word or added token, from left to right; all `normal` joined are the normalised
-  /// text. `ends` holds where each id ends in `normal`, or nothing where its bytes say so. `changes` gets what
-  /// normalisation changed.
-  template <class Visit>
+  /// Called with (normal, ids, ends) of a word or added token: its normalised text, and where each id ends in that, or
+  /// nothing where the ids' bytes say so.
+  using Visit = std::function<void(std::string_view, std::span<const std::int32_t>, std::span<const std::size_t>)>;
+
+  /// Visits words and added tokens from left to right; all their normalised texts joined are that of `text`. `changes`
+  /// gets what normalisation changed.
   void encode_pieces(std::string_view text, const Normalization& normalization, std::vector<TextChange>& changes,
-                     Visit&& visit) const;
+                     const Visit& visit) const;
 
   /// Where the token that begins at `at` of the word `normal` ends; bytes that no token has are passed over.
   [[nodiscard]] std::size_t end_of_token(std::string_view normal, std::size_t at, std::int32_t id) const {
@@ -281,9 +284,8 @@ inline void Tokenizer::State::check_added(const AddedToken& token, const std::st
   if (known && *known != token.id && same_spelling) throw bad("an added token has another id in the vocabulary");
 }
 
-template <class Visit>
-void Tokenizer::encode_pieces(std::string_view text, const Normalization& normalization,
-                              std::vector<TextChange>& changes, Visit&& visit) const {
+inline void Tokenizer::encode_pieces(std::string_view text, const Normalization& normalization,
+                                     std::vector<TextChange>& changes, const Visit& visit) const {
   check_utf8(text);
   Bpe::Scratch scratch;
   Unigram::Scratch unigram_scratch;
@@ -295,7 +297,7 @@ void Tokenizer::encode_pieces(std::string_view text, const Normalization& normal
   std::size_t normal_done = 0;  // bytes of the normalised text, as visited
   const auto visited = [&](std::string_view normal, std::span<const std::int32_t> piece) {
     normal_done += normal.size();
-    visit(normal, piece, std::span<const std::size_t>{ends});
+    visit(normal, piece, ends);
     ends.clear();
   };
   const auto on_word = [&](std::string_view word) {

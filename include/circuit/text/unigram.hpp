@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "circuit/core/error.hpp"
+#include "circuit/core/order.hpp"
 #include "circuit/core/utf8.hpp"
 
 namespace circuit {
@@ -20,7 +21,7 @@ namespace circuit {
 struct UnigramVocabulary {
   std::vector<std::string> tokens{};      ///< by id; empty where an id stands for nothing
   std::vector<double> scores{};           ///< by id, log-probabilities
-  std::vector<bool> in_text{};            ///< by id: whether text may become it; empty: all
+  std::vector<std::uint8_t> in_text{};    ///< by id: whether text may become it; empty: all
   std::optional<std::int32_t> unknown{};  ///< stands for a stretch of characters that no token has
   std::vector<std::int32_t>
       byte_tokens{};              ///< the 256 bytes in order, which stand for such characters instead; or empty
@@ -83,13 +84,14 @@ inline Unigram::Unigram(UnigramVocabulary vocabulary, const std::filesystem::pat
     : vocabulary_{std::move(vocabulary)} {
   check(file);
   const auto& v = vocabulary_;
+  std::vector<std::int32_t> ids;
   double lowest = 0;
   for (std::size_t id = 0; id < v.tokens.size(); ++id) {
     if (v.tokens[id].empty() || !(v.in_text.empty() || v.in_text[id])) continue;
-    sorted_.push_back(static_cast<std::int32_t>(id));
-    lowest = sorted_.size() == 1 ? v.scores[id] : std::min(lowest, v.scores[id]);
+    ids.push_back(static_cast<std::int32_t>(id));
+    lowest = ids.size() == 1 ? v.scores[id] : std::min(lowest, v.scores[id]);
   }
-  std::ranges::stable_sort(sorted_, {}, [&](std::int32_t id) { return std::string_view{text_of(id)}; });
+  sorted_ = detail::sorted_by(std::move(ids), [&](auto a, auto b) { return text_of(a) < text_of(b); });
   constexpr double penalty = 10;
   unknown_score_ = add(lowest, -penalty);
 }
