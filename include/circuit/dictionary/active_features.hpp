@@ -1,12 +1,11 @@
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
 
+#include "circuit/core/parallel.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/sparse_dictionary.hpp"
 
@@ -76,7 +75,7 @@ class ActiveCollector {
     const auto* act = data_of<Scalar>(acts);
     const auto* before = data_of<Scalar>(pre);
     constexpr std::int64_t block = 64;
-    at::parallel_for(0, acts.size(0), 1, [&](std::int64_t first, std::int64_t last) {
+    parallel_for(acts.size(0), 1, [&](std::int64_t first, std::int64_t last) {
       for (auto r = first; r < last; ++r) {
         auto& of_row = found_[static_cast<std::size_t>(r)];
         const auto* row = act + r * columns;
@@ -130,7 +129,7 @@ template <class Scalar, class Selection>
 void offer_block(std::vector<Selection>& selections, const at::Tensor& pre, std::int64_t first_feature) {
   const auto* values = data_of<Scalar>(pre);
   const auto columns = pre.size(1);
-  at::parallel_for(0, pre.size(0), 1, [&](std::int64_t first, std::int64_t last) {
+  parallel_for(pre.size(0), 1, [&](std::int64_t first, std::int64_t last) {
     for (auto r = first; r < last; ++r) {
       selections[static_cast<std::size_t>(r)].offer(values + r * columns, first_feature, columns);
     }
@@ -186,7 +185,7 @@ template <SparseActivation A>
 /// A vector's ids as a tensor of their own.
 [[nodiscard]] inline at::Tensor ids_tensor(const std::vector<std::int64_t>& ids) {
   auto index = make::empty({static_cast<std::int64_t>(ids.size())}, at::kLong);
-  std::copy(ids.begin(), ids.end(), index.data_ptr<std::int64_t>());
+  std::ranges::copy(ids, index.data_ptr<std::int64_t>());
   return index;
 }
 

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "circuit/core/parallel.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/io/mapping.hpp"
 
@@ -50,7 +49,7 @@ inline void read_columns(const MappedPages& pages, const at::Tensor& W, std::int
   const auto* const from_file = static_cast<const std::byte*>(W.data_ptr());
   auto* const to = static_cast<std::byte*>(out.data_ptr());
   if (by_column(W)) return pages.read(from_file + bytes(first * W.size(0)), bytes(out.numel()), to);
-  at::parallel_for(0, W.size(0), 16, [&](std::int64_t from, std::int64_t last) {
+  parallel_for(W.size(0), 16, [&](std::int64_t from, std::int64_t last) {
     for (auto row = from; row < last; ++row) {
       pages.read(from_file + bytes(row * W.stride(0) + first), bytes(out.size(1)), to + bytes(row * out.stride(0)));
     }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
@@ -10,6 +9,7 @@
 
 #include "circuit/core/error.hpp"
 #include "circuit/core/make.hpp"
+#include "circuit/core/parallel.hpp"
 #include "circuit/io/ggml/dequantize.hpp"
 #include "circuit/io/gguf.hpp"
 #include "circuit/io/to_tensor.hpp"
@@ -74,13 +74,14 @@ inline void widen_rows(const GgufTensor& tensor, std::size_t first, const at::Te
   const auto stored = tensor.row_range(first, static_cast<std::size_t>(out.size(0)));
   const std::span values{out.data_ptr<float>(), static_cast<std::size_t>(out.numel())};
   constexpr std::size_t values_per_task = std::size_t{1} << 16U;
-  at::parallel_for(0, static_cast<std::int64_t>(values.size() / block.values),
-                   static_cast<std::int64_t>(values_per_task / block.values), [&](std::int64_t from, std::int64_t to) {
-                     const auto begin = static_cast<std::size_t>(from);
-                     const auto size = static_cast<std::size_t>(to - from);
-                     dequantize(tensor.type, stored.subspan(begin * block.bytes, size * block.bytes),
-                                values.subspan(begin * block.values, size * block.values));
-                   });
+  detail::parallel_for(static_cast<std::int64_t>(values.size() / block.values),
+                       static_cast<std::int64_t>(values_per_task / block.values),
+                       [&](std::int64_t from, std::int64_t to) {
+                         const auto begin = static_cast<std::size_t>(from);
+                         const auto size = static_cast<std::size_t>(to - from);
+                         dequantize(tensor.type, stored.subspan(begin * block.bytes, size * block.bytes),
+                                    values.subspan(begin * block.values, size * block.values));
+                       });
 }
 
 }  // namespace circuit

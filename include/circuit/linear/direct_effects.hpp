@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "circuit/core/parallel.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/linear/sources.hpp"
 
@@ -159,7 +158,7 @@ inline DirectEffects::DirectEffects(const Sources& sources, std::vector<std::int
     offsets_.push_back(columns_);
     if (spans_) {
       columns_ += here;
-    } else if (std::find(positions_.begin(), positions_.end(), p) != positions_.end()) {
+    } else if (std::ranges::find(positions_, p) != positions_.end()) {
       columns_ = std::max(columns_, here);
     }
   }
@@ -213,7 +212,7 @@ inline std::pair<std::int64_t, std::int64_t> DirectEffects::readers_of(Position 
     return spans_ ? own >= p.value : own == p.value;
   };
   // Positions do not ascend, so the readers of p are one run of rows.
-  const auto first = std::find_if(target.begin(), target.end(), reads);
+  const auto first = std::ranges::find_if(target, reads);
   const auto last = std::find_if_not(first, target.end(), reads);
   return {first - target.begin(), last - target.begin()};
 }
@@ -310,7 +309,7 @@ void DirectEffects::for_each(Use&& use) const {
     const auto rest = products.rest.size(1);
     for (const auto& run : products.runs) {
       const auto* activation = source.activation.data() + source.slot(run.prompt, range_.first(source.features_before));
-      at::parallel_for(0, static_cast<std::int64_t>(run.target.size()), 4, [&](std::int64_t from, std::int64_t to) {
+      detail::parallel_for(static_cast<std::int64_t>(run.target.size()), 4, [&](std::int64_t from, std::int64_t to) {
         for (auto r = from; r < to; ++r) {
           const auto target = run.target[static_cast<std::size_t>(r)];
           const auto row = run.first_row + r;
