@@ -202,11 +202,19 @@ struct normalized : detail::OncePoint<axis::Batch, axis::Pos, axis::DModel> {
 }  // namespace hook
 // NOLINTEND(readability-identifier-naming)
 
+namespace detail {
+
+[[nodiscard]] inline std::string name_in_block(Layer layer, std::string_view point) {
+  return "blocks." + std::to_string(layer.value) + '.' + std::string{point};
+}
+
+}  // namespace detail
+
 /// The full name as TransformerLens writes it: `blocks.3.attn.hook_z`, or `hook_embed` where a point has no layer.
 template <HookPoint P>
 [[nodiscard]] std::string hook_name(P /*point*/, Layer layer = Layer{0}) {
   if constexpr (P::per_layer) {
-    return "blocks." + std::to_string(layer.value) + '.' + std::string{P::name};
+    return detail::name_in_block(layer, P::name);
   } else {
     return std::string{P::name};
   }

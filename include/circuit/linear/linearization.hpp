@@ -392,6 +392,19 @@ template <Architecture A, Dictionaries Set>
   return affine(w.ln_final.bias.unsqueeze(0), w.W_U, w.b_U).squeeze(0);
 }
 
+/// The logits of a pass in which a run is recorded. Clean and corrupt passes have the same attachments, which in gradient
+/// mode alone do anything, so that a program instantiates one forward pass for both.
+template <FinalNorm Final, Architecture A>
+[[nodiscard]] at::Tensor record_pass(const HookedTransformer<A>& model, const at::Tensor& tokens, RecordedFor use,
+                                     FrozenRun& run) {
+  LeafAtEmbedding leaf;
+  AttachmentOf<Final, A> final_norm;
+  FrozenRunRecorder recorder{model.config(), use};
+  auto logits = model.uncapped_logits(tokens, leaf, final_norm, recorder);
+  run = std::move(recorder).take();
+  return logits;
+}
+
 /// A clean forward pass in gradient mode, the metric of each prompt, and one backward pass to every output.
 template <FinalNorm Final, Architecture A, Metric M>
 void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tokens, const M& metric,
@@ -399,11 +412,7 @@ void run_with_gradients(const HookedTransformer<A>& model, const at::Tensor& tok
   FrozenRun graph;
   {
     const c10::AutoGradMode with_gradient{true};
-    LeafAtEmbedding leaf;
-    AttachmentOf<Final, A> final_norm;
-    FrozenRunRecorder recorder{model.config()};
-    const auto logits = model.uncapped_logits(tokens, leaf, final_norm, recorder);
-    graph = std::move(recorder).take();
+    const auto logits = record_pass<Final>(model, tokens, RecordedFor::maps, graph);
     const auto metrics = metric.per_prompt(logits);
     check_shape(metrics, {tokens.size(0)}, "metric");
     out.metric = metrics.detach();
@@ -459,7 +468,8 @@ Linearization linearize(const HookedTransformer<A>& model, const Set& dictionari
   FrozenRun corrupt_run;
   std::vector<const FrozenRun*> runs{&out.run};
   if (corrupt.defined()) {
-    corrupt_run = record_frozen_run(model, corrupt, RecordedFor::values);  // frozen are the clean run's maps
+    // Frozen are the clean run's maps.
+    static_cast<void>(detail::record_pass<Final>(model, corrupt, RecordedFor::values, corrupt_run));
     runs.push_back(&corrupt_run);
   }
   auto described = detail::describe(model, dictionaries, runs);

@@ -40,10 +40,10 @@ namespace circuit {
 }
 
 /// An attachment that makes the token embedding a leaf of the gradient graph, so that every later activation has a
-/// gradient although no weight asks for one.
+/// gradient although no weight asks for one. Without gradient mode it leaves no trace.
 struct LeafAtEmbedding {
   void visit(hook::embed /*point*/, Layer /*layer*/, at::Tensor& value) const {
-    value = value.detach().requires_grad_(true);
+    value = value.detach().requires_grad_(c10::GradMode::is_enabled());
   }
 };
 

@@ -3,7 +3,7 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
-#include <tuple>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,28 +24,21 @@ class ActivationCache {
   template <HookPoint P>
     requires holds<P>
   [[nodiscard]] const at::Tensor& get(Layer layer = Layer{0}) const {
-    const auto& values = std::get<index<P>()>(values_);
-    const auto slot = static_cast<std::size_t>(layer.value);
-    if (layer.value < 0 || slot >= values.size() || !values[slot].defined()) {
-      throw NameError{{.tensor = hook_name(P{}, layer), .problem = "was not recorded"}};
-    }
-    return values[slot];
+    const auto* value = find(index<P>(), layer);
+    return value != nullptr ? *value : throw_unrecorded(hook_name(P{}, layer));
   }
 
   template <HookPoint P>
     requires holds<P>
   void put(Layer layer, at::Tensor value) {  // NOLINT(performance-unnecessary-value-param): moved from
-    auto& values = std::get<index<P>()>(values_);
-    const auto slot = static_cast<std::size_t>(layer.value);
-    if (slot >= values.size()) values.resize(slot + 1);
-    values[slot] = std::move(value);
+    put_at(index<P>(), layer, std::move(value));
   }
 
   /// Calls `use(P{}, layer, value)` for everything recorded.
   template <class Use>
   void for_each(Use&& use) const {
     const auto one = [&]<class P>(P point) {
-      const auto& values = std::get<index<P>()>(values_);
+      const auto& values = values_[index<P>()];
       for (std::size_t l = 0; l < values.size(); ++l) {
         if (values[l].defined()) use(point, Layer{static_cast<std::int32_t>(l)}, values[l]);
       }
@@ -62,9 +55,22 @@ class ActivationCache {
     return i;
   }
 
-  template <class>
-  using Values = std::vector<at::Tensor>;
-  std::tuple<Values<Points>...> values_;
+  [[noreturn]] static const at::Tensor& throw_unrecorded(std::string hook) {
+    throw NameError{{.tensor = std::move(hook), .problem = "was not recorded"}};
+  }
+  [[nodiscard]] const at::Tensor* find(std::size_t point, Layer layer) const {
+    const auto& values = values_[point];
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return layer.value >= 0 && slot < values.size() && values[slot].defined() ? &values[slot] : nullptr;
+  }
+  void put_at(std::size_t point, Layer layer, at::Tensor&& value) {
+    auto& values = values_[point];
+    const auto slot = static_cast<std::size_t>(layer.value);
+    if (slot >= values.size()) values.resize(slot + 1);
+    values[slot] = std::move(value);
+  }
+
+  std::array<std::vector<at::Tensor>, sizeof...(Points)> values_;  // [point][layer]
 };
 
 /// Which layers an attachment touches; empty means all.
