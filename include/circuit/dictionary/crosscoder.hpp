@@ -89,7 +89,7 @@ namespace circuit::detail {
 
 /// What a part writes into a layer, [d_sae, d_model]; undefined where it does not.
 [[nodiscard]] inline at::Tensor decoder_of(const CrosscoderPart& part, Layer layer) {
-  const auto found = std::find(part.writes.begin(), part.writes.end(), layer);
+  const auto found = std::ranges::find(part.writes, layer);
   if (found == part.writes.end()) return {};
   const auto place = found - part.writes.begin();
   return place == 0 ? part.dictionary.W_dec : part.dictionary.W_later.select(1, place - 1);
@@ -158,7 +158,7 @@ inline std::int64_t Crosscoder::d_sae() const {
 }
 
 inline std::int64_t Crosscoder::index_of(Layer layer) const {
-  const auto found = std::find(layers.begin(), layers.end(), layer);
+  const auto found = std::ranges::find(layers, layer);
   if (found != layers.end()) return found - layers.begin();
   throw NameError{{.file = name,
                    .tensor = "stream before layer " + std::to_string(layer.value),
@@ -174,7 +174,7 @@ inline void Crosscoder::check() const {
   check_shape(b_out, {static_cast<std::int64_t>(layers.size()), -1}, "b_out", name);
   for (const auto layer : layers) {
     const auto writes = [&](const CrosscoderPart& part) { return detail::decoder_of(part, layer).defined(); };
-    if (std::none_of(parts.begin(), parts.end(), writes)) {
+    if (std::ranges::none_of(parts, writes)) {
       refuse("parts", "none writes into the stream before layer " + std::to_string(layer.value));
     }
   }

@@ -35,13 +35,37 @@ enum class MlpSite {
   mlp_out,     ///< hook_mlp_out, as an SAE; what its features read of the stream is the MLP's derivative at a run
 };
 
+namespace detail {
+
+/// One of several kinds; a single kind is itself.
+template <class... Kinds>
+struct OneOf {
+  using type = std::variant<Kinds...>;
+};
+template <class Kind>
+struct OneOf<Kind> {
+  using type = Kind;
+};
+
+/// Calls use(dictionary) with the kind that it is.
+template <class Use, class Kind>
+decltype(auto) with_kind(const Kind& dictionary, const Use& use) {
+  return use(dictionary);
+}
+template <class Use, class... Kinds>
+decltype(auto) with_kind(const std::variant<Kinds...>& dictionary, const Use& use) {
+  return std::visit(use, dictionary);
+}
+
+}  // namespace detail
+
 /// Which dictionary sits at which module of a model. An attention dictionary is an SAE on hook_z or hook_attn_out, an
 /// MLP dictionary a transcoder from ln2.hook_normalized or hook_resid_mid to hook_mlp_out, or an SAE on hook_mlp_out.
 /// Layers may have none, and may mix kinds: each entry is one of Kinds, and that choice ends at `encode`.
 template <class... Kinds>
 class BasicDictionarySet {
  public:
-  using Dictionary = std::variant<Kinds...>;
+  using Dictionary = typename detail::OneOf<Kinds...>::type;
 
   /// throws  IndexError for a layer that no model has, and what the dictionary's own `check` throws
   void set_attn(Layer layer, Dictionary dictionary, AttentionSite site) {
@@ -167,8 +191,8 @@ class BasicDictionarySet {
   }
 
   static void put(Slots& slots, Layer layer, Dictionary dictionary) {
-    std::visit([](const auto& d) { d.check(); }, dictionary);
-    check_layer(layer, std::visit([](const auto& d) { return d.name; }, dictionary));
+    detail::with_kind(dictionary, [](const auto& d) { d.check(); });
+    check_layer(layer, weights_of(&dictionary)->name);
     const auto slot = static_cast<std::size_t>(layer.value);
     if (slot >= slots.size()) slots.resize(slot + 1);
     slots[slot] = std::move(dictionary);
@@ -179,7 +203,7 @@ class BasicDictionarySet {
   }
   [[nodiscard]] static const DictionaryWeights* weights_of(const Dictionary* dictionary) {
     if (dictionary == nullptr) return nullptr;
-    return std::visit([](const auto& d) -> const DictionaryWeights* { return &d; }, *dictionary);
+    return detail::with_kind(*dictionary, [](const auto& d) -> const DictionaryWeights* { return &d; });
   }
   [[nodiscard]] static const Dictionary& require(const Slots& slots, Layer layer) {
     if (const auto* found = find(slots, layer)) return *found;
@@ -188,10 +212,10 @@ class BasicDictionarySet {
   template <class... Features>
   [[nodiscard]] static at::Tensor encode(const Slots& slots, Layer layer, const at::Tensor& x,
                                          const Features&... features) {
-    return std::visit([&](const auto& d) { return d.encode(x, features...); }, require(slots, layer));
+    return detail::with_kind(require(slots, layer), [&](const auto& d) { return d.encode(x, features...); });
   }
   [[nodiscard]] static ActiveFeatures active(const Slots& slots, Layer layer, const at::Tensor& x) {
-    return std::visit([&](const auto& d) { return encode_active(d, x); }, require(slots, layer));
+    return detail::with_kind(require(slots, layer), [&](const auto& d) { return encode_active(d, x); });
   }
 
   Slots attn_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -169,20 +168,23 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
                      .got = hooks.in + (hooks.out == hooks.in ? "" : " to " + hooks.out)}};
 }
 
-/// Every dictionary in a folder that is of one module, by layer.
-[[nodiscard]] inline std::map<Layer, DictionaryFound> find_dictionaries(const std::filesystem::path& folder,
-                                                                        Module module) {
+/// What a folder holds that may be dictionaries, in order.
+[[nodiscard]] inline std::vector<std::filesystem::path> dictionary_paths(const std::filesystem::path& folder) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
     throw FileError{{.file = folder, .problem = "is no folder that can be read"}};
   }
-  std::vector<std::filesystem::path> paths{folder};
-  if (!std::filesystem::exists(folder / "cfg.json")) {
-    paths = {std::filesystem::directory_iterator{folder}, std::filesystem::directory_iterator{}};
-  }
-  paths = sorted_by(std::move(paths), std::less<>{});
-  std::map<Layer, DictionaryFound> by_layer;
-  for (const auto& path : paths) {
+  if (std::filesystem::exists(folder / "cfg.json")) return {folder};
+  return sorted_by<std::filesystem::path>(
+      {std::filesystem::directory_iterator{folder}, std::filesystem::directory_iterator{}}, std::less<>{});
+}
+
+/// Puts every dictionary in a folder that is of one module into a set.
+/// expected  what those so far say they were trained under
+inline void load_folder(const std::filesystem::path& folder, Module module, const DictionaryOptions& options,
+                        DictionarySet& set, std::optional<weights::Processing>& expected) {
+  bool any = false;
+  for (const auto& path : dictionary_paths(folder)) {
     const auto found = recognize(path);
     if (!found) continue;
     const auto place = place_of(path, found->hooks);
@@ -193,22 +195,27 @@ inline void put_into(DictionarySet& set, const DictionaryPlace& place, SparseDic
                          .hint = "use dictionary::load_set"}};
     }
     if (place.module != module) continue;
-    const auto [other, added] = by_layer.emplace(place.layer, *found);
-    if (!added) {
+    if (const auto* other = found_in(set, place)) {
       throw ConfigError{{.file = path,
                          .problem = "two dictionaries of " + found->hooks.in,
-                         .got = "also " + other->second.path.filename().string(),
+                         .got = "also " + other->name,
                          .hint = "keep one of them in the folder"}};
     }
+    auto loaded = load_found(*found, options);
+    if (expected && loaded.expects && *expected != *loaded.expects) {
+      throw ConfigError{{.file = path, .problem = "expects another weight processing than the dictionaries before it"}};
+    }
+    if (loaded.expects) expected = loaded.expects;
+    put_into(set, place, std::move(loaded.dictionary));
+    any = true;
   }
-  if (by_layer.empty()) {
+  if (!any) {
     const bool mlp = module == Module::mlp;
     throw ConfigError{{.file = folder,
                        .problem = std::string{"holds no "} + (mlp ? "MLP transcoder" : "attention SAE"),
                        .expected = mlp ? "mlp.0.safetensors, ..., SAELens folders or transcoders in .pt files"
                                        : "attn.0.safetensors, ..., SAELens folders or attention SAEs in .pt files"}};
   }
-  return by_layer;
 }
 
 }  // namespace circuit::detail
@@ -234,19 +241,8 @@ CIRCUIT_DEFINE DictionarySet load_dictionaries(const std::filesystem::path& attn
                                                const DictionaryOptions& options) {
   DictionarySet set;
   std::optional<weights::Processing> expected;
-  const auto load = [&](const std::filesystem::path& folder, Module module) {
-    for (const auto& [layer, found] : detail::find_dictionaries(folder, module)) {
-      auto loaded = detail::load_found(found, options);
-      if (expected && loaded.expects && *expected != *loaded.expects) {
-        throw ConfigError{
-            {.file = found.path, .problem = "expects another weight processing than the dictionaries before it"}};
-      }
-      if (loaded.expects) expected = loaded.expects;
-      detail::put_into(set, detail::place_of(found.path, found.hooks), std::move(loaded.dictionary));
-    }
-  };
-  if (!attn_folder.empty()) load(attn_folder, Module::attn);
-  if (!mlp_folder.empty()) load(mlp_folder, Module::mlp);
+  if (!attn_folder.empty()) detail::load_folder(attn_folder, Module::attn, options, set, expected);
+  if (!mlp_folder.empty()) detail::load_folder(mlp_folder, Module::mlp, options, set, expected);
   if (expected) set.expect(*expected);
   return set;
 }

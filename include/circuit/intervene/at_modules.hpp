@@ -1,11 +1,12 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "circuit/core/tensor.hpp"
 #include "circuit/dictionary/dictionary_set.hpp"
@@ -36,7 +37,9 @@ class LaterWrites {
  public:
   /// Adds what features of `layer` write so many layers ahead. written [batch, pos, d_out]
   void add(Layer layer, std::int64_t ahead, const at::Tensor& written) {
-    auto& sum = by_layer_[Layer{layer.value + static_cast<std::int32_t>(ahead)}];
+    const auto slot = static_cast<std::size_t>(layer.value + ahead);
+    if (slot >= by_layer_.size()) by_layer_.resize(slot + 1);
+    auto& sum = by_layer_[slot];
     sum = sum.defined() ? sum.add(written) : written;
   }
   /// What was written into a layer, at which the pass now is; undefined for nothing. A pass that is not further than it
@@ -44,12 +47,12 @@ class LaterWrites {
   [[nodiscard]] at::Tensor take(Layer layer) {
     if (layer <= last_) by_layer_.clear();
     last_ = layer;
-    const auto found = by_layer_.find(layer);
-    return found == by_layer_.end() ? at::Tensor{} : found->second;
+    const auto slot = static_cast<std::size_t>(layer.value);
+    return slot < by_layer_.size() ? by_layer_[slot] : at::Tensor{};
   }
 
  private:
-  std::map<Layer, at::Tensor> by_layer_;
+  std::vector<at::Tensor> by_layer_;
   Layer last_{-1};
 };
 

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "circuit/core/order.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/intervene/at_modules.hpp"
 #include "circuit/intervene/feature.hpp"
@@ -124,10 +122,18 @@ namespace circuit::detail {
   return std::ranges::find_first_of(of_a, of_b) != of_a.end();
 }
 
+/// Whether both act on one module at the same positions, with values of one shape.
+[[nodiscard]] inline bool act_alike(const FeatureEdit& a, const FeatureEdit& b) {
+  const auto shape = [](const at::Tensor& value) { return value.defined() ? value.sizes() : at::IntArrayRef{}; };
+  return a.feature.module == b.feature.module && a.feature.layer == b.feature.layer && a.where == b.where &&
+         shape(a.value) == shape(b.value);
+}
+
 /// Whether a list names a position twice.
-[[nodiscard]] inline bool repeats(std::vector<Position> positions) {
-  std::ranges::sort(positions);
-  return std::ranges::adjacent_find(positions) != positions.end();
+[[nodiscard]] inline bool repeats(const std::vector<Position>& positions) {
+  std::vector<std::int64_t> numbers;
+  for (const auto position : positions) numbers.push_back(position.value);
+  return distinct(std::move(numbers)).size() < positions.size();
 }
 
 /// Feature numbers as an index on the dictionary's device.
@@ -157,44 +163,47 @@ FeatureEdits<Set, Errors> FeatureEdits<Set, Errors>::with(const FeatureEdits& ot
 template <class Set, ErrorPolicy Errors>
 void FeatureEdits<Set, Errors>::check() const {
   if (edits_.empty()) throw ValueError{{.tensor = "features", .expected = "at least one", .got = "none"}};
-  std::map<FeatureId, std::vector<On>> seen;
-  for (const auto& [id, where, scale, value] : edits_) {
+  const auto by_feature =
+      detail::order_by(edits_.size(), [&](auto a, auto b) { return edits_[a].feature < edits_[b].feature; });
+  for (std::size_t i = 0; i < by_feature.size(); ++i) {
+    const auto& [id, where, scale, value] = edits_[by_feature[i]];
     require_feature(modules_.dictionaries(), id);
-    auto& earlier = seen[id];
-    const auto meets = [&where = where](const On& other) { return detail::overlap(where, other); };
-    if (detail::repeats(where.positions) || std::ranges::any_of(earlier, meets)) {
-      throw ValueError{{.tensor = to_string(id), .problem = "is edited twice at one position"}};
+    bool twice = detail::repeats(where.positions);
+    for (auto j = i; j-- > 0 && edits_[by_feature[j]].feature == id;) {
+      twice = twice || detail::overlap(where, edits_[by_feature[j]].where);
     }
-    earlier.push_back(where);
+    if (twice) throw ValueError{{.tensor = to_string(id), .problem = "is edited twice at one position"}};
   }
 }
 
 template <class Set, ErrorPolicy Errors>
 void FeatureEdits<Set, Errors>::make_groups() {
-  using Key = std::tuple<Module, Layer, On, std::vector<std::int64_t>>;
-  std::map<Key, std::vector<const FeatureEdit*>> alike;
-  for (const auto& edit : edits_) {
-    const auto shape = edit.value.defined() ? shape_of(edit.value) : std::vector<std::int64_t>{};
-    alike[{edit.feature.module, edit.feature.layer, edit.where, shape}].push_back(&edit);
+  std::vector<std::vector<std::size_t>> alike;
+  for (std::size_t i = 0; i < edits_.size(); ++i) {
+    const auto found = std::ranges::find_if(
+        alike, [&](const auto& group) { return detail::act_alike(edits_[group.front()], edits_[i]); });
+    (found != alike.end() ? *found : alike.emplace_back()).push_back(i);
   }
-  for (const auto& [key, members] : alike) {
-    const auto& [module, layer, where, shape] = key;
+  for (const auto& members : alike) {
+    const auto& [module, layer, first] = edits_[members.front()].feature;
     const auto& dictionary = *dictionary_of(modules_.dictionaries(), module, layer);
     const auto options = dictionary.options();
     std::vector<Feature> features;
     std::vector<at::Tensor> scales;
     std::vector<at::Tensor> values;
-    for (const auto* member : members) {
-      features.push_back(member->feature.feature);
-      scales.push_back(make::full({}, member->scale, options));
-      values.push_back(member->value.defined() ? member->value.to(options) : make::zeros({}, options));
+    for (const auto i : members) {
+      const auto& edit = edits_[i];
+      features.push_back(edit.feature.feature);
+      scales.push_back(make::full({}, edit.scale, options));
+      values.push_back(edit.value.defined() ? edit.value.to(options) : make::zeros({}, options));
     }
     const auto index = detail::feature_index(features, dictionary);
     std::vector<at::Tensor> rows;
     for (std::int64_t ahead = 0; ahead <= dictionary.later_layers(); ++ahead) {
       rows.push_back(dictionary.decoder_rows(index, ahead));
     }
-    groups_.push_back({module, layer, where, index, std::move(rows), make::stack(scales), make::stack(values, -1)});
+    groups_.push_back({module, layer, edits_[members.front()].where, index, std::move(rows), make::stack(scales),
+                       make::stack(values, -1)});
   }
 }
 

@@ -14,7 +14,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -131,11 +130,11 @@ class BasicTensorFile {
         mappings_{std::move(mappings)},
         tensors_{std::move(tensors)},
         metadata_{std::move(metadata)} {
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      if (!index_.emplace(tensors_[i].name, i).second) {
-        throw FormatError{{.file = path_, .tensor = tensors_[i].name, .problem = "is there twice"}};
-      }
-    }
+    const auto name = [&](std::size_t i) -> const std::string& { return tensors_[i].name; };
+    by_name_ = detail::order_by(tensors_.size(), [&](auto a, auto b) { return name(a) < name(b); });
+    const auto twice = std::ranges::adjacent_find(by_name_, [&](auto a, auto b) { return name(a) == name(b); });
+    if (twice != by_name_.end())
+      throw FormatError{{.file = path_, .tensor = name(*twice), .problem = "is there twice"}};
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -145,8 +144,9 @@ class BasicTensorFile {
 
   /// return  the tensor, or nullptr; valid as long as this file object
   [[nodiscard]] const View* find(const std::string& name) const {
-    const auto found = index_.find(name);
-    return found == index_.end() ? nullptr : &tensors_[found->second];
+    const auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                        [&](std::size_t i, const std::string& x) { return tensors_[i].name < x; });
+    return found != by_name_.end() && tensors_[*found].name == name ? &tensors_[*found] : nullptr;
   }
 
   /// throws  NameError  naming the nearest tensors when there is none called `name`
@@ -176,7 +176,7 @@ class BasicTensorFile {
   std::vector<std::shared_ptr<const Mapping>> mappings_;
   std::vector<View> tensors_;
   Metadata metadata_;
-  std::unordered_map<std::string, std::size_t> index_;
+  std::vector<std::size_t> by_name_;
 };
 
 using TensorFile = BasicTensorFile<TensorView, std::map<std::string, std::string>>;

@@ -4,11 +4,13 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "circuit/core/order.hpp"
 #include "circuit/core/tensor.hpp"
 #include "circuit/graph/node.hpp"
 #include "circuit/linear/depth.hpp"
@@ -180,13 +182,6 @@ template <class Scalar>
   return dtype == at::kDouble ? pair_row<double>(clean, corrupt, row) : pair_row<float>(clean, corrupt, row);
 }
 
-/// Sorted distinct features of one module over a set of rows.
-[[nodiscard]] inline std::vector<std::int64_t> distinct(std::vector<std::int64_t> features) {
-  std::sort(features.begin(), features.end());
-  features.erase(std::unique(features.begin(), features.end()), features.end());
-  return features;
-}
-
 [[nodiscard]] inline std::int64_t place_of(const std::vector<std::int64_t>& sorted, std::int64_t value) {
   return std::lower_bound(sorted.begin(), sorted.end(), value) - sorted.begin();
 }
@@ -238,9 +233,12 @@ class SourcePacker {
     rest_effect_.push_back(corrupt.defined() ? clean.sub(corrupt) : clean);
   }
 
-  /// The features of one module. writes(ids) gives write vectors [n, d_model] of distinct features.
-  template <class Writes>
-  void add_features(NodeKind kind, Layer layer, const ModuleState& clean, const ModuleState* corrupt, Writes&& writes) {
+  /// Gives write vectors [n, d_model] of distinct features, [n] int64.
+  using Writes = std::function<at::Tensor(const at::Tensor&)>;
+
+  /// The features of one module.
+  void add_features(NodeKind kind, Layer layer, const ModuleState& clean, const ModuleState* corrupt,
+                    const Writes& writes) {
     Rows rows(static_cast<std::size_t>(batch_ * length_));
     std::vector<std::int64_t> all;
     for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -256,9 +254,8 @@ class SourcePacker {
     for (std::int64_t p = 0; p < length_; ++p) add_position(kind, layer, p, rows, all, written, scaled);
   }
 
-  /// What features of an earlier layer's MLP, added before, write once more. writes(ids) as for them.
-  template <class Writes>
-  void add_later_writes(Layer layer, Writes&& writes) {
+  /// What features of an earlier layer's MLP, added before, write once more.
+  void add_later_writes(Layer layer, const Writes& writes) {
     std::vector<std::int64_t> all;
     for (const auto& here : positions_) {
       for (const auto& node : here.features) {
@@ -422,7 +419,7 @@ std::vector<PositionSources> SourcePacker<Contrast>::finish() && {
       here.blocks[k].writes = k == 0 ? shared(rows) : joined(rows);
       rows.clear();
     }
-    const bool scaled = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.unit.empty(); });
+    const bool scaled = std::ranges::any_of(parts, [](const Part& part) { return !part.unit.empty(); });
     for (std::int64_t b = 0; b < batch_; ++b) {
       for (const auto& part : parts) {
         const auto n = static_cast<std::ptrdiff_t>(part.present.size()) / batch_;

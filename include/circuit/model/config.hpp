@@ -86,15 +86,14 @@ struct ModelConfig {
     in_range("score_scale", score_scale > 0);
     in_range("score_soft_cap", score_soft_cap >= 0);
     in_range("logit_soft_cap", logit_soft_cap >= 0);
-    in_range("windows",
-             windows.empty() || (static_cast<std::int64_t>(windows.size()) == n_layers &&
-                                 std::all_of(windows.begin(), windows.end(), [](auto w) { return w >= 0; })));
+    in_range("windows", windows.empty() || (static_cast<std::int64_t>(windows.size()) == n_layers &&
+                                            std::ranges::all_of(windows, [](auto w) { return w >= 0; })));
     in_range("rotary_base", rotary_base > 0);
     in_range("rotary_dims", rotary_dims >= 0 && rotary_dims <= d_head && rotary_dims % 2 == 0);
     in_range("rotary_speeds",
-             rotary_speeds.empty() || (static_cast<std::int64_t>(rotary_speeds.size()) == rotary_dims / 2 &&
-                                       std::all_of(rotary_speeds.begin(), rotary_speeds.end(),
-                                                   [](double speed) { return speed >= 0 && std::isfinite(speed); })));
+             rotary_speeds.empty() ||
+                 (static_cast<std::int64_t>(rotary_speeds.size()) == rotary_dims / 2 &&
+                  std::ranges::all_of(rotary_speeds, [](double speed) { return speed >= 0 && std::isfinite(speed); })));
     in_range("rotary_gain", rotary_gain > 0 && std::isfinite(rotary_gain));
   }
 };

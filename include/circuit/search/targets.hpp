@@ -4,8 +4,9 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <limits>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,19 +20,20 @@ namespace circuit {
 /// Features that wait to be targets.
 class TargetSet {
  public:
-  void insert(const Node& node) { waiting_[{node.kind, node.layer}].insert(node); }
+  void insert(const Node& node) { waiting_.insert(node); }
 
   /// The waiting features of one module that are active on the clean run of at least one prompt; they wait no longer.
   [[nodiscard]] StepTargets take(NodeKind kind, Layer layer, const ActiveFeatures& features, std::int32_t batch,
                                  std::int64_t length);
 
  private:
+  /// Module by module, of each the last positions first.
   struct LastFirst {
     bool operator()(const Node& a, const Node& b) const {
-      return a.position != b.position ? a.position > b.position : a.feature < b.feature;
+      return std::tie(a.kind, a.layer, b.position, a.feature) < std::tie(b.kind, b.layer, a.position, b.feature);
     }
   };
-  std::map<std::pair<NodeKind, Layer>, std::set<Node, LastFirst>> waiting_;
+  std::set<Node, LastFirst> waiting_;
 };
 
 /// Which features become targets: `add` before a module's step, `reached` when a kept edge leaves a feature.
@@ -94,17 +96,18 @@ namespace circuit {
 
 inline StepTargets TargetSet::take(NodeKind kind, Layer layer, const ActiveFeatures& features, std::int32_t batch,
                                    std::int64_t length) {
-  const auto found = waiting_.find({kind, layer});
-  if (found == waiting_.end()) return {};
+  const auto begin = waiting_.lower_bound({kind, layer, Position{std::numeric_limits<std::int32_t>::max()}, {}});
+  auto end = begin;
   std::vector<Node> nodes;
-  for (const auto& node : found->second) {
+  for (; end != waiting_.end() && end->kind == kind && end->layer == layer; ++end) {
+    const auto& node = *end;
     bool active = false;
     for (std::int64_t b = 0; b < batch && !active; ++b) {
       active = detail::entry_of(features, b * length + node.position.value, node.feature.value) >= 0;
     }
     if (active) nodes.push_back(node);
   }
-  waiting_.erase(found);
+  waiting_.erase(begin, end);
   StepTargets out{std::move(nodes), batch};
   for (std::int32_t b = 0; b < batch; ++b) {
     for (std::int64_t t = 0; t < out.size(); ++t) {
