@@ -4,6 +4,7 @@
 
 #include <iostream>
 
+#include "circuit/core/shown_text.hpp"
 #include "circuit/leap.hpp"
 #include "options.hpp"
 
@@ -50,7 +51,7 @@ class Search {
 
   /// The settings in words, for files and pages.
   [[nodiscard]] std::map<std::string, std::string> settings() const {
-    return {{"threshold", options_.all_edges ? "none" : detail::exact_text(options_.threshold)},
+    return {{"threshold", options_.all_edges ? "none" : exact_text(options_.threshold)},
             {"targets", options_.all_edges ? "every active feature" : "features that a kept edge leaves"},
             {"contrast", seed()              ? "positive"
                          : options_.contrast ? "signed"
