@@ -72,3 +72,34 @@ TEST_CASE("json: an optional value may be absent or null, but not of another typ
   CHECK(value_or(json, "c", "f", 7) == 7);
   CHECK_THROWS_AS(value_or(json, "b", "f", 7), ConfigError);
 }
+
+TEST_CASE("json: a field is found in objects alone") {
+  const auto root = parse_json(R"({"a":{"b":null},"c":[1]})");
+  REQUIRE(find_field(root, "a") != nullptr);
+  REQUIRE(find_field(*find_field(root, "a"), "b") != nullptr);
+  CHECK(find_field(*find_field(root, "a"), "b")->is_null());
+  CHECK(find_field(root, "b") == nullptr);
+  CHECK(find_field(*find_field(root, "c"), "a") == nullptr);
+  CHECK(find_field(nlohmann::json{}, "a") == nullptr);
+  CHECK(detail::items(root).empty());
+  CHECK(detail::members(*find_field(root, "c")).empty());
+  CHECK(detail::members(root).size() == 2);
+  CHECK(detail::items(*find_field(root, "c")).size() == 1);
+}
+
+TEST_CASE("json: errors show values shortly and on one line") {
+  const auto shown = [](std::string_view text) { return detail::short_dump(parse_json(text)); };
+  CHECK(shown("null") == "null");
+  CHECK(shown("true") == "true");
+  CHECK(shown("-7") == "-7");
+  CHECK(shown("18446744073709551615") == "18446744073709551615");
+  CHECK(shown("0.1") == "0.1");
+  CHECK(shown("1e300") == "1e+300");
+  CHECK(shown(R"("a\nb\u00e9")") == "\"a\\nb\xC3\xA9\"");
+  CHECK(shown("[]") == "[]");
+  CHECK(shown(R"([1, [2, "x"], {"k" : null}])") == R"([1,[2,"x"],{"k":null}])");
+  CHECK(shown('"' + std::string(1000, 'x') + '"') == '"' + std::string(59, 'x') + "...");
+  std::string list = "0";
+  for (int i = 0; i < 60; ++i) list += ",0";
+  CHECK(shown('[' + list + ']') == "array of 61 items");
+}
