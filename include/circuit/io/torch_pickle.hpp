@@ -114,7 +114,7 @@ class Reader : MappedReader {
 
   [[nodiscard]] TorchFile read() {
     pickle_ = read_pickle(entry("data.pkl")->bytes, mapping_->path());
-    open_.assign(pickle_.nodes.size(), false);
+    open_.assign(pickle_.nodes.size(), 0);
     auto values = convert("", pickle_.root, 0);
     if (values.is_discarded()) values = nullptr;
     return {TensorFile{mapping_, std::move(tensors_)}, std::move(values)};
@@ -169,10 +169,10 @@ class Reader : MappedReader {
       default: break;
     }
     if (depth >= deepest) throw bad(name, "values nest too deep");
-    if (open_[ref]) throw bad(name, "a value holds itself");
-    open_[ref] = true;
+    if (open_[ref] != 0) throw bad(name, "a value holds itself");
+    open_[ref] = 1;
     auto value = node.kind == Kind::object ? convert_object(name, node, depth) : convert_container(name, node, depth);
-    open_[ref] = false;
+    open_[ref] = 0;
     return value;
   }
 
@@ -265,10 +265,10 @@ class Reader : MappedReader {
     const auto& state = pickle_[ref];
     if (depth >= deepest) throw bad(name, "values nest too deep");
     if (state.kind == Kind::dict) {
-      if (open_[ref]) throw bad(name, "a value holds itself");
-      open_[ref] = true;
+      if (open_[ref] != 0) throw bad(name, "a value holds itself");
+      open_[ref] = 1;
       convert_dict(name, state, depth + 1, object);
-      open_[ref] = false;
+      open_[ref] = 0;
     } else if (state.kind == Kind::tuple) {
       for (const auto item : state.items) convert_state(name, item, depth + 1, object);
     }

@@ -135,12 +135,12 @@ inline Bpe::Bpe(BpeVocabulary vocabulary, const std::filesystem::path& file) : v
 inline void Bpe::index_tokens(const std::filesystem::path& file) {
   std::vector<std::uint8_t> is_byte(vocabulary_.tokens.size());
   for (const auto id : vocabulary_.byte_tokens) {
-    if (id >= 0 && static_cast<std::size_t>(id) < is_byte.size()) is_byte[static_cast<std::size_t>(id)] = true;
+    if (id >= 0 && static_cast<std::size_t>(id) < is_byte.size()) is_byte[static_cast<std::size_t>(id)] = 1;
   }
   index_.reserve(vocabulary_.tokens.size());
   for (std::size_t id = 0; id < vocabulary_.tokens.size(); ++id) {
     const auto& token = vocabulary_.tokens[id];
-    if (token.empty() || is_byte[id]) continue;
+    if (token.empty() || is_byte[id] != 0) continue;
     if (!index_.emplace(token, static_cast<std::int32_t>(id)).second) {
       throw FormatError{{.file = file, .tensor = token, .problem = "this token has two ids"}};
     }

@@ -230,7 +230,7 @@ inline TokenizerParts Reader::unigram_parts(const GgufVocabulary& pieces) const 
       parts.normalization.rules.kept.emplace_back(pieces.tokens[i]);
     }
     v.scores.push_back(static_cast<double>(chosen ? score_of_chosen(pieces.tokens[i]) : pieces.scores[i]));
-    v.in_text.push_back(type == Type::normal || chosen);
+    v.in_text.push_back(type == Type::normal || chosen ? 1 : 0);
   }
   std::ranges::sort(parts.normalization.rules.kept);
   parts.unigram = std::move(v);

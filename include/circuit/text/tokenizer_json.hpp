@@ -159,7 +159,7 @@ inline void read_merges(const nlohmann::json& model, const nlohmann::json& vocab
     if (byte) v.byte_tokens[*byte] = id;
     v.tokens.push_back(byte ? std::string(1, static_cast<char>(*byte)) : marks_to_spaces(text));
     v.scores.push_back(json_as<double>(pair[1]));
-    v.in_text.push_back(!byte);
+    v.in_text.push_back(byte ? 0 : 1);
   }
   const auto* unknown = find_field(model, "unk_id");
   if (unknown != nullptr && !unknown->is_null()) v.unknown = require<std::int32_t>(model, "unk_id", file);

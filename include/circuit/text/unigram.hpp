@@ -87,7 +87,7 @@ inline Unigram::Unigram(UnigramVocabulary vocabulary, const std::filesystem::pat
   std::vector<std::int32_t> ids;
   double lowest = 0;
   for (std::size_t id = 0; id < v.tokens.size(); ++id) {
-    if (v.tokens[id].empty() || !(v.in_text.empty() || v.in_text[id])) continue;
+    if (v.tokens[id].empty() || !(v.in_text.empty() || v.in_text[id] != 0)) continue;
     ids.push_back(static_cast<std::int32_t>(id));
     lowest = ids.size() == 1 ? v.scores[id] : std::min(lowest, v.scores[id]);
   }
