@@ -99,6 +99,9 @@ TEST_CASE("json: errors show values shortly and on one line") {
   CHECK(shown("[]") == "[]");
   CHECK(shown(R"([1, [2, "x"], {"k" : null}])") == R"([1,[2,"x"],{"k":null}])");
   CHECK(shown('"' + std::string(1000, 'x') + '"') == '"' + std::string(59, 'x') + "...");
+  std::string accents;
+  for (int i = 0; i < 40; ++i) accents += "\xC3\xA9";
+  CHECK(is_utf8(shown('"' + accents + '"')));
   std::string list = "0";
   for (int i = 0; i < 60; ++i) list += ",0";
   CHECK(shown('[' + list + ']') == "array of 61 items");

@@ -207,7 +207,7 @@ template <class T>
   } else {
     text = "null";
   }
-  return text.size() > most ? text.substr(0, most) + "..." : text;
+  return text.size() > most ? one_line(text.substr(0, most)) + "..." : text;  // the cut may part a character
 }
 
 }  // namespace detail
