@@ -54,9 +54,8 @@ class FrozenRunRecorder {
 
 /// tokens  [batch, pos]
 template <Architecture A>
-[[nodiscard]] FrozenRun record_frozen_run(const HookedTransformer<A>& model, const at::Tensor& tokens,
-                                          RecordedFor use = RecordedFor::maps) {
-  FrozenRunRecorder recorder{model.config(), use};
+[[nodiscard]] FrozenRun record_frozen_run(const HookedTransformer<A>& model, const at::Tensor& tokens) {
+  FrozenRunRecorder recorder{model.config()};
   static_cast<void>(model.uncapped_logits(tokens, recorder));
   return std::move(recorder).take();
 }
